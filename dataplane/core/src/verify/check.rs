@@ -1,0 +1,132 @@
+//! A check under way: body bytes enter, the verdict leaves. Owns what it needs, so that request and
+//! configuration may go while the body arrives.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+
+use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
+use zeroize::Zeroize;
+
+use super::Refusal;
+use super::claim::{Claim, Proof, Signature, tag_bytes};
+use super::secret::PublicKey;
+use crate::crypto::{RunningMac, SignatureAlgorithm, SignatureVerifier};
+
+/// A request that is what it claims to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// The provider's event id, printable ASCII; only Standard Webhooks signs it.
+    pub source_id: Option<String>,
+    /// Which of the configured secrets matched; the first, if several do.
+    pub secret_index: usize,
+}
+
+/// A request whose headers are in order and whose body is arriving.
+pub struct Check<C: SignatureVerifier> {
+    source_id: Option<String>,
+    proof: Progress<C::Running>,
+}
+
+impl<C: SignatureVerifier> Check<C> {
+    pub(super) fn new(claim: Claim<'_>, crypto: &C) -> Self {
+        let proof = match claim.proof {
+            Proof::Mac { algorithm, secrets, tags } => {
+                let start = |bytes: &[u8]| {
+                    let mut running = crypto.hmac(algorithm, bytes);
+                    claim.preamble.iter().for_each(|part| running.update(part.as_bytes()));
+                    running
+                };
+                let running = secrets.iter().map(|secret| (secret.index, start(&secret.bytes))).collect();
+                Progress::Mac(MacCheck { running, tags, tag_bytes: tag_bytes(algorithm) })
+            }
+            Proof::Ed25519 { keys, signatures } => Progress::Ed25519(Ed25519Check {
+                message: claim.preamble.concat().into_bytes(),
+                keys: keys.to_vec(),
+                signatures,
+            }),
+        };
+        Self { source_id: claim.source_id, proof }
+    }
+
+    /// Takes the next piece of the body.
+    pub fn update(&mut self, body: &[u8]) {
+        match &mut self.proof {
+            Progress::Mac(check) => check.running.iter_mut().for_each(|(_, running)| running.update(body)),
+            Progress::Ed25519(_) => {}
+        }
+    }
+
+    /// Whether [`Check::finish`] reads the body, because the signature cannot be checked in pieces.
+    pub fn needs_whole_body(&self) -> bool {
+        matches!(self.proof, Progress::Ed25519(_))
+    }
+
+    /// The verdict. `body` is all of it where [`Check::needs_whole_body`], and is not read otherwise.
+    pub fn finish(self, crypto: &C, body: &[u8]) -> Result<Verified, Refusal> {
+        let matched = match self.proof {
+            Progress::Mac(check) => check.finish(),
+            Progress::Ed25519(check) => check.finish(crypto, body),
+        };
+        let secret_index = matched.ok_or(Refusal::Mismatch)?;
+        Ok(Verified { source_id: self.source_id, secret_index })
+    }
+}
+
+impl<C: SignatureVerifier> fmt::Debug for Check<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Check").field("source_id", &self.source_id).finish_non_exhaustive()
+    }
+}
+
+enum Progress<R> {
+    Mac(MacCheck<R>),
+    Ed25519(Ed25519Check),
+}
+
+/// One running HMAC per secret, with its index.
+struct MacCheck<R> {
+    running: Vec<(usize, R)>,
+    tags: Vec<Signature>,
+    tag_bytes: usize,
+}
+
+impl<R: RunningMac> MacCheck<R> {
+    /// Compares every tag with every secret's, whatever matches. Backwards, so that the first index wins.
+    fn finish(self) -> Option<usize> {
+        let mut matched = Choice::from(0);
+        let mut matched_index = 0_u64;
+        for (index, running) in self.running.into_iter().rev() {
+            let (mut expected, length) = running.finish();
+            assert_eq!(length, self.tag_bytes, "the algorithm fixes the length of its tag");
+            for tag in &self.tags {
+                let equal = expected[..length].ct_eq(&tag[..length]);
+                matched_index.conditional_assign(&(index as u64), equal);
+                matched |= equal;
+            }
+            expected.zeroize();
+        }
+        bool::from(matched).then_some(matched_index as usize)
+    }
+}
+
+struct Ed25519Check {
+    /// The preamble; the body joins it at the end.
+    message: Vec<u8>,
+    keys: Vec<PublicKey>,
+    signatures: Vec<Signature>,
+}
+
+impl Ed25519Check {
+    /// Nothing here is secret, so the first match ends it.
+    fn finish<C: SignatureVerifier>(mut self, crypto: &C, body: &[u8]) -> Option<usize> {
+        self.message.reserve_exact(body.len());
+        self.message.extend_from_slice(body);
+        let verify = |key: &&PublicKey| {
+            self.signatures.iter().any(|signature| {
+                crypto.verify(SignatureAlgorithm::Ed25519, &key.bytes, &self.message, signature)
+            })
+        };
+        self.keys.iter().find(verify).map(|key| key.index)
+    }
+}

@@ -1,0 +1,111 @@
+//! Who sent this? A request's headers and raw body bytes enter; the secret that matched and the
+//! provider's event id leave.
+//!
+//! A [`Scheme`] is prepared from configuration. [`Scheme::start`] reads the headers and refuses what is
+//! missing, doubled, malformed or outside the window before any body byte; [`Check`] takes the body in
+//! pieces and compares all candidates in constant time. HMAC is RFC 2104, Ed25519 is RFC 8032 section 5.1.
+//!
+//! Each scheme turns headers into a `Claim`: the text signed before the body, and what proves it. A scheme
+//! that signs a URL puts method and target there; one that signs a form needs the whole body.
+//! A stronger signature that fails is never rescued by a weaker one.
+
+mod check;
+mod claim;
+mod error;
+#[doc(hidden)]
+pub mod fuzz;
+mod generic;
+mod github;
+mod secret;
+mod standard_webhooks;
+#[cfg(test)]
+mod tests;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+pub use check::{Check, Verified};
+pub use claim::Encoding;
+pub use error::{Refusal, SchemeError};
+pub use generic::{GenericHmac, HmacSettings, TimestampSettings, TimestampUnit};
+pub use github::GitHub;
+pub use standard_webhooks::StandardWebhooks;
+
+use crate::crypto::SignatureVerifier;
+
+/// Most secrets of one endpoint.
+pub const SECRETS_MAX: usize = 8;
+/// Longest secret, bytes after decoding.
+pub const SECRET_BYTES_MAX: usize = 1024;
+/// Most signatures in one header, of known and unknown versions.
+pub const SIGNATURES_MAX: usize = 16;
+/// Most public-key checks that one request may cost: keys times signatures.
+pub const PUBLIC_KEY_CHECKS_MAX: usize = 16;
+/// Longest event id of a provider, bytes.
+pub const SOURCE_ID_BYTES_MAX: usize = 256;
+/// Longest name of a configured header, bytes.
+pub const HEADER_NAME_BYTES_MAX: usize = 64;
+/// Longest configured prefix or separator, bytes.
+pub const AFFIX_BYTES_MAX: usize = 32;
+/// Standard Webhooks' window on either side of the clock, ms.
+pub const STANDARD_WINDOW_MS: u64 = 300_000;
+/// Widest window that can be configured, ms.
+pub const WINDOW_MS_MAX: u64 = 3_600_000;
+
+/// A request's head, as the schemes read it.
+pub trait RequestView {
+    /// The method, as sent.
+    fn method(&self) -> &str;
+
+    /// The request target, as sent.
+    fn target(&self) -> &str;
+
+    /// The first value of header `name` (given in lower case) without surrounding white space, if it is text.
+    fn header(&self, name: &str) -> Option<&str>;
+
+    /// How many header lines are called `name` (given in lower case).
+    fn header_count(&self, name: &str) -> usize;
+}
+
+/// How an endpoint's source signs, with its secrets. `Debug` shows no secret.
+#[derive(Debug)]
+pub enum Scheme {
+    /// GitHub: `X-Hub-Signature-256`.
+    GitHub(GitHub),
+    /// Standard Webhooks 1.0.0: `v1` (HMAC-SHA256) and `v1a` (Ed25519).
+    StandardWebhooks(StandardWebhooks),
+    /// HMAC in a configured header.
+    Hmac(GenericHmac),
+}
+
+impl Scheme {
+    /// GitHub's scheme; a secret is the text entered there, as bytes.
+    pub fn github(secrets: &[Vec<u8>]) -> Result<Self, SchemeError> {
+        GitHub::new(secrets).map(Self::GitHub)
+    }
+
+    /// Standard Webhooks; a secret is `whsec_` and base64, bare base64, or `whpk_` and a public key.
+    pub fn standard_webhooks(secrets: &[String]) -> Result<Self, SchemeError> {
+        StandardWebhooks::new(secrets).map(Self::StandardWebhooks)
+    }
+
+    /// HMAC as `settings` say.
+    pub fn hmac(settings: HmacSettings, secrets: &[Vec<u8>]) -> Result<Self, SchemeError> {
+        GenericHmac::new(settings, secrets).map(Self::Hmac)
+    }
+
+    /// Reads the headers of `request` at `now_ms` (Unix) and prepares for its body.
+    pub fn start<C: SignatureVerifier>(
+        &self,
+        request: &impl RequestView,
+        now_ms: u64,
+        crypto: &C,
+    ) -> Result<Check<C>, Refusal> {
+        let claim = match self {
+            Self::GitHub(scheme) => scheme.claim(request),
+            Self::StandardWebhooks(scheme) => scheme.claim(request, now_ms),
+            Self::Hmac(scheme) => scheme.claim(request, now_ms),
+        }?;
+        Ok(Check::new(claim, crypto))
+    }
+}
