@@ -5,13 +5,17 @@
 //! does not end with CRLF, and trailers that would change framing or routing.
 
 use super::Progress;
-use super::fields::{FieldError, check_controls, split_field};
+use super::fields::{FieldError, check_controls, split_line};
 use super::line::{LineBuffer, LineError};
 
 /// All chunk extensions of one body, bytes.
 pub const CHUNK_EXTENSION_BYTES_MAX: usize = 4096;
 /// The trailer section with its empty line, bytes.
 pub const TRAILER_BYTES_MAX: usize = 8192;
+
+/// Fields of framing and routing (RFC 9110 section 6.5.1), and of the connection.
+const FORBIDDEN_TRAILERS: [&[u8]; 7] =
+    [b"content-length", b"transfer-encoding", b"host", b"connection", b"trailer", b"te", b"expect"];
 
 const SIZE_DIGITS_MAX: usize = 16;
 
@@ -155,11 +159,8 @@ impl Chunked {
             self.state = State::End;
             return Ok(true);
         }
-        let line = core::str::from_utf8(line).map_err(|_| ChunkError::Trailer(FieldError::NotUtf8))?;
-        let (name, _) = split_field(line).map_err(ChunkError::Trailer)?;
-        let forbidden =
-            ["content-length", "transfer-encoding", "host", "connection", "trailer", "te", "expect"];
-        if forbidden.iter().any(|field| name.eq_ignore_ascii_case(field)) {
+        let (name, _) = split_line(line).map_err(ChunkError::Trailer)?;
+        if FORBIDDEN_TRAILERS.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden)) {
             return Err(ChunkError::TrailerForbidden);
         }
         Ok(true)

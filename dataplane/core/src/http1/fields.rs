@@ -2,8 +2,10 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::mem;
+use core::ops::Range;
 
-use super::characters::{has_control, is_token_byte, trim_ows};
+use super::characters::{has_control, is_printable_ascii, leading_token_len, trim_ows};
 use super::line::LineError;
 
 /// Why a line of a head or a trailer is refused: always the peer's fault.
@@ -55,17 +57,40 @@ pub(super) struct Span {
     end: u32,
 }
 
+impl Span {
+    fn new(start: usize, end: usize) -> Self {
+        Self { start: start as u32, end: end as u32 }
+    }
+
+    fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+}
+
 /// The texts of one head; its memory is kept for the next.
 #[derive(Default)]
 pub(super) struct Fields {
+    /// While the head arrives.
+    bytes: Vec<u8>,
+    /// The same memory once the head is complete.
     text: String,
     index: Vec<(Span, Span)>,
 }
 
 impl Fields {
+    /// Starts over.
     pub(super) fn clear(&mut self) {
-        self.text.clear();
+        if self.bytes.is_empty() {
+            self.bytes = mem::take(&mut self.text).into_bytes();
+        }
+        self.bytes.clear();
         self.index.clear();
+    }
+
+    /// Makes the texts readable.
+    pub(super) fn seal(&mut self) {
+        let bytes = mem::take(&mut self.bytes);
+        self.text = String::from_utf8(bytes).expect("each line was checked when it was added");
     }
 
     pub(super) fn len(&self) -> usize {
@@ -74,26 +99,29 @@ impl Fields {
 
     /// Keeps a text that is not a field.
     pub(super) fn push_text(&mut self, text: &str) -> Span {
-        let start = self.text.len() as u32;
-        self.text.push_str(text);
-        Span { start, end: self.text.len() as u32 }
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(text.as_bytes());
+        Span::new(start, self.bytes.len())
     }
 
     /// Checks and keeps a field line; returns the lower-cased name, the trimmed value and its place.
-    pub(super) fn push_line(&mut self, line: &str) -> Result<(&str, &str, Span), FieldError> {
-        let (name, value) = split_field(line).map_err(|error| match error {
+    pub(super) fn push_line(&mut self, line: &[u8]) -> Result<(&[u8], &[u8], Span), FieldError> {
+        let (name, value) = split_line(line).map_err(|error| match error {
             FieldError::Folded if self.index.is_empty() => FieldError::LeadingSpace,
             error => error,
         })?;
-        let name = self.push_text(name);
-        self.text[name.start as usize..].make_ascii_lowercase();
-        let value = self.push_text(value);
-        self.index.push((name, value));
-        Ok((self.text(name), self.text(value), value))
+        let start = self.bytes.len();
+        let name_end = start + name.len();
+        self.bytes.extend(name.iter().map(u8::to_ascii_lowercase));
+        self.bytes.extend_from_slice(value);
+        let place = Span::new(name_end, self.bytes.len());
+        self.index.push((Span::new(start, name_end), place));
+        Ok((&self.bytes[start..name_end], &self.bytes[name_end..], place))
     }
 
+    /// A text of a complete head, else nothing.
     pub(super) fn text(&self, span: Span) -> &str {
-        &self.text[span.start as usize..span.end as usize]
+        self.text.get(span.range()).unwrap_or_default()
     }
 
     /// The first value under a lower-case name.
@@ -107,20 +135,21 @@ impl Fields {
 }
 
 /// Name as sent and value without OWS of one field line.
-pub(super) fn split_field(line: &str) -> Result<(&str, &str), FieldError> {
-    let bytes = line.as_bytes();
-    let Some(end) = bytes.iter().position(|&byte| !is_token_byte(byte)) else {
-        return Err(FieldError::NoColon);
+pub(super) fn split_line(line: &[u8]) -> Result<(&[u8], &[u8]), FieldError> {
+    let (name, rest) = line.split_at(leading_token_len(line));
+    let padded = match rest {
+        [b':', padded @ ..] if !name.is_empty() => padded,
+        [b' ' | b'\t', ..] if name.is_empty() => return Err(FieldError::Folded),
+        [b' ' | b'\t', ..] => return Err(FieldError::SpaceInName),
+        [b'\r', ..] => return Err(FieldError::BareCr),
+        [_, ..] => return Err(FieldError::Name),
+        [] => return Err(FieldError::NoColon),
     };
-    match bytes[end] {
-        b':' if end > 0 => {}
-        b' ' | b'\t' if end == 0 => return Err(FieldError::Folded),
-        b' ' | b'\t' => return Err(FieldError::SpaceInName),
-        b'\r' => return Err(FieldError::BareCr),
-        _ => return Err(FieldError::Name),
+    if !is_printable_ascii(padded) {
+        check_controls(padded)?;
+        core::str::from_utf8(padded).map_err(|_| FieldError::NotUtf8)?;
     }
-    check_controls(&bytes[end + 1..])?;
-    Ok((&line[..end], trim_ows(&line[end + 1..])))
+    Ok((name, trim_ows(padded)))
 }
 
 /// Refuses control characters other than HTAB.

@@ -119,8 +119,8 @@ fn describe_fields<'h>(text: &mut String, fields: impl Iterator<Item = (&'h str,
     let start = text.len();
     for (index, (name, value)) in fields.enumerate() {
         assert!(index < limits.header_count_max, "fields are counted");
-        assert!(is_token(name) && !name.bytes().any(|byte| byte.is_ascii_uppercase()), "{name}");
-        assert!(!has_control(value.as_bytes()) && trim_ows(value) == value, "{value}");
+        assert!(is_token(name.as_bytes()) && !name.bytes().any(|byte| byte.is_ascii_uppercase()), "{name}");
+        assert!(!has_control(value.as_bytes()) && trim_ows(value.as_bytes()) == value.as_bytes(), "{value}");
         text.extend([name, "=", value, "\n"]);
     }
     // A replacement character takes three bytes for one octet.

@@ -2,6 +2,8 @@
 
 use core::mem;
 
+use memchr::memchr;
+
 use super::body::{Body, BodyError};
 use super::characters::is_token;
 use super::chunked::ChunkError;
@@ -208,8 +210,8 @@ impl RequestHead {
     fn handle_request_line(&mut self, line: &[u8]) -> Result<(), RequestError> {
         check_controls(line)?;
         let line = core::str::from_utf8(line).map_err(|_| FieldError::NotUtf8)?;
-        let (method, rest) = line.split_once(' ').ok_or(RequestError::RequestLine)?;
-        let (target, version) = rest.split_once(' ').ok_or(RequestError::RequestLine)?;
+        let (method, rest) = split_at_space(line)?;
+        let (target, version) = split_at_space(rest)?;
         let method = parse_method(method).ok_or(RequestError::Method)?;
         let version = Version::parse(version).ok_or(RequestError::RequestLine)?;
         let version = version.map_err(|()| RequestError::VersionUnsupported)?;
@@ -222,17 +224,16 @@ impl RequestHead {
     }
 
     fn handle_field_line(&mut self, line: &[u8]) -> Result<(), RequestError> {
-        let line = core::str::from_utf8(line).map_err(|_| FieldError::NotUtf8)?;
         let (name, value, place) = self.fields.push_line(line)?;
         match name {
-            "host" if self.host.is_some() => Err(RequestError::HostRepeated),
-            "host" if !is_host(value) => Err(RequestError::HostInvalid),
-            "host" => {
+            b"host" if self.host.is_some() => Err(RequestError::HostRepeated),
+            b"host" if !is_host(value) => Err(RequestError::HostInvalid),
+            b"host" => {
                 self.host = Some(place);
                 Ok(())
             }
-            "expect" if !value.eq_ignore_ascii_case("100-continue") => Err(RequestError::Expectation),
-            "expect" => {
+            b"expect" if !value.eq_ignore_ascii_case(b"100-continue") => Err(RequestError::Expectation),
+            b"expect" => {
                 self.expects_continue = true;
                 Ok(())
             }
@@ -241,7 +242,8 @@ impl RequestHead {
     }
 
     /// What only the whole head shows; returns the body to come.
-    fn finish(&self, body_bytes_max: usize) -> Result<Body, RequestError> {
+    fn finish(&mut self, body_bytes_max: usize) -> Result<Body, RequestError> {
+        self.fields.seal();
         self.framing.check(self.version)?;
         let host = self.host.map(|host| self.fields.text(host));
         if host.is_none() && self.version == Version::Http11 {
@@ -390,6 +392,11 @@ impl RequestParser {
     }
 }
 
+fn split_at_space(text: &str) -> Result<(&str, &str), RequestError> {
+    let at = memchr(b' ', text.as_bytes()).ok_or(RequestError::RequestLine)?;
+    Ok((&text[..at], &text[at + 1..]))
+}
+
 fn parse_method(text: &str) -> Option<Method> {
     Some(match text {
         "GET" => Method::Get,
@@ -399,7 +406,7 @@ fn parse_method(text: &str) -> Option<Method> {
         "PATCH" => Method::Patch,
         "DELETE" => Method::Delete,
         "OPTIONS" => Method::Options,
-        _ if is_token(text) => Method::Other,
+        _ if is_token(text.as_bytes()) => Method::Other,
         _ => return None,
     })
 }

@@ -205,11 +205,12 @@ impl ResponseParser {
                         }
                         // Replacement characters keep a stray octet from hiding a field of framing.
                         let line = String::from_utf8_lossy(line);
-                        let (name, value, _) = self.fields.push_line(&line)?;
+                        let (name, value, _) = self.fields.push_line(line.as_bytes())?;
                         self.framing.handle_field(name, value)?;
                         continue;
                     }
                     let interim = *interim;
+                    self.fields.seal();
                     self.framing.check(self.version)?;
                     if self.status >= 200 {
                         self.start_body();

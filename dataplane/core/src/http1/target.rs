@@ -5,6 +5,8 @@
 
 use core::ops::Range;
 
+use memchr::memchr;
+
 use super::characters::{is_host_text, is_target_text};
 use super::request::Method;
 
@@ -47,13 +49,14 @@ impl TargetParts {
             _ => find_authority(target)?,
         };
         let rest = &target[authority.end..];
+        let rest = rest.as_bytes();
         if !is_target_text(rest) {
             return Err(TargetError::Character);
         }
         if !is_percent_encoded(rest) {
             return Err(TargetError::PercentEncoding);
         }
-        let path_end = authority.end + rest.find('?').unwrap_or(rest.len());
+        let path_end = authority.end + memchr(b'?', rest).unwrap_or(rest.len());
         Ok(Self {
             authority: (authority.start as u32, authority.end as u32),
             path_start: authority.end as u32,
@@ -79,29 +82,36 @@ impl TargetParts {
 }
 
 /// Whether `host` is `uri-host [":" port]`: a name, an IPv4 address or a bracketed address.
-pub(super) fn is_host(host: &str) -> bool {
-    if host.is_empty() || host.len() > HOST_BYTES_MAX {
+pub(super) fn is_host(host: &[u8]) -> bool {
+    if host.len() > HOST_BYTES_MAX {
         return false;
     }
-    let (name, port) = match host.strip_prefix('[') {
-        Some(literal) => {
-            let Some((address, port)) = literal.split_once(']') else { return false };
-            let address_ok = address.contains(':')
-                && address.bytes().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'));
-            if !address_ok {
-                return false;
-            }
-            return port.is_empty() || port.strip_prefix(':').is_some_and(is_port);
-        }
-        None => host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port))),
+    let name_end = match host.first() {
+        Some(b'[') => memchr(b']', host).map_or(0, |end| end + 1),
+        _ => memchr(b':', host).unwrap_or(host.len()),
     };
-    !name.is_empty() && is_host_text(name) && is_percent_encoded(name) && port.is_none_or(is_port)
+    let name_ok = match &host[..name_end] {
+        [] => false,
+        [b'[', address @ .., b']'] => is_ipv6_text(address),
+        name => is_host_text(name) && is_percent_encoded(name),
+    };
+    let port_ok = match &host[name_end..] {
+        [] => true,
+        [b':', port @ ..] => is_port(port),
+        _ => false,
+    };
+    name_ok && port_ok
 }
 
-fn is_port(port: &str) -> bool {
+/// The characters of an IPv6 address; nothing here resolves it.
+fn is_ipv6_text(text: &[u8]) -> bool {
+    text.contains(&b':') && text.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'))
+}
+
+fn is_port(port: &[u8]) -> bool {
     (1..=5).contains(&port.len())
-        && port.bytes().all(|byte| byte.is_ascii_digit())
-        && port.parse::<u16>().is_ok()
+        && port.iter().all(u8::is_ascii_digit)
+        && port.iter().fold(0, |number, digit| number * 10 + u32::from(digit - b'0')) <= 65535
 }
 
 fn find_authority(target: &str) -> Result<Range<usize>, TargetError> {
@@ -111,14 +121,19 @@ fn find_authority(target: &str) -> Result<Range<usize>, TargetError> {
     }
     let start = scheme.len() + 3;
     let end = start + rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    if !is_host(&target[start..end]) {
+    if !is_host(&target.as_bytes()[start..end]) {
         return Err(TargetError::Authority);
     }
     Ok(start..end)
 }
 
-fn is_percent_encoded(text: &str) -> bool {
-    text.split('%')
-        .skip(1)
-        .all(|rest| rest.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)))
+fn is_percent_encoded(mut text: &[u8]) -> bool {
+    while let Some(at) = memchr(b'%', text) {
+        let [high, low, rest @ ..] = &text[at + 1..] else { return false };
+        if !high.is_ascii_hexdigit() || !low.is_ascii_hexdigit() {
+            return false;
+        }
+        text = rest;
+    }
+    true
 }

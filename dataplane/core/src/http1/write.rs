@@ -45,12 +45,12 @@ pub fn write_request_head<'h>(
     headers: impl IntoIterator<Item = (&'h str, &'h str)>,
     content_length: usize,
 ) {
-    assert!(is_token(method), "a method is a token");
+    assert!(is_token(method.as_bytes()), "a method is a token");
     assert!(
         target.starts_with('/') && target.bytes().all(|byte| byte.is_ascii_graphic()),
         "a target begins with a slash and holds visible ASCII only"
     );
-    assert!(is_host(host), "a host is a name or address with an optional port");
+    assert!(is_host(host.as_bytes()), "a host is a name or address with an optional port");
     push_parts(out, &[method, " ", target, " HTTP/1.1\r\nhost: ", host, "\r\n"]);
     for (name, value) in headers {
         push_field(out, name, value);
@@ -106,7 +106,7 @@ fn push_length_and_end(out: &mut Vec<u8>, length: usize) {
 }
 
 fn push_field(out: &mut Vec<u8>, name: &str, value: &str) {
-    assert!(is_token(name), "a field name is a token");
+    assert!(is_token(name.as_bytes()), "a field name is a token");
     assert!(
         !OWN_FIELDS.iter().any(|own| name.eq_ignore_ascii_case(own)),
         "the writer sets this field itself"
