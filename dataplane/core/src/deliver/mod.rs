@@ -1,0 +1,26 @@
+//! Delivery to one target: a queue machine, and the signed HTTP/1.1 request of each attempt.
+//!
+//! Deliveries, outcomes and times enter [`TargetQueue`]; attempts that may start now and a verdict per
+//! outcome leave. It refuses deliveries beyond its bound. [`TargetSigner`] turns an event into MAC jobs and
+//! a request head (RFC 9112 section 3), signed twice: Zen-Signature and Standard Webhooks. It refuses an
+//! event whose fields could break out of a header line. One egress worker owns both; neither reads a clock
+//! or draws randomness.
+
+mod envelope_stub;
+#[doc(hidden)]
+pub mod fuzz;
+mod outcome;
+mod queue;
+mod request;
+mod schedule;
+mod secret;
+mod slots;
+
+pub use outcome::{ConnectFailure, DeadReason, Next, Outcome};
+pub use queue::{Delivery, QueueFull, TargetLimits, TargetQueue, TargetState};
+pub use request::{
+    Attempt, DeliveryRequest, HOST_BYTES_MAX, PATH_BYTES_MAX, RequestError, SIGNER_KEYS_MAX, SignerConfig,
+    SignerError, TargetSigner, USER_AGENT, write_delivery,
+};
+pub use schedule::{RETRY_AFTER_MS_CEILING, parse_retry_after};
+pub use secret::{SECRET_BYTES_MAX, SECRET_BYTES_MIN, SecretError, parse_secret};

@@ -1,0 +1,241 @@
+//! How an attempt ended, and what follows from it.
+//!
+//! Outcomes enter; one exhaustive function sorts them into verdicts (Standard Webhooks, RFC 9110 section 15).
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// A whole answer came.
+    Answered {
+        /// The status code.
+        status: u16,
+        /// Delay that the target asked for, as [`super::parse_retry_after`] reads it.
+        retry_after_ms: Option<u64>,
+    },
+    /// No connection was made.
+    ConnectFailed(ConnectFailure),
+    /// The TLS handshake failed, or the peer's identity was not the expected one.
+    TlsFailed,
+    /// No whole answer within the attempt's time.
+    TimedOut,
+    /// The connection ended early, or what came was not HTTP/1.1.
+    BrokenAnswer,
+    /// Our own policy forbids the connection.
+    Refused,
+    /// The target is no longer configured.
+    TargetRemoved,
+}
+
+/// Why no connection was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectFailure {
+    /// The name has no address.
+    NameNotFound,
+    /// The peer refused.
+    Refused,
+    /// No route to the peer.
+    Unreachable,
+    /// No answer in time.
+    TimedOut,
+    /// The peer reset the connection while it was being made.
+    Reset,
+    /// We had no socket, descriptor or memory for it.
+    NoResources,
+    /// Anything else.
+    Other,
+}
+
+/// What becomes of a delivery after an outcome.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The target has it.
+    Delivered,
+    /// It waits for another attempt.
+    Retry {
+        /// Attempts made so far.
+        attempt: u32,
+        /// Not before this time, ms.
+        due_ms: u64,
+    },
+    /// It is a dead letter; the queue no longer holds it.
+    Dead {
+        /// Outcome of its last attempt.
+        reason: DeadReason,
+    },
+    /// The target is disabled; the delivery is kept, and goes first after resume.
+    Disabled {
+        /// Attempts made so far.
+        attempt: u32,
+        /// Due at once when the target is resumed, ms.
+        due_ms: u64,
+    },
+}
+
+/// Why a delivery became a dead letter: what its last attempt met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeadReason {
+    /// A redirect, which is never followed.
+    Redirected,
+    /// 4xx.
+    ClientError,
+    /// 5xx.
+    ServerError,
+    /// A status that no final answer may have.
+    StrangeStatus,
+    /// No connection.
+    ConnectFailed,
+    /// No TLS session, or the wrong peer.
+    TlsFailed,
+    /// No answer in time.
+    TimedOut,
+    /// Not an HTTP/1.1 answer.
+    BrokenAnswer,
+    /// Our own policy.
+    Refused,
+    /// The target is no longer configured.
+    TargetRemoved,
+}
+
+/// What the queue has to do about an outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Delivered,
+    /// Again, not sooner than the delay; dead for the reason when the schedule is over.
+    Retry {
+        delay_ms_min: u64,
+        reason: DeadReason,
+    },
+    Disable,
+    Dead(DeadReason),
+}
+
+impl Outcome {
+    /// Name in metrics.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::ConnectFailed(failure) => failure.label(),
+            _ => match self.verdict() {
+                Verdict::Delivered => "delivered",
+                Verdict::Disable => "gone",
+                Verdict::Retry { reason, .. } | Verdict::Dead(reason) => reason.label(),
+            },
+        }
+    }
+
+    pub(super) fn verdict(&self) -> Verdict {
+        let reason = match *self {
+            Self::Answered { status, retry_after_ms } => return status_verdict(status, retry_after_ms),
+            Self::TargetRemoved => return Verdict::Dead(DeadReason::TargetRemoved),
+            Self::ConnectFailed(_) => DeadReason::ConnectFailed,
+            Self::TlsFailed => DeadReason::TlsFailed,
+            Self::TimedOut => DeadReason::TimedOut,
+            Self::BrokenAnswer => DeadReason::BrokenAnswer,
+            // Policies are corrected while events wait; each attempt asks the policy again.
+            Self::Refused => DeadReason::Refused,
+        };
+        Verdict::Retry { delay_ms_min: 0, reason }
+    }
+}
+
+impl ConnectFailure {
+    /// Name in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::NameNotFound => "connect_name_not_found",
+            Self::Refused => "connect_refused",
+            Self::Unreachable => "connect_unreachable",
+            Self::TimedOut => "connect_timed_out",
+            Self::Reset => "connect_reset",
+            Self::NoResources => "connect_no_resources",
+            Self::Other => "connect_failed",
+        }
+    }
+}
+
+impl DeadReason {
+    /// Name in metrics and receipts.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Redirected => "redirected",
+            Self::ClientError => "client_error",
+            Self::ServerError => "server_error",
+            Self::StrangeStatus => "strange_status",
+            Self::ConnectFailed => "connect_failed",
+            Self::TlsFailed => "tls_failed",
+            Self::TimedOut => "timed_out",
+            Self::BrokenAnswer => "broken_answer",
+            Self::Refused => "refused",
+            Self::TargetRemoved => "target_removed",
+        }
+    }
+}
+
+fn status_verdict(status: u16, retry_after_ms: Option<u64>) -> Verdict {
+    let reason = match status {
+        200..=299 => return Verdict::Delivered,
+        410 => return Verdict::Disable,
+        300..=399 => DeadReason::Redirected,
+        400..=499 => DeadReason::ClientError,
+        500..=599 => DeadReason::ServerError,
+        _ => DeadReason::StrangeStatus,
+    };
+    let delay_ms_min = match status {
+        429 | 503 => retry_after_ms.unwrap_or(0),
+        _ => 0,
+    };
+    Verdict::Retry { delay_ms_min, reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(status: u16) -> Outcome {
+        Outcome::Answered { status, retry_after_ms: Some(9_000) }
+    }
+
+    fn retry(delay_ms_min: u64, reason: DeadReason) -> Verdict {
+        Verdict::Retry { delay_ms_min, reason }
+    }
+
+    #[test]
+    fn outcomes_and_their_verdicts() {
+        use DeadReason as R;
+        let table = [
+            (answered(200), Verdict::Delivered, "delivered"),
+            (answered(202), Verdict::Delivered, "delivered"),
+            (answered(299), Verdict::Delivered, "delivered"),
+            (answered(301), retry(0, R::Redirected), "redirected"),
+            (answered(304), retry(0, R::Redirected), "redirected"),
+            (answered(307), retry(0, R::Redirected), "redirected"),
+            (answered(400), retry(0, R::ClientError), "client_error"),
+            (answered(409), retry(0, R::ClientError), "client_error"),
+            (answered(410), Verdict::Disable, "gone"),
+            (answered(411), retry(0, R::ClientError), "client_error"),
+            (answered(429), retry(9_000, R::ClientError), "client_error"),
+            (answered(500), retry(0, R::ServerError), "server_error"),
+            (answered(503), retry(9_000, R::ServerError), "server_error"),
+            (answered(504), retry(0, R::ServerError), "server_error"),
+            (answered(0), retry(0, R::StrangeStatus), "strange_status"),
+            (answered(101), retry(0, R::StrangeStatus), "strange_status"),
+            (answered(199), retry(0, R::StrangeStatus), "strange_status"),
+            (answered(600), retry(0, R::StrangeStatus), "strange_status"),
+            (Outcome::ConnectFailed(ConnectFailure::Reset), retry(0, R::ConnectFailed), "connect_reset"),
+            (Outcome::TlsFailed, retry(0, R::TlsFailed), "tls_failed"),
+            (Outcome::TimedOut, retry(0, R::TimedOut), "timed_out"),
+            (Outcome::BrokenAnswer, retry(0, R::BrokenAnswer), "broken_answer"),
+            (Outcome::Refused, retry(0, R::Refused), "refused"),
+            (Outcome::TargetRemoved, Verdict::Dead(R::TargetRemoved), "target_removed"),
+        ];
+        for (outcome, verdict, label) in table {
+            assert_eq!((outcome.verdict(), outcome.label()), (verdict, label), "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn throttled_without_retry_after_follows_the_schedule() {
+        let outcome = Outcome::Answered { status: 429, retry_after_ms: None };
+        assert_eq!(outcome.verdict(), retry(0, DeadReason::ClientError));
+    }
+}
