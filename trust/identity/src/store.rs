@@ -1,0 +1,158 @@
+//! Our SVID and trust bundle from files, replaced while connections are being made.
+//!
+//! A generation is certificate, key and bundle together. It takes effect with the next handshake, in
+//! every configuration made from this store, or not at all: what does not verify changes nothing.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::digest::{Context, SHA256};
+use rustls::SignatureScheme;
+use rustls::client::ResolvesClientCert;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::UnixTime;
+
+use crate::{DenyList, IdentityError, SpiffeId, Svid, TrustBundle, TrustBundles, TrustDomain, files};
+
+/// Where an identity lives. Certificate and key may be the same file.
+#[derive(Clone, Debug)]
+pub struct SvidFiles {
+    /// PEM chain, leaf first.
+    pub certificate_file: PathBuf,
+    /// PEM private key, readable by its owner only.
+    pub private_key_file: PathBuf,
+    /// PEM roots of `trust_domain`.
+    pub trust_bundle_file: PathBuf,
+    /// Whose roots those are; our own SVID belongs to it too.
+    pub trust_domain: TrustDomain,
+}
+
+/// Whether a reload found something new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reloaded {
+    /// A new generation is in force.
+    Changed,
+    /// The files hold what is in force already.
+    Unchanged,
+}
+
+/// Our identity and whom we trust; shared by all configurations made from it.
+pub struct SvidStore {
+    files: SvidFiles,
+    current: ArcSwap<Generation>,
+    replacing: Mutex<()>,
+}
+
+struct Generation {
+    svid: Svid,
+    bundles: Arc<TrustBundles>,
+    digest: [u8; 32],
+}
+
+impl SvidStore {
+    /// Reads and verifies the first generation.
+    pub fn load(files: SvidFiles) -> Result<Arc<Self>, IdentityError> {
+        let generation = Generation::read(&files, UnixTime::now())?;
+        Ok(Arc::new(Self { files, current: ArcSwap::from_pointee(generation), replacing: Mutex::new(()) }))
+    }
+
+    /// Reads the files again; on any error what is in force stays in force.
+    pub fn reload(&self) -> Result<Reloaded, IdentityError> {
+        let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Generation::read(&self.files, UnixTime::now())?;
+        let current = self.current.load();
+        if next.digest == current.digest {
+            return Ok(Reloaded::Unchanged);
+        }
+        let bundles = Arc::unwrap_or_clone(next.bundles);
+        next.bundles = Arc::new(bundles.with_deny_list(current.bundles.shared_deny_list()));
+        self.current.store(Arc::new(next));
+        Ok(Reloaded::Changed)
+    }
+
+    /// Replaces the deny list; live connections are asked with [`DenyList::denies`].
+    pub fn replace_deny_list(&self, deny_list: DenyList) {
+        let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.current.load();
+        let bundles = TrustBundles::clone(&current.bundles).with_deny_list(Arc::new(deny_list));
+        self.current.store(Arc::new(Generation {
+            svid: current.svid.clone(),
+            bundles: Arc::new(bundles),
+            digest: current.digest,
+        }));
+    }
+
+    /// Who we are.
+    pub fn id(&self) -> SpiffeId {
+        self.current.load().svid.id().clone()
+    }
+
+    /// The last second of the leaf in force.
+    pub fn not_after(&self) -> UnixTime {
+        self.current.load().svid.not_after()
+    }
+
+    /// Whom we trust now.
+    pub fn bundles(&self) -> Arc<TrustBundles> {
+        self.current.load().bundles.clone()
+    }
+
+    fn certified(&self) -> Arc<CertifiedKey> {
+        self.current.load().svid.certified().clone()
+    }
+}
+
+impl ResolvesServerCert for SvidStore {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.certified())
+    }
+}
+
+impl ResolvesClientCert for SvidStore {
+    fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.certified())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for SvidStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SvidStore").field("svid", &self.current.load().svid).finish_non_exhaustive()
+    }
+}
+
+impl Generation {
+    fn read(files: &SvidFiles, now: UnixTime) -> Result<Self, IdentityError> {
+        let certificate = files::read(&files.certificate_file)?;
+        let key = files::read_private_key(&files.private_key_file)?;
+        let bundle = files::read(&files.trust_bundle_file)?;
+        let digest = digest(&[&certificate, &key, &bundle]);
+        let svid = Svid::from_pem(&certificate, &key).map_err(|source| IdentityError::KeyPair {
+            certificate_file: files.certificate_file.clone(),
+            private_key_file: files.private_key_file.clone(),
+            source,
+        })?;
+        let bundle = TrustBundle::from_pem(files.trust_domain.clone(), &bundle)
+            .map_err(|source| IdentityError::Bundle { file: files.trust_bundle_file.clone(), source })?;
+        let bundles = TrustBundles::new([bundle]);
+        svid.verify(&bundles, now)
+            .map_err(|source| IdentityError::Svid { file: files.certificate_file.clone(), source })?;
+        Ok(Self { svid, bundles: Arc::new(bundles), digest })
+    }
+}
+
+/// SHA-256 over the parts, each with its length.
+fn digest(parts: &[&[u8]]) -> [u8; 32] {
+    let mut context = Context::new(&SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_le_bytes());
+        context.update(part);
+    }
+    context.finish().as_ref().try_into().expect("SHA-256 is 32 bytes")
+}

@@ -1,0 +1,162 @@
+//! The SPIFFE check inside a handshake, in both directions: a chain in, a verdict for rustls out.
+//!
+//! The name in the client's request is ignored: the SPIFFE id says who the peer is, and a policy
+//! whether that is whom we meant.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::verify_tls13_signature;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerIncompatible,
+    SignatureScheme,
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+use crate::svid::{PeerUsage, SvidError, check_chain};
+use crate::tls::signature_algorithms;
+use crate::{Decision, SharedPolicy, SpiffeId, SvidStore};
+
+/// Why a peer's handshake was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PeerRefused {
+    /// Its certificate is no valid SVID.
+    #[error("the peer's SVID is refused: {0}")]
+    Svid(#[from] SvidError),
+    /// Its SVID is valid, but the policy does not allow it.
+    #[error("the policy does not allow {id} ({decision:?})")]
+    Policy {
+        /// Who it is.
+        id: SpiffeId,
+        /// What the policy said.
+        decision: Decision,
+    },
+}
+
+impl PeerRefused {
+    /// A label for counting refusals; one of a fixed set.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Svid(error) => error.label(),
+            Self::Policy { .. } => "policy",
+        }
+    }
+}
+
+/// Our reason inside a rustls error, if it is one of ours.
+pub fn peer_refused(error: &Error) -> Option<&PeerRefused> {
+    match error {
+        Error::InvalidCertificate(CertificateError::Other(other)) => other.0.downcast_ref(),
+        _ => None,
+    }
+}
+
+/// Checks peers against the store's bundles and a policy, both as they are at that moment.
+#[derive(Debug)]
+pub(crate) struct SpiffeVerifier {
+    store: Arc<SvidStore>,
+    policy: Arc<SharedPolicy>,
+}
+
+impl SpiffeVerifier {
+    pub(crate) fn new(store: Arc<SvidStore>, policy: Arc<SharedPolicy>) -> Arc<Self> {
+        Arc::new(Self { store, policy })
+    }
+
+    fn check(
+        &self,
+        leaf: &CertificateDer<'_>,
+        issuers: &[CertificateDer<'_>],
+        now: UnixTime,
+        usage: PeerUsage,
+    ) -> Result<(), PeerRefused> {
+        let id = check_chain(leaf, issuers, &self.store.bundles(), now, usage)?;
+        match self.policy.decide(&id) {
+            Decision::Allowed => Ok(()),
+            decision @ (Decision::Denied | Decision::NotListed) => Err(PeerRefused::Policy { id, decision }),
+        }
+    }
+}
+
+impl ServerCertVerifier for SpiffeVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.check(end_entity, intermediates, now, PeerUsage::Server).map_err(rustls_error)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(PeerIncompatible::Tls12NotOffered.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, &signature_algorithms())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        signature_algorithms().supported_schemes()
+    }
+}
+
+impl ClientCertVerifier for SpiffeVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        true
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.check(end_entity, intermediates, now, PeerUsage::Client).map_err(rustls_error)?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(PeerIncompatible::Tls12NotOffered.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signature, &signature_algorithms())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        signature_algorithms().supported_schemes()
+    }
+}
+
+fn rustls_error(refused: PeerRefused) -> Error {
+    CertificateError::Other(OtherError(Arc::new(refused))).into()
+}

@@ -1,0 +1,9 @@
+//! The crate from outside: certificates made here, each wrong in one way.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up fails")]
+
+mod bundles;
+mod handshake;
+mod pki;
+mod reload;
+mod rules;

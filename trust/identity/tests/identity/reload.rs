@@ -1,0 +1,169 @@
+//! Files of an identity: what is refused, and that a bad generation changes nothing (rule 21).
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
+use tempfile::TempDir;
+use zen_identity::{
+    IdentityError, KeyPairError, Reloaded, ReloadingCertificate, Svid, SvidError, SvidFiles, SvidStore,
+};
+
+use crate::pki::{Ca, DAY, DOMAIN, ID, at, dns, named, now, pem, set_window, uri, write_identity, write_key};
+
+struct Lab {
+    root: Ca,
+    directory: TempDir,
+    files: SvidFiles,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let (root, directory) = (Ca::root(now(), |_| {}), tempfile::tempdir().unwrap());
+        let leaf = root.leaf(|_| {});
+        let files = write_identity(directory.path(), DOMAIN, &[&leaf.der], &leaf.key, &root);
+        Self { root, directory, files }
+    }
+
+    /// The error of a first load, and that the same files do not replace a generation in force.
+    fn refused(&self, spoil: impl FnOnce(&Self)) -> IdentityError {
+        let store = SvidStore::load(self.files.clone()).unwrap();
+        let before = format!("{store:?}");
+        spoil(self);
+        let error = SvidStore::load(self.files.clone()).unwrap_err();
+        assert_eq!(store.reload().unwrap_err().to_string(), error.to_string());
+        assert_eq!(format!("{store:?}"), before);
+        error
+    }
+}
+
+#[test]
+fn a_generation_is_loaded_replaced_and_recognised() {
+    let lab = Lab::new();
+    let store = SvidStore::load(lab.files.clone()).unwrap();
+    assert_eq!(store.id().as_str(), ID);
+    assert_eq!(store.reload().unwrap(), Reloaded::Unchanged);
+    let end = now() + DAY / 2;
+    let next = lab.root.leaf(|params| set_window(params, now() - 60, end));
+    write_identity(lab.directory.path(), DOMAIN, &[&next.der], &next.key, &lab.root);
+    assert_eq!(store.reload().unwrap(), Reloaded::Changed);
+    assert_eq!(store.not_after(), at(end));
+    assert_eq!(store.reload().unwrap(), Reloaded::Unchanged);
+}
+
+#[test]
+fn rule_21_our_own_chain_must_verify_against_our_own_bundle() {
+    let error = Lab::new().refused(|lab| {
+        let stranger = Ca::root(now(), |params| params.distinguished_name = named("stranger"));
+        fs::write(&lab.files.trust_bundle_file, pem(&[&stranger.der])).unwrap();
+    });
+    assert!(matches!(error, IdentityError::Svid { source: SvidError::UnknownIssuer, .. }), "{error}");
+    let error = Lab::new().refused(|lab| {
+        let expired = lab.root.leaf(|params| set_window(params, now() - DAY, now() - 1));
+        write_identity(lab.directory.path(), DOMAIN, &[&expired.der], &expired.key, &lab.root);
+    });
+    assert!(matches!(error, IdentityError::Svid { source: SvidError::Expired, .. }), "{error}");
+    let error = Lab::new().refused(|lab| {
+        let foreign =
+            lab.root.leaf(|params| params.subject_alt_names = vec![uri("spiffe://other.example/a")]);
+        write_identity(lab.directory.path(), DOMAIN, &[&foreign.der], &foreign.key, &lab.root);
+    });
+    assert!(matches!(error, IdentityError::Svid { source: SvidError::UnknownTrustDomain, .. }), "{error}");
+}
+
+#[test]
+fn certificate_and_key_of_two_generations_are_refused() {
+    let error = Lab::new().refused(|lab| {
+        fs::write(&lab.files.certificate_file, pem(&[&lab.root.leaf(|_| {}).der])).unwrap();
+    });
+    assert!(matches!(error, IdentityError::KeyPair { source: KeyPairError::Mismatch, .. }), "{error}");
+}
+
+#[test]
+fn a_key_that_others_may_read_is_refused_with_the_remedy() {
+    for mode in [0o640, 0o604, 0o610, 0o602, 0o666] {
+        let lab = Lab::new();
+        let error = lab.refused(|lab| {
+            fs::set_permissions(&lab.files.private_key_file, Permissions::from_mode(mode)).unwrap();
+        });
+        let file = lab.files.private_key_file.display().to_string();
+        assert!(matches!(error, IdentityError::KeyPermissions { mode: read, .. } if read == mode), "{error}");
+        assert!(error.to_string().ends_with(&format!("run: chmod 0600 {file}")), "{error}");
+    }
+    let lab = Lab::new();
+    fs::set_permissions(&lab.files.private_key_file, Permissions::from_mode(0o400)).unwrap();
+    assert!(SvidStore::load(lab.files).is_ok());
+}
+
+#[test]
+fn missing_large_and_unreadable_files_are_named() {
+    let error = Lab::new().refused(|lab| fs::remove_file(&lab.files.trust_bundle_file).unwrap());
+    assert!(matches!(&error, IdentityError::Read { file, .. } if file.ends_with("bundle.pem")), "{error}");
+    let error = Lab::new().refused(|lab| {
+        fs::write(&lab.files.certificate_file, vec![b'a'; 1024 * 1024 + 1]).unwrap();
+    });
+    assert!(matches!(&error, IdentityError::TooLarge { file } if file.ends_with("svid.pem")), "{error}");
+    let error = Lab::new().refused(|lab| fs::write(&lab.files.certificate_file, "").unwrap());
+    assert!(matches!(error, IdentityError::KeyPair { source: KeyPairError::NoCertificate, .. }), "{error}");
+    let error = Lab::new().refused(|lab| fs::write(&lab.files.private_key_file, "").unwrap());
+    assert!(matches!(error, IdentityError::KeyPair { source: KeyPairError::KeyPem, .. }), "{error}");
+    let error = Lab::new().refused(|lab| fs::write(&lab.files.trust_bundle_file, "").unwrap());
+    assert!(matches!(error, IdentityError::Bundle { .. }), "{error}");
+}
+
+#[test]
+fn chain_and_key_may_share_a_file() {
+    let lab = Lab::new();
+    let leaf = lab.root.leaf(|_| {});
+    let both = format!("{}{}", leaf.key.serialize_pem(), pem(&[&leaf.der]));
+    fs::write(&lab.files.private_key_file, both).unwrap();
+    let files = SvidFiles { certificate_file: lab.files.private_key_file.clone(), ..lab.files };
+    assert!(SvidStore::load(files).is_ok());
+}
+
+#[test]
+fn a_certificate_that_is_no_svid_is_refused_as_such() {
+    let root = Ca::root(now(), |_| {});
+    let leaf = root.leaf(|params| params.subject_alt_names = vec![dns("example.org")]);
+    let error =
+        Svid::from_pem(pem(&[&leaf.der]).as_bytes(), leaf.key.serialize_pem().as_bytes()).unwrap_err();
+    assert_eq!(error, KeyPairError::Svid(SvidError::NoUri));
+}
+
+#[test]
+fn debug_output_holds_no_key() {
+    let lab = Lab::new();
+    let store = SvidStore::load(lab.files).unwrap();
+    let policy = zen_identity::SharedPolicy::new(zen_identity::Policy::default());
+    let text = format!("{store:?} {:?}", store.server_config(policy, &[]).unwrap());
+    assert!(text.contains(ID));
+    assert!(!text.contains("PRIVATE KEY") && !text.contains("PrivatePkcs8"), "{text}");
+}
+
+#[test]
+fn a_public_certificate_outside_its_validity_changes_nothing() {
+    let (root, directory) = (Ca::root(now(), |_| {}), tempfile::tempdir().unwrap());
+    let (certificate, key) = (directory.path().join("public.pem"), directory.path().join("public.key"));
+    let write = |not_before, not_after| {
+        let leaf = root.leaf(|params| {
+            params.subject_alt_names = vec![dns("hooks.example.org")];
+            set_window(params, not_before, not_after);
+        });
+        fs::write(&certificate, pem(&[&leaf.der])).unwrap();
+        write_key(&key, &leaf.key);
+    };
+    let end = now() + DAY;
+    write(now() - 60, end);
+    let loaded = ReloadingCertificate::load(&certificate, &key).unwrap();
+    assert_eq!(loaded.reload().unwrap(), Reloaded::Unchanged);
+    for (not_before, not_after) in [(now() - DAY, now() - 1), (now() + 3600, now() + DAY)] {
+        write(not_before, not_after);
+        assert!(matches!(loaded.reload(), Err(IdentityError::Validity { .. })));
+        assert!(matches!(
+            ReloadingCertificate::load(&certificate, &key),
+            Err(IdentityError::Validity { .. })
+        ));
+        assert_eq!(loaded.not_after(), at(end));
+    }
+    fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
+    assert!(matches!(loaded.reload(), Err(IdentityError::KeyPermissions { .. })));
+}
