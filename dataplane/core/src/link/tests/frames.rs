@@ -129,6 +129,22 @@ fn lengths_and_types_have_bounds() {
 }
 
 #[test]
+fn a_batch_has_at_most_256_entries() {
+    for (count, good) in [(BATCH_EVENTS_MAX, true), (BATCH_EVENTS_MAX + 1, false)] {
+        let mut frame = Vec::new();
+        let start = begin_frame(&mut frame, FrameType::Batch);
+        frame.extend_from_slice(&(count as u16).to_le_bytes());
+        for sequence in 1..=count as u64 {
+            let (tag, key_id, targets) = (&[0; 32], "k", Targets::NONE);
+            BatchEvent { sequence, time_ms: NOW, counter: sequence, tag, key_id, targets, encoded: b"" }
+                .write(["t"].into_iter(), &mut frame);
+        }
+        end_frame(&mut frame, start);
+        assert_eq!(parse_frame(&frame, FRAME_BYTES_MAX).is_ok(), good, "{count}");
+    }
+}
+
+#[test]
 fn the_reader_takes_what_it_has_room_for() {
     let mut reader = FrameReader::new();
     let mut stream = Vec::new();
