@@ -1,0 +1,266 @@
+//! The interface a worker is written against: begin operations, then `tick` and handle what came out.
+//!
+//! All methods begin work and return; nothing blocks but `tick` and `drain`. On a stale socket or
+//! listener id they do nothing, since its end may lie in the same batch of completions; a stale file
+//! id is a bug and aborts. A completion handed out before `close` may still name the closed socket.
+
+use std::{
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    buffer::{AlignedBuffer, ReceiveBuffer},
+    completion::{Completion, FileId, ListenerId, SocketId},
+    error::{DrainTimeout, OpError, SetupError},
+    ring::Ring,
+    table::TABLE_ENTRIES_MAX,
+    timers::Timers,
+    waker::Waker,
+};
+
+/// Most operations in flight on one file.
+pub const FILE_OPERATIONS_PER_FILE_MAX: u32 = 64;
+
+/// Most buffers one provided ring can hold (`io_uring_register_buf_ring(3)`).
+const RECEIVE_BUFFERS_MAX: u16 = 1 << 15;
+/// Largest receive buffer, bytes.
+const RECEIVE_BUFFER_BYTES_MAX: u32 = 1 << 24;
+/// Largest submission queue (`io_uring_setup(2)`).
+const SUBMISSION_ENTRIES_MAX: u32 = 1 << 15;
+
+const _: () = assert!(FILE_OPERATIONS_PER_FILE_MAX * (u16::MAX as u32) < TABLE_ENTRIES_MAX);
+
+/// The bounds of one reactor; its memory is taken at start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most connected or connecting sockets, below 2^24.
+    pub sockets_max: u32,
+    /// Most listening sockets.
+    pub listeners_max: u16,
+    /// Most open files.
+    pub files_max: u16,
+    /// Receive buffers shared by all sockets: a power of two, at most 32768.
+    pub receive_buffers: u16,
+    /// Size of each, bytes.
+    pub receive_buffer_bytes: u32,
+    /// Operations submitted at once, at most 32768; more take another round.
+    pub submission_entries: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            sockets_max: 16384,
+            listeners_max: 16,
+            files_max: 64,
+            receive_buffers: 512,
+            receive_buffer_bytes: 16384,
+            submission_entries: 1024,
+        }
+    }
+}
+
+impl Limits {
+    fn check(&self) -> Result<(), SetupError> {
+        let buffers = self.receive_buffers.is_power_of_two() && self.receive_buffers <= RECEIVE_BUFFERS_MAX;
+        let size = (1..=RECEIVE_BUFFER_BYTES_MAX).contains(&self.receive_buffer_bytes);
+        let entries = (1..=SUBMISSION_ENTRIES_MAX).contains(&self.submission_entries);
+        let refused = |name, rule| Err(SetupError::Limit { name, rule });
+        match () {
+            () if self.sockets_max >= TABLE_ENTRIES_MAX => refused("sockets_max", "must be below 2^24"),
+            () if !buffers => refused("receive_buffers", "must be a power of two, at most 32768"),
+            () if !size => refused("receive_buffer_bytes", "must be from 1 byte to 16 MiB"),
+            () if !entries => refused("submission_entries", "must be from 1 to 32768"),
+            () => Ok(()),
+        }
+    }
+}
+
+/// Counts since start, except `sockets_open` and `operations_in_flight`, which are of this moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// System calls that submitted or waited.
+    pub enters: u64,
+    /// Operations submitted.
+    pub submissions: u64,
+    /// Completions collected.
+    pub completions: u64,
+    /// Connections accepted and closed at once, since the table was full or the listener was stopping.
+    pub accepts_refused: u64,
+    /// Times that accepting rested because descriptors or memory ran out.
+    pub accept_rests: u64,
+    /// Times that a socket found no receive buffer.
+    pub buffer_shortages: u64,
+    /// Receive buffers dropped without `recycle`: a bug of the caller, mended at the next tick.
+    pub receive_buffers_dropped: u64,
+    /// Sockets in the table.
+    pub sockets_open: u64,
+    /// Operations the kernel has.
+    pub operations_in_flight: u64,
+}
+
+/// One worker's reactor. It stays on the thread that made it.
+#[derive(Debug)]
+pub struct Reactor {
+    backend: Ring,
+    timers: Timers,
+}
+
+impl Reactor {
+    /// A reactor for the calling thread.
+    pub fn new(limits: &Limits) -> Result<Self, SetupError> {
+        limits.check()?;
+        Ok(Self { backend: Ring::new(limits)?, timers: Timers::default() })
+    }
+
+    /// A handle with which any thread can end a tick.
+    pub fn waker(&self) -> Waker {
+        self.backend.waker()
+    }
+
+    /// Accepts on a listening socket, TCP (`TCP_NODELAY` on each connection) or unix, until stopped.
+    pub fn listen(&mut self, fd: OwnedFd) -> Result<ListenerId, OpError> {
+        self.backend.listen(fd)
+    }
+
+    /// Accepts no more and closes the socket.
+    pub fn stop_listening(&mut self, listener: ListenerId) {
+        self.backend.stop_listening(listener);
+    }
+
+    /// Takes in a connected stream socket from elsewhere.
+    pub fn adopt(&mut self, fd: OwnedFd) -> Result<SocketId, OpError> {
+        self.backend.adopt(fd)
+    }
+
+    /// Begins a TCP connection, with `TCP_NODELAY`; `Completion::Connected` follows.
+    pub fn connect(&mut self, address: SocketAddr) -> Result<SocketId, OpError> {
+        self.backend.connect(address)
+    }
+
+    /// The peer's address (`getpeername(2)`); none for a unix socket or one that is not connected.
+    pub fn peer(&self, socket: SocketId) -> Option<SocketAddr> {
+        self.backend.peer(socket)
+    }
+
+    /// Reports what arrives, until `pause` or `Completion::Closed`. Harmless when it already does.
+    pub fn receive(&mut self, socket: SocketId) {
+        self.backend.receive(socket);
+    }
+
+    /// Takes no more from the socket; what the kernel had already completed is still reported.
+    pub fn pause(&mut self, socket: SocketId) {
+        self.backend.pause(socket);
+    }
+
+    /// Sends all of `bytes`. A second send before `Completion::Sent` is a bug and aborts.
+    pub fn send(&mut self, socket: SocketId, bytes: Vec<u8>) {
+        self.backend.send(socket, bytes);
+    }
+
+    /// Ends our side (`SHUT_WR`), after the send in flight if there is one.
+    pub fn shutdown_write(&mut self, socket: SocketId) {
+        self.backend.shutdown_write(socket);
+    }
+
+    /// Closes the socket once its operations have ended; no later tick names it.
+    pub fn close(&mut self, socket: SocketId) {
+        self.backend.close(socket);
+    }
+
+    /// Stops receiving, lets the send in flight end, and gives the socket back: `Completion::Detached`.
+    pub fn detach(&mut self, socket: SocketId) {
+        self.backend.detach(socket);
+    }
+
+    /// Takes in an open file.
+    pub fn add_file(&mut self, fd: OwnedFd) -> Result<FileId, OpError> {
+        self.backend.add_file(fd)
+    }
+
+    /// Closes the file once its operations have completed; they are still reported.
+    pub fn remove_file(&mut self, file: FileId) {
+        self.backend.remove_file(file);
+    }
+
+    /// Writes the first `len` bytes of `buffer` at `offset`.
+    pub fn write(&mut self, file: FileId, offset: u64, buffer: AlignedBuffer, len: usize, token: u64) {
+        self.backend.write(file, offset, buffer, len, token);
+    }
+
+    /// Reads `len` bytes at `offset` into the front of `buffer`.
+    pub fn read(&mut self, file: FileId, offset: u64, buffer: AlignedBuffer, len: usize, token: u64) {
+        self.backend.read(file, offset, buffer, len, token);
+    }
+
+    /// `fdatasync(2)`. It covers the writes whose `Completion::Wrote` was seen before this call.
+    pub fn sync(&mut self, file: FileId, token: u64) {
+        self.backend.sync(file, token);
+    }
+
+    /// `Completion::Timer` in the first tick at or after `at`.
+    pub fn set_timer(&mut self, at: Instant, token: u64) {
+        self.timers.set(at, token);
+    }
+
+    /// Submits everything, waits for a completion, a timer or `wait` (`Some(0)`: not at all, `None`:
+    /// without end), and appends all that is there to `completions`. Usually one system call.
+    pub fn tick(&mut self, wait: Option<Duration>, completions: &mut Vec<Completion>) {
+        let found = completions.len();
+        let deadline = wait.map(|wait| Instant::now() + wait);
+        loop {
+            let now = Instant::now();
+            self.timers.expire(now, completions);
+            let until = [deadline, self.timers.next()].into_iter().flatten().min();
+            let wait = until.map(|at| at.saturating_duration_since(now));
+            let wait = if completions.len() > found { Some(Duration::ZERO) } else { wait };
+            self.backend.poll(wait, completions);
+            if completions.len() > found || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return;
+            }
+        }
+    }
+
+    /// The received bytes.
+    pub fn bytes(&self, buffer: &ReceiveBuffer) -> &[u8] {
+        self.backend.bytes(buffer)
+    }
+
+    /// Gives a receive buffer back for use by any socket.
+    pub fn recycle(&mut self, buffer: ReceiveBuffer) {
+        self.backend.recycle(buffer);
+    }
+
+    /// What was done so far.
+    pub fn counters(&self) -> Counters {
+        self.backend.counters()
+    }
+
+    /// Ends the reactor's work: cancels everything and waits until the kernel holds no buffer of ours.
+    /// Completions are discarded, so wait for the writes that matter first. Drop it afterwards.
+    pub fn drain(&mut self, deadline: Instant) -> Result<(), DrainTimeout> {
+        self.backend.drain(deadline)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_no_reactor_can_have_are_refused_by_name() {
+        let good = Limits::default;
+        for (name, limits) in [
+            ("sockets_max", Limits { sockets_max: 1 << 24, ..good() }),
+            ("receive_buffers", Limits { receive_buffers: 100, ..good() }),
+            ("receive_buffers", Limits { receive_buffers: 0, ..good() }),
+            ("receive_buffer_bytes", Limits { receive_buffer_bytes: 0, ..good() }),
+            ("submission_entries", Limits { submission_entries: 0, ..good() }),
+        ] {
+            let error = Reactor::new(&limits).unwrap_err();
+            assert!(matches!(error, SetupError::Limit { name: found, .. } if found == name), "{error}");
+        }
+    }
+}
