@@ -13,7 +13,10 @@ const SELF: Pid = Pid::from_raw(0);
 
 /// The cores that the calling thread may run on, ascending (`sched_getaffinity(2)`).
 pub fn online_cores() -> Vec<usize> {
-    let Ok(allowed) = sched_getaffinity(SELF) else { return Vec::new() };
+    let Ok(allowed) = sched_getaffinity(SELF) else {
+        // More cores than the set can name.
+        return (0..std::thread::available_parallelism().map_or(1, usize::from)).collect();
+    };
     (0..CpuSet::count()).filter(|&core| allowed.is_set(core) == Ok(true)).collect()
 }
 
