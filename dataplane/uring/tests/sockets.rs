@@ -11,7 +11,7 @@ use std::{
     },
     sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use harness::{Harness, pattern, take};
@@ -265,11 +265,13 @@ fn idle_sockets_among_starved_ones_do_not_stall_those_with_data() {
     outside.write_all(b"waiting").unwrap();
     held.drain(..).for_each(|buffer| harness.reactor.recycle(buffer));
     let mut bytes = Vec::new();
-    let last = *last;
+    let (last, start) = (*last, Instant::now());
     harness.until("bytes of the last in the line", |reactor, completion| {
         take(reactor, completion, last, &mut bytes);
         bytes == b"waiting"
     });
+    // Sixteen rounds of two buffers, none of which may wait for something to happen.
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     harness.drained();
 }
 
@@ -358,6 +360,7 @@ fn the_end_of_a_stream_is_reported_once_and_our_side_can_still_send() {
 fn shutdown_follows_the_send_in_flight() {
     let mut harness = Harness::small();
     let (socket, mut outside) = pair(&mut harness);
+    outside.set_read_timeout(Some(harness::PATIENCE)).unwrap();
     let bytes = pattern(3 << 20);
     harness.reactor.send(socket, bytes.clone());
     harness.reactor.shutdown_write(socket);
