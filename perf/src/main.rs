@@ -1,2 +1,26 @@
-//! Placeholder.
-fn main() {}
+//! `zen-perf`: everything around the nodes that shows what they do. Makes a lab with its own CA, sends
+//! signed webhooks, plays the target, and drives the demo, the crash test and the benchmark.
+
+mod arguments;
+mod bench;
+mod crash;
+mod demo;
+mod error;
+mod http;
+mod lab;
+mod load;
+mod pki;
+mod random;
+mod record;
+mod samples;
+mod send;
+mod signature;
+mod sink;
+mod stop;
+mod tls;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    arguments::run()
+}

@@ -1,0 +1,130 @@
+//! The command line: one subcommand per file, and the exit code.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::LabError;
+use crate::pki::{Pki, Role};
+use crate::{bench, crash, demo, lab, send, sink};
+
+/// Zen Mesh lab: certificates, load, targets, demo, crash test and benchmark.
+#[derive(Debug, Parser)]
+#[command(name = "zen-perf", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a lab CA, SVIDs for the named workloads, and a public certificate for localhost.
+    Pki(PkiOptions),
+    /// Send signed webhooks as fast as they are answered, or at a rate.
+    Send(send::Options),
+    /// Receive deliveries over mutual TLS and check them.
+    Sink(sink::Options),
+    /// Start ingester, egress and target, send samples and show each arriving.
+    Demo(demo::Options),
+    /// Kill nodes at random moments under load and count what was lost.
+    Crash(crash::Options),
+    /// Measure events per second, CPU per event and latency of the 202.
+    Bench(bench::Options),
+    /// Run a program that dies with its parent (used by the lab itself).
+    #[command(hide = true)]
+    Child {
+        /// Process id of the lab.
+        parent: u32,
+        /// The program.
+        program: OsString,
+        /// Its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct PkiOptions {
+    /// Directory to write to.
+    #[arg(long)]
+    out: PathBuf,
+    /// An ingester's name; repeatable.
+    #[arg(long, default_value = lab::INGESTER)]
+    ingester: Vec<String>,
+    /// An egress's name; repeatable.
+    #[arg(long, default_value = "inside")]
+    egress: Vec<String>,
+    /// A target's name; repeatable.
+    #[arg(long, default_value = lab::TARGET_IDENTITY)]
+    target: Vec<String>,
+}
+
+impl PkiOptions {
+    fn run(&self) -> Result<ExitCode, LabError> {
+        let named =
+            |role, names: &[String]| names.iter().map(|name| (role, name.clone())).collect::<Vec<_>>();
+        let all = [
+            named(Role::Ingester, &self.ingester),
+            named(Role::Egress, &self.egress),
+            named(Role::Target, &self.target),
+        ]
+        .concat();
+        let workloads: Vec<(Role, &str)> = all.iter().map(|(role, name)| (*role, name.as_str())).collect();
+        Pki::make(&self.out, &workloads)?;
+        println!("{} certificates and two CAs in {}", workloads.len() + 1, self.out.display());
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Parses the command line, runs the command, prints what went wrong.
+pub(crate) fn run() -> ExitCode {
+    match dispatch(Arguments::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("zen-perf: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<ExitCode, LabError> {
+    match command {
+        Command::Pki(options) => options.run(),
+        Command::Send(options) => block_on(options.threads(), send::run(options)),
+        Command::Sink(options) => block_on(2, sink::run(options)),
+        Command::Demo(options) => block_on(2, demo::run(options)),
+        Command::Crash(options) => block_on(2, crash::run(options)),
+        Command::Bench(options) => block_on(2, bench::run(options)),
+        Command::Child { parent, program, arguments } => {
+            let source = lab::become_child(parent, &program, &arguments);
+            Err(LabError::Start { program: program.into(), source })
+        }
+    }
+}
+
+/// Runs on the main thread, so that children started by `future` live as long as the process.
+fn block_on(
+    threads: usize,
+    future: impl Future<Output = Result<ExitCode, LabError>>,
+) -> Result<ExitCode, LabError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .map_err(LabError::socket("cannot start the runtime"))?
+        .block_on(future)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,99 @@
+//! What can go wrong in the lab, sorted by whose fault it is: the machine's, a process under test,
+//! or the run itself. Each message names what to do or where to look.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a lab command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LabError {
+    /// A file could not be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The lab directory holds something that is not a lab.
+    #[error("{0}: exists and is not a lab directory; name another with --dir")]
+    NotOurs(PathBuf),
+    /// Another run uses the directory.
+    #[error("{0}: another run is using this lab; stop it, or name another directory with --dir")]
+    Busy(PathBuf),
+    /// No port was free.
+    #[error("no free TCP port on 127.0.0.1 between {first} and {last}")]
+    Ports {
+        /// First port tried.
+        first: u16,
+        /// Last port tried.
+        last: u16,
+    },
+    /// A socket could not be used.
+    #[error("{what}: {source}")]
+    Socket {
+        /// What it was for.
+        what: &'static str,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A certificate could not be made.
+    #[error("certificate: {0}")]
+    Certificate(#[from] rcgen::Error),
+    /// A certificate or key could not be used.
+    #[error("TLS: {0}")]
+    Tls(String),
+    /// A fixture or a file of the lab does not parse.
+    #[error("{path}: {source}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where it stops making sense.
+        source: serde_json::Error,
+    },
+    /// A program could not be started.
+    #[error("{program}: {source}; build it, or name it with --node or --python")]
+    Start {
+        /// The program.
+        program: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A process ended that should run.
+    #[error("{name} ended by itself ({status}); the end of {log}:\n{tail}")]
+    Ended {
+        /// Its name in the lab.
+        name: String,
+        /// How it ended.
+        status: String,
+        /// Its log file.
+        log: PathBuf,
+        /// The last lines of it.
+        tail: String,
+    },
+    /// A process did not become ready.
+    #[error("{name} is not ready after {seconds} s; the end of {log}:\n{tail}")]
+    NotReady {
+        /// Its name in the lab.
+        name: String,
+        /// How long was waited.
+        seconds: u64,
+        /// Its log file.
+        log: PathBuf,
+        /// The last lines of it.
+        tail: String,
+    },
+}
+
+impl LabError {
+    /// Attaches a path to a file error.
+    pub(crate) fn file(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| Self::File { path, source }
+    }
+
+    /// Attaches a purpose to a socket error.
+    pub(crate) fn socket(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Socket { what, source }
+    }
+}

@@ -1,0 +1,144 @@
+//! Writes the nodes' configuration files: one ingester's, and one for each egress.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use super::{Direction, EgressShape, INGESTER, Lab, Node, Shape, TARGET_IDENTITY};
+use crate::error::LabError;
+use crate::pki::{Role, TRUST_DOMAIN, spiffe_id, write_file};
+use crate::samples::SchemeName;
+
+const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Writes every configuration of the lab; `links` is one listen address per egress.
+pub(super) fn write(lab: &Lab, shape: Shape, links: &[SocketAddr], workers: u32) -> Result<(), LabError> {
+    let ingester = ingester(lab, shape, links, workers);
+    write_file(&lab.ingester.config, ingester.as_bytes(), 0o644)?;
+    for (index, (node, egress)) in lab.egresses.iter().zip(shape.egresses).enumerate() {
+        let link = link_address(shape, links, index);
+        let text = egress_text(lab, shape, node, *egress, link, workers);
+        write_file(&node.config, text.as_bytes(), 0o644)?;
+    }
+    Ok(())
+}
+
+/// Egresses that dial share the ingester's listener, the first of `links`; one that is dialled has its own.
+fn link_address(shape: Shape, links: &[SocketAddr], index: usize) -> SocketAddr {
+    match shape.egresses[index].direction {
+        Direction::EgressDials => links[0],
+        Direction::IngesterDials => links[index],
+    }
+}
+
+fn ingester(lab: &Lab, shape: Shape, links: &[SocketAddr], workers: u32) -> String {
+    let mut text = node(lab, &lab.ingester, workers);
+    line(&mut text, "[ingester]");
+    line(&mut text, &format!("listen = [\"{}\"]", lab.public));
+    line(&mut text, &format!("certificate_file = \"{}\"", lab.pki.certificate("public").display()));
+    line(&mut text, &format!("private_key_file = \"{}\"", lab.pki.key("public").display()));
+    if shape.egresses.iter().any(|egress| egress.direction == Direction::EgressDials) {
+        line(&mut text, &format!("link_listen = \"{}\"", links[0]));
+    }
+    for (index, _) in lab.endpoints.iter().enumerate() {
+        endpoint(&mut text, lab, shape, index);
+    }
+    for (index, egress) in shape.egresses.iter().enumerate() {
+        line(&mut text, "\n[[ingester.egresses]]");
+        line(&mut text, &format!("name = \"{}\"", egress.name));
+        direction(&mut text, *egress, Direction::IngesterDials, link_address(shape, links, index));
+        line(&mut text, &format!("spiffe_ids = [\"{}\"]", spiffe_id(Role::Egress, egress.name)));
+        line(&mut text, "key_id = \"link-1\"");
+        line(&mut text, &format!("key_file = \"secrets/link-{}\"", egress.name));
+    }
+    text
+}
+
+fn endpoint(text: &mut String, lab: &Lab, shape: Shape, index: usize) {
+    let endpoint = &lab.endpoints[index];
+    line(text, "\n[[ingester.endpoints]]");
+    line(text, &format!("id = \"{}\"", endpoint.id));
+    line(text, "tenant = \"acme\"");
+    line(text, &format!("scheme = \"{}\"", endpoint.scheme.label()));
+    line(text, &format!("secret_files = [\"secrets/{}\"]", endpoint.id));
+    match endpoint.scheme {
+        SchemeName::GitHub => {
+            line(text, "forward_headers = [\"x-github-event\", \"x-github-delivery\"]");
+        }
+        SchemeName::StandardWebhooks => {}
+        SchemeName::Hmac => {
+            line(text, "forward_headers = [\"x-event-id\"]");
+            line(text, "[ingester.endpoints.hmac]");
+            line(text, "algorithm = \"sha256\"\nheader = \"x-signature\"\nencoding = \"hex\"");
+            line(text, "prefix = \"sha256=\"\nsource_id_header = \"x-event-id\"");
+        }
+    }
+    let all: Vec<(&str, &str)> = shape
+        .egresses
+        .iter()
+        .flat_map(|egress| egress.targets.iter().map(|target| (egress.name, *target)))
+        .collect();
+    let (egress, target) = all[index % all.len()];
+    line(text, "\n[[ingester.flows]]");
+    line(text, &format!("endpoint = \"{}\"", endpoint.id));
+    line(text, &format!("egress = \"{egress}\"\ntargets = [\"{target}\"]"));
+}
+
+fn egress_text(
+    lab: &Lab,
+    shape: Shape,
+    own: &Node,
+    egress: EgressShape,
+    link: SocketAddr,
+    workers: u32,
+) -> String {
+    let mut text = node(lab, own, workers);
+    line(&mut text, "[egress]");
+    if egress.direction == Direction::IngesterDials {
+        line(&mut text, &format!("link_listen = \"{link}\""));
+    }
+    line(&mut text, "\n[[egress.ingesters]]");
+    line(&mut text, &format!("name = \"{INGESTER}\""));
+    direction(&mut text, egress, Direction::EgressDials, link);
+    line(&mut text, &format!("spiffe_ids = [\"{}\"]", spiffe_id(Role::Ingester, INGESTER)));
+    line(&mut text, &format!("keys = [{{ id = \"link-1\", file = \"secrets/link-{}\" }}]", egress.name));
+    for name in egress.targets {
+        line(&mut text, "\n[[egress.targets]]");
+        line(&mut text, &format!("name = \"{name}\""));
+        line(&mut text, &format!("url = \"https://{}/hooks/{name}\"", lab.target));
+        line(&mut text, &format!("spiffe_ids = [\"{}\"]", spiffe_id(Role::Target, TARGET_IDENTITY)));
+        line(&mut text, &format!("key_id = \"{name}-1\"\nsecret_file = \"secrets/{name}\""));
+        line(&mut text, &format!("in_flight_max = {}", shape.in_flight_max));
+    }
+    text
+}
+
+/// The direction, and the address on the side of `dialler`.
+fn direction(text: &mut String, egress: EgressShape, dialler: Direction, address: SocketAddr) {
+    let label = match egress.direction {
+        Direction::EgressDials => "egress-dials",
+        Direction::IngesterDials => "ingester-dials",
+    };
+    line(text, &format!("direction = \"{label}\""));
+    if egress.direction == dialler {
+        line(text, &format!("address = \"{address}\""));
+    }
+}
+
+fn node(lab: &Lab, node: &Node, workers: u32) -> String {
+    let (name, directory) = (&node.name, lab.directory.display());
+    format!(
+        "[node]\nname = \"{name}\"\nworkers = {workers}\ndata_dir = \"{directory}/{name}\"\n\n\
+         [admin]\nlisten = \"{}\"\nsocket = \"{directory}/{name}/admin.sock\"\n\n\
+         [journal]\nsegment_bytes = {SEGMENT_BYTES}\n\n\
+         [identity]\ncertificate_file = \"{}\"\nprivate_key_file = \"{}\"\ntrust_bundle_file = \"{}\"\n\
+         trust_domain = \"{TRUST_DOMAIN}\"\n\n",
+        node.admin,
+        lab.pki.certificate(name).display(),
+        lab.pki.key(name).display(),
+        lab.pki.bundle().display(),
+    )
+}
+
+fn line(text: &mut String, line: &str) {
+    writeln!(text, "{line}").expect("a String takes any text");
+}

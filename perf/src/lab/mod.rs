@@ -1,0 +1,307 @@
+//! A lab: a directory with certificates, secrets and configurations for one ingester, its egresses and
+//! their targets, all on 127.0.0.1.
+//!
+//! In: a [`Shape`]. Out: files, ports, and what client and sink need to know. The directory is wiped
+//! first if it is a lab's, refused if it is anything else, and locked while it is in use.
+
+mod config;
+mod metrics;
+mod process;
+
+use std::fs::{self, File};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::fcntl::{Flock, FlockArg};
+
+pub(crate) use self::metrics::{Metrics, get};
+pub(crate) use self::process::{Process, become_child, wait_ready};
+use crate::error::LabError;
+use crate::pki::{Pki, Role, write_file};
+use crate::random::system_bytes;
+use crate::samples::{Endpoint, SchemeName};
+use crate::signature::{base64, hex};
+use crate::sink::Target;
+
+/// Below the ephemeral range, so that no outgoing connection takes the port of a node that restarts.
+const PORT_FIRST: u16 = 20_000;
+const PORT_LAST: u16 = 32_000;
+const MARKER: &str = ".zen-lab";
+/// Name of the lab's only ingester.
+pub(crate) const INGESTER: &str = "edge-1";
+/// Name in the SVID of whatever plays the targets.
+pub(crate) const TARGET_IDENTITY: &str = "demo";
+
+/// Who opens the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    /// The egress, from behind its firewall.
+    EgressDials,
+    /// The ingester.
+    IngesterDials,
+}
+
+/// An egress of a shape.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct EgressShape {
+    name: &'static str,
+    direction: Direction,
+    targets: &'static [&'static str],
+}
+
+/// What a lab consists of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shape {
+    egresses: &'static [EgressShape],
+    endpoints: usize,
+    in_flight_max: u32,
+    public_port: u16,
+}
+
+impl Shape {
+    /// One of each, and an endpoint for each scheme.
+    pub(crate) const DEMO: Self = Self {
+        egresses: &[EgressShape { name: "inside", direction: Direction::EgressDials, targets: &["billing"] }],
+        endpoints: 3,
+        in_flight_max: 32,
+        public_port: 8443,
+    };
+
+    /// Sixteen endpoints, four targets, both directions of dialling.
+    pub(crate) const CRASH: Self = Self {
+        egresses: &[
+            EgressShape {
+                name: "inside",
+                direction: Direction::EgressDials,
+                targets: &["billing", "builds"],
+            },
+            EgressShape {
+                name: "branch",
+                direction: Direction::IngesterDials,
+                targets: &["alerts", "archive"],
+            },
+        ],
+        endpoints: 16,
+        in_flight_max: 32,
+        public_port: PORT_FIRST,
+    };
+
+    /// As the demo, with more deliveries on the way.
+    pub(crate) const BENCH: Self = Self { in_flight_max: 256, public_port: PORT_FIRST, ..Self::DEMO };
+}
+
+/// A node of the lab.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    /// As in its SPIFFE id.
+    pub(crate) name: String,
+    /// Its configuration file.
+    pub(crate) config: PathBuf,
+    /// Where it answers `/readyz` and `/metrics`.
+    pub(crate) admin: SocketAddr,
+}
+
+/// A lab on disk.
+#[derive(Debug)]
+pub(crate) struct Lab {
+    /// Where everything is.
+    pub(crate) directory: PathBuf,
+    /// Certificates.
+    pub(crate) pki: Pki,
+    /// The public listener.
+    pub(crate) public: SocketAddr,
+    /// Where the targets listen.
+    pub(crate) target: SocketAddr,
+    /// Endpoints with their secrets.
+    pub(crate) endpoints: Arc<[Endpoint]>,
+    /// Targets with their secrets.
+    pub(crate) targets: Arc<[Target]>,
+    /// The ingester.
+    pub(crate) ingester: Node,
+    /// The egresses.
+    pub(crate) egresses: Vec<Node>,
+    _lock: Flock<File>,
+}
+
+impl Lab {
+    /// Makes a lab in `directory`; `workers` as in the nodes' configuration.
+    pub(crate) fn make(directory: &Path, shape: Shape, workers: u32) -> Result<Self, LabError> {
+        let (directory, lock) = claim(directory)?;
+        let workloads: Vec<(Role, &str)> = [(Role::Ingester, INGESTER), (Role::Target, TARGET_IDENTITY)]
+            .into_iter()
+            .chain(shape.egresses.iter().map(|egress| (Role::Egress, egress.name)))
+            .collect();
+        let pki = Pki::make(&directory.join("pki"), &workloads)?;
+        let mut ports = Ports::default();
+        let public = ports.claim(shape.public_port)?;
+        let mut node = |name: &str| {
+            let config = directory.join(format!("{name}.toml"));
+            Ok::<_, LabError>(Node { name: name.to_owned(), config, admin: ports.claim(PORT_FIRST)? })
+        };
+        let ingester = node(INGESTER)?;
+        let egresses: Vec<Node> =
+            shape.egresses.iter().map(|egress| node(egress.name)).collect::<Result<_, _>>()?;
+        let names = shape.egresses.iter().flat_map(|egress| egress.targets);
+        let lab = Self {
+            public,
+            target: ports.claim(PORT_FIRST)?,
+            endpoints: (0..shape.endpoints).map(endpoint).collect(),
+            targets: names.map(|name| Target { name: (*name).to_owned(), secret: secret() }).collect(),
+            directory,
+            pki,
+            ingester,
+            egresses,
+            _lock: lock,
+        };
+        let links = shape.egresses.iter().map(|_| ports.claim(PORT_FIRST)).collect::<Result<Vec<_>, _>>()?;
+        lab.write_secrets(shape)?;
+        config::write(&lab, shape, &links, workers)?;
+        Ok(lab)
+    }
+
+    /// The log of the process `name`.
+    pub(crate) fn log(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("{name}.log"))
+    }
+
+    /// The secret file of `name`: an endpoint's id, a target, or `link-<egress>`.
+    pub(crate) fn secret_file(&self, name: &str) -> PathBuf {
+        self.directory.join("secrets").join(name)
+    }
+
+    /// Starts a node with the binary `program`; call it on the main thread.
+    pub(crate) fn start(&self, node: &Node, program: &Path) -> Result<Process, LabError> {
+        let arguments = ["--config".as_ref(), node.config.as_os_str()];
+        Process::start(&node.name, program, &arguments, &self.log(&node.name))
+    }
+
+    fn write_secrets(&self, shape: Shape) -> Result<(), LabError> {
+        let directory = self.directory.join("secrets");
+        fs::create_dir(&directory).map_err(LabError::file(&directory))?;
+        let write = |name: &str, text: &str| write_file(&self.secret_file(name), text.as_bytes(), 0o600);
+        for endpoint in self.endpoints.iter() {
+            write(&endpoint.id, &endpoint.secret)?;
+        }
+        for target in self.targets.iter() {
+            write(&target.name, &target.secret)?;
+        }
+        for egress in shape.egresses {
+            write(&format!("link-{}", egress.name), &secret())?;
+        }
+        self.write_json("endpoints.json", &self.endpoints[..])?;
+        self.write_json("targets.json", &self.targets[..])
+    }
+
+    fn write_json(&self, name: &str, value: &(impl serde::Serialize + ?Sized)) -> Result<(), LabError> {
+        let path = self.directory.join(name);
+        let text = serde_json::to_string_pretty(value)
+            .map_err(|source| LabError::Json { path: path.clone(), source })?;
+        write_file(&path, text.as_bytes(), 0o600)
+    }
+}
+
+/// Reads a JSON file of a lab, such as `endpoints.json`.
+pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, LabError> {
+    let text = fs::read_to_string(path).map_err(LabError::file(path))?;
+    serde_json::from_str(&text).map_err(|source| LabError::Json { path: path.to_owned(), source })
+}
+
+/// The node's binary: `named`, or `zen-dataplane` beside this program.
+pub(crate) fn node_program(named: Option<&Path>) -> Result<PathBuf, LabError> {
+    let beside = || std::env::current_exe().map(|own| own.with_file_name("zen-dataplane"));
+    let program = named.map_or_else(beside, |path| Ok(path.to_owned()));
+    let failed = |source| LabError::Start { program: PathBuf::from("zen-dataplane"), source };
+    let program = program.map_err(failed)?;
+    program.canonicalize().map_err(|source| LabError::Start { program, source })
+}
+
+/// An empty, locked lab directory.
+fn claim(directory: &Path) -> Result<(PathBuf, Flock<File>), LabError> {
+    let is_new = fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none());
+    if !is_new && !directory.join(MARKER).exists() {
+        return Err(LabError::NotOurs(directory.to_owned()));
+    }
+    fs::create_dir_all(directory).map_err(LabError::file(directory))?;
+    let directory = directory.canonicalize().map_err(LabError::file(directory))?;
+    let marker = directory.join(MARKER);
+    let file = File::create(&marker).map_err(LabError::file(&marker))?;
+    let lock =
+        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| LabError::Busy(directory.clone()))?;
+    for entry in fs::read_dir(&directory).map_err(LabError::file(&directory))? {
+        let path = entry.map_err(LabError::file(&directory))?.path();
+        if path.is_dir() {
+            fs::remove_dir_all(&path).map_err(LabError::file(&path))?;
+        } else if path != marker {
+            fs::remove_file(&path).map_err(LabError::file(&path))?;
+        }
+    }
+    Ok((directory, lock))
+}
+
+fn endpoint(index: usize) -> Endpoint {
+    let scheme = SchemeName::ALL[index % SchemeName::ALL.len()];
+    let secret = match scheme {
+        SchemeName::StandardWebhooks => secret(),
+        SchemeName::GitHub | SchemeName::Hmac => hex(&system_bytes::<20>()),
+    };
+    Endpoint { id: hex(&system_bytes::<16>()), scheme, secret }
+}
+
+fn secret() -> String {
+    format!("whsec_{}", base64(&system_bytes::<32>()))
+}
+
+/// Ports that are free now, each given once.
+#[derive(Debug, Default)]
+struct Ports(Vec<TcpListener>);
+
+impl Ports {
+    /// `preferred` if it is free, else the next free one of the lab's range.
+    fn claim(&mut self, preferred: u16) -> Result<SocketAddr, LabError> {
+        for port in std::iter::once(preferred).chain(PORT_FIRST..=PORT_LAST) {
+            let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+            if let Ok(listener) = TcpListener::bind(address) {
+                self.0.push(listener);
+                return Ok(address);
+            }
+        }
+        Err(LabError::Ports { first: PORT_FIRST, last: PORT_LAST })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_lab_has_what_the_shape_says_and_is_made_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        for _ in 0..2 {
+            let lab = Lab::make(directory.path(), Shape::CRASH, 1).unwrap();
+            assert_eq!((lab.endpoints.len(), lab.targets.len(), lab.egresses.len()), (16, 4, 2));
+            for endpoint in lab.endpoints.iter() {
+                let mode = fs::metadata(lab.secret_file(&endpoint.id)).unwrap().permissions().mode();
+                assert_eq!(mode & 0o777, 0o600);
+            }
+            let text = fs::read_to_string(&lab.ingester.config).unwrap();
+            assert_eq!(text.matches("[[ingester.endpoints]]").count(), 16);
+            assert_eq!(text.matches("[[ingester.flows]]").count(), 16);
+            assert_eq!(text.matches("direction = \"egress-dials\"").count(), 1);
+            assert_eq!(text.matches("direction = \"ingester-dials\"").count(), 1);
+            let busy = Lab::make(directory.path(), Shape::DEMO, 1);
+            assert!(matches!(busy, Err(LabError::Busy(_))), "{busy:?}");
+        }
+    }
+
+    #[test]
+    fn a_directory_of_somebody_else_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("thesis.tex"), "years of work").unwrap();
+        let refused = Lab::make(directory.path(), Shape::DEMO, 1);
+        assert!(matches!(refused, Err(LabError::NotOurs(_))), "{refused:?}");
+        assert!(directory.path().join("thesis.tex").exists());
+    }
+}

@@ -1,0 +1,159 @@
+//! A fast target: mutual TLS, answers 200, checks both signatures, remembers what came.
+//!
+//! In: deliveries to `/hooks/<target>`. Out: an [`Arrivals`] table, or only a count. A delivery whose
+//! signature fails is noted as such and still gets its 200, so that one fault is not hidden by retries.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use crate::error::LabError;
+use crate::http::{Message, Wire};
+use crate::lab::read_json;
+use crate::load::{Record, unix_ms};
+use crate::record::{Arrivals, Comparison};
+use crate::signature::{check_delivery, hex, secret_bytes, sha256};
+use crate::stop::StopSignal;
+use crate::tls::target_config;
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+const NOT_FOUND: &[u8] = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
+
+/// A target as the egress knows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Target {
+    /// Its name, the last segment of its URL.
+    pub(crate) name: String,
+    /// `whsec_<base64>`.
+    pub(crate) secret: String,
+}
+
+/// What a sink has seen.
+#[derive(Debug, Default)]
+pub(crate) struct SinkState {
+    /// Deliveries answered with 200.
+    pub(crate) count: AtomicU64,
+    arrivals: Mutex<Arrivals>,
+}
+
+impl SinkState {
+    /// How many different events came.
+    pub(crate) fn distinct(&self) -> usize {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).0.len()
+    }
+
+    /// A copy of the table.
+    pub(crate) fn arrivals(&self) -> Arrivals {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A sink's settings.
+#[derive(Clone)]
+pub(crate) struct Sink {
+    /// Its side of TLS.
+    pub(crate) tls: TlsAcceptor,
+    /// The targets it stands for.
+    pub(crate) targets: Arc<[Target]>,
+    /// What to remember.
+    pub(crate) record: Record,
+    /// Where.
+    pub(crate) state: Arc<SinkState>,
+}
+
+impl Sink {
+    /// Serves until the task is dropped.
+    pub(crate) async fn serve(self, listener: TcpListener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => drop(tokio::spawn(self.clone().connection(stream))),
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+            }
+        }
+    }
+
+    /// A connection that breaks is the egress's to notice; nothing is remembered of half a delivery.
+    async fn connection(self, stream: TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        let mut wire = Wire::new(self.tls.accept(stream).await?);
+        while let Some(delivery) = wire.read().await? {
+            let answer = self.take(&delivery);
+            wire.write(answer).await?;
+        }
+        Ok(())
+    }
+
+    fn take(&self, delivery: &Message) -> &'static [u8] {
+        let name = delivery.target().and_then(|target| target.strip_prefix("/hooks/"));
+        let Some(target) = self.targets.iter().find(|target| Some(target.name.as_str()) == name) else {
+            return NOT_FOUND;
+        };
+        if self.record == Record::Events {
+            let key = secret_bytes(&target.secret).expect("the lab wrote this secret");
+            let checked = check_delivery(&key, &target.name, &delivery.headers, &delivery.body, unix_ms());
+            let event_id = delivery.header("zen-event-id").unwrap_or("(no zen-event-id)");
+            let fault = checked.err().map(|fault| fault.to_string());
+            let body_sha256 = hex(&sha256(&delivery.body));
+            let mut arrivals = self.state.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+            arrivals.add(event_id, body_sha256, fault);
+        }
+        self.state.count.fetch_add(1, Ordering::Relaxed);
+        OK
+    }
+}
+
+/// Options of `sink`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Where to listen.
+    #[arg(long, default_value = "127.0.0.1:9443")]
+    listen: SocketAddr,
+    /// Its certificate, PEM.
+    #[arg(long)]
+    certificate: PathBuf,
+    /// The certificate's key, PEM.
+    #[arg(long)]
+    key: PathBuf,
+    /// CA of the client certificates it requires.
+    #[arg(long)]
+    client_ca: PathBuf,
+    /// JSON list of targets: name, secret (a lab has one as `targets.json`).
+    #[arg(long)]
+    targets: PathBuf,
+    /// Count only: no signature check, nothing remembered.
+    #[arg(long)]
+    count_only: bool,
+}
+
+/// Serves until SIGTERM or Ctrl-C, then prints what came; fails if a signature did.
+pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
+    let targets: Vec<Target> = read_json(&options.targets)?;
+    let state = Arc::new(SinkState::default());
+    let sink = Sink {
+        tls: TlsAcceptor::from(target_config(&options.certificate, &options.key, &options.client_ca)?),
+        targets: targets.into(),
+        record: if options.count_only { Record::Counts } else { Record::Events },
+        state: Arc::clone(&state),
+    };
+    let mut stop = StopSignal::new()?;
+    let listener =
+        TcpListener::bind(options.listen).await.map_err(LabError::socket("cannot listen (--listen)"))?;
+    let serving = tokio::spawn(sink.serve(listener));
+    stop.wait().await;
+    serving.abort();
+    let comparison = Comparison::new(&[], &state.arrivals());
+    println!(
+        "deliveries {}, events {}, invalid {}",
+        state.count.load(Ordering::Relaxed),
+        state.distinct(),
+        comparison.invalid.len()
+    );
+    Ok(if comparison.invalid.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
