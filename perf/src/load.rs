@@ -245,3 +245,103 @@ pub(crate) fn answered_id(body: &[u8]) -> Option<String> {
     }
     serde_json::from_slice::<Answer>(body).ok().map(|answer| answer.id)
 }
+
+#[cfg(test)]
+mod tests {
+    use rustls::ServerConfig;
+    use rustls_pki_types::pem::PemObject as _;
+    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+    use crate::pki::Pki;
+    use crate::samples::{SchemeName, Sizes};
+    use crate::tls::source_config;
+
+    /// One connection's answers; the connection is closed behind the last.
+    type Answers = &'static [&'static str];
+
+    const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
+    const ACCEPTED: &str = "HTTP/1.1 202 Accepted\r\ncontent-length: 10\r\n\r\n{\"id\":\"a\"}";
+    const UNKNOWN: &str = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
+
+    fn acceptor(pki: &Pki) -> TlsAcceptor {
+        let certificate = CertificateDer::from_pem_file(pki.certificate("public")).unwrap();
+        let key = PrivateKeyDer::from_pem_file(pki.key("public")).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .unwrap();
+        TlsAcceptor::from(Arc::new(config))
+    }
+
+    /// Plays an ingester with a script of answers per connection; returns the requests' source ids.
+    async fn play(listener: TcpListener, acceptor: TlsAcceptor, script: Vec<Answers>) -> Vec<String> {
+        let mut ids = Vec::new();
+        for answers in script {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut wire = Wire::new(acceptor.accept(stream).await.unwrap());
+            for answer in answers {
+                let request = wire.read().await.unwrap().unwrap();
+                ids.push(request.header("x-github-delivery").unwrap().to_owned());
+                if !answer.is_empty() {
+                    wire.write(answer.as_bytes()).await.unwrap();
+                }
+            }
+        }
+        ids
+    }
+
+    fn plan(pki: &Pki, address: SocketAddr, events_max: u64) -> LoadPlan {
+        let (id, secret) = ("e".to_owned(), "secret".to_owned());
+        LoadPlan {
+            address,
+            tls: TlsConnector::from(source_config(&pki.public_ca()).unwrap()),
+            endpoints: vec![Endpoint { id, scheme: SchemeName::GitHub, secret }].into(),
+            samples: Arc::new(Samples::new(Sizes::Fixed(1024)).unwrap()),
+            connections: 1,
+            events_max,
+            rate_per_s: 0,
+            record: Record::Events,
+            run: 1,
+        }
+    }
+
+    fn run(script: Vec<Answers>, events_max: u64) -> (LoadReport, Arc<LoadState>, Vec<String>) {
+        let directory = tempfile::tempdir().unwrap();
+        let pki = Pki::make(directory.path(), &[]).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let plan = plan(&pki, listener.local_addr().unwrap(), events_max);
+            let playing = tokio::spawn(play(listener, acceptor(&pki), script));
+            let state = Arc::new(LoadState::default());
+            let report = run_load(plan, Arc::clone(&state)).await;
+            (report, state, playing.await.unwrap())
+        })
+    }
+
+    #[test]
+    fn busy_and_broken_connections_are_tried_again_with_the_same_id() {
+        // Busy; then no answer and a closed connection; then accepted on a new one.
+        let (report, state, ids) = run(vec![&[BUSY, ""], &[ACCEPTED]], 1);
+        assert_eq!(ids, [source_id(1, 0), source_id(1, 0), source_id(1, 0)]);
+        assert_eq!((report.accepted.len(), report.refused.len()), (1, 0));
+        assert_eq!(state.retries.load(Ordering::Relaxed), 2);
+        assert_eq!(state.connects.load(Ordering::Relaxed), 2);
+        assert_eq!(report.accepted[0].event_id, "a");
+    }
+
+    #[test]
+    fn other_answers_are_counted_and_given_up() {
+        let (report, state, ids) = run(vec![&[UNKNOWN, ACCEPTED]], 2);
+        assert_eq!(ids, [source_id(1, 0), source_id(1, 1)]);
+        assert_eq!(report.refused, BTreeMap::from([(404, 1)]));
+        assert_eq!((report.accepted.len(), report.accepted[0].number), (1, 1));
+        assert_eq!(state.retries.load(Ordering::Relaxed), 0);
+    }
+}

@@ -157,3 +157,80 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
     );
     Ok(if comparison.invalid.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use rustls::ClientConfig;
+    use rustls_pki_types::pem::PemObject as _;
+    use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+    use tokio_rustls::TlsConnector;
+
+    use super::*;
+    use crate::pki::{Pki, Role};
+    use crate::tls::source_config;
+
+    const DELIVERY: &[u8] =
+        b"POST /hooks/billing HTTP/1.1\r\nzen-event-id: e1\r\ncontent-length: 2\r\n\r\n{}";
+
+    /// A client with the certificate of `name`, which does not look at the server's name.
+    fn client(pki: &Pki, name: &str) -> Arc<ClientConfig> {
+        let mut config = ClientConfig::clone(&source_config(&pki.public_ca()).unwrap());
+        let certificate = CertificateDer::from_pem_file(pki.certificate(name)).unwrap();
+        let key = PrivateKeyDer::from_pem_file(pki.key(name)).unwrap();
+        let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).unwrap();
+        let own = rustls::sign::CertifiedKey::new(vec![certificate], key);
+        config.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(own));
+        Arc::new(config)
+    }
+
+    /// Sends one delivery as `client_name`; the status, or nothing if the connection was refused.
+    fn deliver(client_name: &str, request: &'static [u8]) -> (Option<u16>, Arc<SinkState>) {
+        let directory = tempfile::tempdir().unwrap();
+        let pki = Pki::make(directory.path(), &[(Role::Egress, "inside")]).unwrap();
+        let state = Arc::new(SinkState::default());
+        let target = Target { name: "billing".to_owned(), secret: "whsec_AAAA".to_owned() };
+        // The target shows the public certificate, so that a plain client can check its name.
+        let tls = target_config(&pki.certificate("public"), &pki.key("public"), &pki.bundle()).unwrap();
+        let sink = Sink {
+            tls: TlsAcceptor::from(tls),
+            targets: vec![target].into(),
+            record: Record::Events,
+            state: Arc::clone(&state),
+        };
+        let tls = TlsConnector::from(client(&pki, client_name));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let status = runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            tokio::spawn(sink.serve(listener));
+            let name = ServerName::try_from("localhost").unwrap();
+            let mut wire = Wire::new(tls.connect(name, stream).await.ok()?);
+            wire.write(request).await.ok()?;
+            wire.read().await.ok()??.status()
+        });
+        (status, state)
+    }
+
+    #[test]
+    fn an_unsigned_delivery_is_noted() {
+        let (status, state) = deliver("inside", DELIVERY);
+        assert_eq!(status, Some(200));
+        assert_eq!(state.count.load(Ordering::Relaxed), 1);
+        let arrivals = state.arrivals();
+        assert_eq!(arrivals.0["e1"].fault.as_deref(), Some("header webhook-id is missing"));
+    }
+
+    #[test]
+    fn an_unknown_target_is_not_counted() {
+        let (status, state) = deliver("inside", b"POST /hooks/x HTTP/1.1\r\ncontent-length: 0\r\n\r\n");
+        assert_eq!((status, state.count.load(Ordering::Relaxed)), (Some(404), 0));
+    }
+
+    #[test]
+    fn a_certificate_of_another_ca_is_refused() {
+        let (status, state) = deliver("public", DELIVERY);
+        assert_eq!((status, state.distinct()), (None, 0));
+    }
+}

@@ -25,7 +25,7 @@ use crate::tls::source_config;
 const BODY_BYTES: [usize; 2] = [1024, 8192];
 const CONNECTIONS: [u32; 2] = [32, 256];
 const WARM_UP: Duration = Duration::from_secs(1);
-const BACKLOG_TIMEOUT: Duration = Duration::from_secs(120);
+const BACKLOG_TIMEOUT: Duration = Duration::from_mins(2);
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(50);
 const DELIVERED: &str = "zen_deliveries_total";
