@@ -29,7 +29,7 @@ const BACKLOG_TIMEOUT: Duration = Duration::from_mins(2);
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(50);
 const DELIVERED: &str = "zen_deliveries_total";
-const DELIVERED_LABEL: &str = "outcome=\"delivered\"";
+const DELIVERED_LABEL: &str = "=\"delivered\"";
 
 /// Options of `bench`.
 #[derive(Debug, clap::Args)]

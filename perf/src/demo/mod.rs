@@ -11,7 +11,6 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, ExitCode};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -277,8 +276,7 @@ impl Demo {
     async fn show_status(&mut self) {
         let accepting = Metrics::scrape(self.lab.ingester.admin).await;
         let delivering = Metrics::scrape(self.lab.egresses[0].admin).await;
-        let accepted = self.load.accepted.load(Ordering::Relaxed);
-        self.screen.status(accepted, self.arrivals.0.len(), &accepting, &delivering);
+        self.screen.status(self.arrivals.0.len(), &accepting, &delivering);
     }
 }
 

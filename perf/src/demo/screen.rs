@@ -7,6 +7,7 @@ use super::Arrival;
 use crate::lab::Metrics;
 use crate::load::unix_ms;
 
+const ACCEPTED: &str = "zen_events_accepted_total";
 const ACCEPT_TO_DURABLE: &str = "zen_accept_to_durable_seconds";
 const ACCEPT_TO_DELIVERED: &str = "zen_accept_to_delivered_seconds";
 /// How often a status line goes to something that is not a terminal.
@@ -61,13 +62,8 @@ impl Screen {
     }
 
     /// Replaces the status line; where there is no terminal, prints one now and then.
-    pub(super) fn status(
-        &mut self,
-        accepted: u64,
-        arrived: usize,
-        accepting: &Metrics,
-        delivering: &Metrics,
-    ) {
+    pub(super) fn status(&mut self, arrived: usize, accepting: &Metrics, delivering: &Metrics) {
+        let accepted = accepting.sum(ACCEPTED, "");
         let durable = quantiles(accepting, ACCEPT_TO_DURABLE);
         let delivered = quantiles(delivering, ACCEPT_TO_DELIVERED);
         self.status = format!(

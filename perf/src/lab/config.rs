@@ -10,7 +10,7 @@ use crate::samples::SchemeName;
 
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Writes every configuration of the lab; `links` is one listen address per egress.
+/// Writes every configuration of the lab; `links` are listen addresses: the ingester's, then each egress's.
 pub(super) fn write(lab: &Lab, shape: Shape, links: &[SocketAddr], workers: u32) -> Result<(), LabError> {
     let ingester = ingester(lab, shape, links, workers);
     write_file(&lab.ingester.config, ingester.as_bytes(), 0o644)?;
@@ -22,11 +22,11 @@ pub(super) fn write(lab: &Lab, shape: Shape, links: &[SocketAddr], workers: u32)
     Ok(())
 }
 
-/// Egresses that dial share the ingester's listener, the first of `links`; one that is dialled has its own.
+/// Egresses that dial share the ingester's listener; one that is dialled has its own.
 fn link_address(shape: Shape, links: &[SocketAddr], index: usize) -> SocketAddr {
     match shape.egresses[index].direction {
         Direction::EgressDials => links[0],
-        Direction::IngesterDials => links[index],
+        Direction::IngesterDials => links[index + 1],
     }
 }
 
@@ -126,8 +126,9 @@ fn direction(text: &mut String, egress: EgressShape, dialler: Direction, address
 
 fn node(lab: &Lab, node: &Node, workers: u32) -> String {
     let (name, directory) = (&node.name, lab.directory.display());
+    // Pinned workers of several nodes on one machine would share the first core.
     format!(
-        "[node]\nname = \"{name}\"\nworkers = {workers}\ndata_dir = \"{directory}/{name}\"\n\n\
+        "[node]\nname = \"{name}\"\nworkers = {workers}\npin_workers = false\ndata_dir = \"{directory}/{name}\"\n\n\
          [admin]\nlisten = \"{}\"\nsocket = \"{directory}/{name}/admin.sock\"\n\n\
          [journal]\nsegment_bytes = {SEGMENT_BYTES}\n\n\
          [identity]\ncertificate_file = \"{}\"\nprivate_key_file = \"{}\"\ntrust_bundle_file = \"{}\"\n\

@@ -154,7 +154,8 @@ impl Lab {
             egresses,
             _lock: lock,
         };
-        let links = shape.egresses.iter().map(|_| ports.claim(PORT_FIRST)).collect::<Result<Vec<_>, _>>()?;
+        let links =
+            (0..=shape.egresses.len()).map(|_| ports.claim(PORT_FIRST)).collect::<Result<Vec<_>, _>>()?;
         lab.write_secrets(shape)?;
         config::write(&lab, shape, &links, workers)?;
         Ok(lab)
