@@ -17,4 +17,5 @@ pub mod http1;
 pub mod id;
 pub mod journal;
 pub mod link;
+pub mod record;
 pub mod verify;

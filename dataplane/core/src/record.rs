@@ -1,0 +1,374 @@
+//! What journal records hold: the payloads of the ingester's and the egress's journal.
+//!
+//! Integers little-endian; a name is `len:u8 bytes`. An event's encoding comes last and as it is, so
+//! that its bytes are never copied apart. Unknown or short payloads are refused, never guessed.
+//!
+//! - ingester, `Event`: `routes:u8 { egress:name targets:u8 { name } } event`
+//! - egress, `Event`: `stream[16] link_sequence:u64 handle:u64 targets:u8 { name } event`; a handle of 0
+//!   means the record's own sequence, an empty name means that this target is done
+//! - egress, `Outcome`: `handle:u64 target:u8 outcome:u8`
+//! - egress, `Retry`: `handle:u64 target:u8 attempt:u32 due_ms:u64`
+//! - egress, `Checkpoint`: `count:u16 { stream[16] link_sequence:u64 }`
+
+use alloc::vec::Vec;
+
+use crate::id::NAME_BYTES_MAX;
+
+/// Routes in one record, and targets in one route.
+pub const ROUTES_MAX: usize = 64;
+/// Targets of one event at one egress.
+pub const TARGETS_MAX: usize = 64;
+/// Streams in one checkpoint.
+pub const STREAMS_MAX: usize = 4096;
+
+/// Names a stream: the id of the ingester worker's journal.
+pub type StreamId = [u8; 16];
+
+/// Why a payload cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Ends too early.
+    #[error("record payload ends too early")]
+    Short,
+    /// A name or a count is out of bounds.
+    #[error("record payload: a name or count is out of bounds")]
+    Bound,
+    /// An unknown outcome code.
+    #[error("record payload: unknown outcome code")]
+    Code,
+}
+
+/// Appends the routes in front of an event.
+pub fn encode_routes<'a, T>(out: &mut Vec<u8>, routes: impl ExactSizeIterator<Item = (&'a str, &'a [T])>)
+where
+    T: AsRef<str> + 'a,
+{
+    assert!(routes.len() <= ROUTES_MAX, "configuration bounds the routes of an endpoint");
+    out.push(routes.len() as u8);
+    for (egress, targets) in routes {
+        push_name(out, egress);
+        push_names(out, targets.iter().map(AsRef::as_ref));
+    }
+}
+
+/// Reads the targets for `egress`, if it has any, and the event behind all routes.
+pub fn decode_routes<'a>(
+    payload: &'a [u8],
+    egress: &str,
+) -> Result<(Option<Names<'a>>, &'a [u8]), RecordError> {
+    let mut input = payload;
+    let count = take(&mut input, 1)?[0];
+    if usize::from(count) > ROUTES_MAX {
+        return Err(RecordError::Bound);
+    }
+    let mut found = None;
+    for _ in 0..count {
+        let name = take_name(&mut input)?;
+        let targets = take_names(&mut input)?;
+        if name == egress.as_bytes() {
+            found = Some(targets);
+        }
+    }
+    Ok((found, input))
+}
+
+/// The names of all egresses that the record is routed to.
+pub fn decode_egresses(payload: &[u8]) -> Result<Vec<&str>, RecordError> {
+    let mut input = payload;
+    let count = take(&mut input, 1)?[0];
+    let mut names = Vec::new();
+    for _ in 0..count {
+        names.push(core::str::from_utf8(take_name(&mut input)?).map_err(|_| RecordError::Bound)?);
+        take_names(&mut input)?;
+    }
+    Ok(names)
+}
+
+/// A list of names inside a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Names<'a> {
+    count: u8,
+    bytes: &'a [u8],
+}
+
+impl<'a> Names<'a> {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        usize::from(self.count)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The names, in order; all are valid UTF-8, checked when the list was read.
+    pub fn iter(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        let mut input = self.bytes;
+        (0..self.count).map(move |_| {
+            let name = take_name(&mut input).expect("the list was read once before");
+            core::str::from_utf8(name).expect("the list was read once before")
+        })
+    }
+}
+
+/// An event in the egress's journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldEvent<'a> {
+    /// Where it came from.
+    pub stream: StreamId,
+    /// Its sequence there; 0 when the record only carries an event forward.
+    pub link_sequence: u64,
+    /// Sequence of the event's first record in this journal; 0 for this record itself.
+    pub handle: u64,
+    /// Targets; empty names are done.
+    pub targets: Names<'a>,
+    /// The event's encoding.
+    pub event: &'a [u8],
+}
+
+impl<'a> HeldEvent<'a> {
+    /// Everything before the event's encoding.
+    pub fn encode_head<'n>(
+        out: &mut Vec<u8>,
+        stream: &StreamId,
+        link_sequence: u64,
+        handle: u64,
+        targets: impl ExactSizeIterator<Item = &'n str>,
+    ) {
+        out.extend_from_slice(stream);
+        out.extend_from_slice(&link_sequence.to_le_bytes());
+        out.extend_from_slice(&handle.to_le_bytes());
+        push_names(out, targets);
+    }
+
+    /// Reads a payload.
+    pub fn decode(payload: &'a [u8]) -> Result<Self, RecordError> {
+        let mut input = payload;
+        let stream = take(&mut input, 16)?.try_into().expect("16 bytes were taken");
+        let link_sequence = take_u64(&mut input)?;
+        let handle = take_u64(&mut input)?;
+        let targets = take_names(&mut input)?;
+        Ok(Self { stream, link_sequence, handle, targets, event: input })
+    }
+}
+
+/// How a delivery ended for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Ending {
+    /// The target answered 2xx.
+    Delivered = 1,
+    /// Given up, kept as a dead letter.
+    Dead = 2,
+    /// A dead letter that was dropped because there were too many.
+    Dropped = 3,
+}
+
+/// An `Outcome` record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutcomeRecord {
+    /// Whose delivery.
+    pub handle: u64,
+    /// Position in the event's target list.
+    pub target: u8,
+    /// How it ended.
+    pub ending: Ending,
+}
+
+impl OutcomeRecord {
+    /// The payload.
+    pub fn encode(&self) -> [u8; 10] {
+        let mut bytes = [0; 10];
+        bytes[..8].copy_from_slice(&self.handle.to_le_bytes());
+        bytes[8] = self.target;
+        bytes[9] = self.ending as u8;
+        bytes
+    }
+
+    /// Reads a payload.
+    pub fn decode(payload: &[u8]) -> Result<Self, RecordError> {
+        let mut input = payload;
+        let handle = take_u64(&mut input)?;
+        let rest = take(&mut input, 2)?;
+        let ending = match rest[1] {
+            1 => Ending::Delivered,
+            2 => Ending::Dead,
+            3 => Ending::Dropped,
+            _ => return Err(RecordError::Code),
+        };
+        Ok(Self { handle, target: rest[0], ending })
+    }
+}
+
+/// A `Retry` record: attempts made survive a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryRecord {
+    /// Whose delivery.
+    pub handle: u64,
+    /// Position in the event's target list.
+    pub target: u8,
+    /// Attempts made.
+    pub attempt: u32,
+    /// When the next is due, Unix ms.
+    pub due_ms: u64,
+}
+
+impl RetryRecord {
+    /// The payload.
+    pub fn encode(&self) -> [u8; 21] {
+        let mut bytes = [0; 21];
+        bytes[..8].copy_from_slice(&self.handle.to_le_bytes());
+        bytes[8] = self.target;
+        bytes[9..13].copy_from_slice(&self.attempt.to_le_bytes());
+        bytes[13..].copy_from_slice(&self.due_ms.to_le_bytes());
+        bytes
+    }
+
+    /// Reads a payload.
+    pub fn decode(payload: &[u8]) -> Result<Self, RecordError> {
+        let mut input = payload;
+        let handle = take_u64(&mut input)?;
+        let rest = take(&mut input, 5)?;
+        let attempt = u32::from_le_bytes(rest[1..].try_into().expect("4 of 5 bytes"));
+        Ok(Self { handle, target: rest[0], attempt, due_ms: take_u64(&mut input)? })
+    }
+}
+
+/// Appends a `Checkpoint` payload: how far each stream is durable here.
+pub fn encode_checkpoint(out: &mut Vec<u8>, streams: &[(StreamId, u64)]) {
+    assert!(streams.len() <= STREAMS_MAX, "the egress bounds its streams");
+    out.extend_from_slice(&(streams.len() as u16).to_le_bytes());
+    for (stream, sequence) in streams {
+        out.extend_from_slice(stream);
+        out.extend_from_slice(&sequence.to_le_bytes());
+    }
+}
+
+/// Reads a `Checkpoint` payload.
+pub fn decode_checkpoint(payload: &[u8]) -> Result<Vec<(StreamId, u64)>, RecordError> {
+    let mut input = payload;
+    let count = take(&mut input, 2)?;
+    let count = usize::from(u16::from_le_bytes([count[0], count[1]]));
+    if count > STREAMS_MAX {
+        return Err(RecordError::Bound);
+    }
+    let mut streams = Vec::with_capacity(count);
+    for _ in 0..count {
+        let stream = take(&mut input, 16)?.try_into().expect("16 bytes were taken");
+        streams.push((stream, take_u64(&mut input)?));
+    }
+    Ok(streams)
+}
+
+/// Every parser of this file on one input; nothing may panic, and what is read must be in bounds.
+#[doc(hidden)]
+pub fn fuzz_records(data: &[u8]) {
+    if let Ok((targets, event)) = decode_routes(data, "inside") {
+        assert!(event.len() < data.len());
+        assert!(targets.is_none_or(|names| names.iter().all(|name| name.len() <= NAME_BYTES_MAX)));
+    }
+    let _ = decode_egresses(data);
+    if let Ok(held) = HeldEvent::decode(data) {
+        let mut again = Vec::new();
+        let names: Vec<&str> = held.targets.iter().collect();
+        HeldEvent::encode_head(&mut again, &held.stream, held.link_sequence, held.handle, names.into_iter());
+        again.extend_from_slice(held.event);
+        assert_eq!(again, data);
+    }
+    if let Ok(outcome) = OutcomeRecord::decode(data) {
+        assert_eq!(outcome.encode(), data[..10]);
+    }
+    if let Ok(retry) = RetryRecord::decode(data) {
+        assert_eq!(retry.encode(), data[..21]);
+    }
+    let _ = decode_checkpoint(data);
+}
+
+fn push_name(out: &mut Vec<u8>, name: &str) {
+    assert!(name.len() <= NAME_BYTES_MAX, "names are checked where they enter");
+    out.push(name.len() as u8);
+    out.extend_from_slice(name.as_bytes());
+}
+
+fn push_names<'a>(out: &mut Vec<u8>, names: impl ExactSizeIterator<Item = &'a str>) {
+    assert!(names.len() <= TARGETS_MAX, "the fan-out of an event is bounded");
+    out.push(names.len() as u8);
+    for name in names {
+        push_name(out, name);
+    }
+}
+
+fn take<'a>(input: &mut &'a [u8], bytes: usize) -> Result<&'a [u8], RecordError> {
+    let (taken, rest) = input.split_at_checked(bytes).ok_or(RecordError::Short)?;
+    *input = rest;
+    Ok(taken)
+}
+
+fn take_u64(input: &mut &[u8]) -> Result<u64, RecordError> {
+    Ok(u64::from_le_bytes(take(input, 8)?.try_into().expect("8 bytes were taken")))
+}
+
+fn take_name<'a>(input: &mut &'a [u8]) -> Result<&'a [u8], RecordError> {
+    let len = usize::from(take(input, 1)?[0]);
+    if len > NAME_BYTES_MAX {
+        return Err(RecordError::Bound);
+    }
+    take(input, len)
+}
+
+fn take_names<'a>(input: &mut &'a [u8]) -> Result<Names<'a>, RecordError> {
+    let count = take(input, 1)?[0];
+    if usize::from(count) > TARGETS_MAX {
+        return Err(RecordError::Bound);
+    }
+    let bytes = *input;
+    for _ in 0..count {
+        core::str::from_utf8(take_name(input)?).map_err(|_| RecordError::Bound)?;
+    }
+    Ok(Names { count, bytes: &bytes[..bytes.len() - input.len()] })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn routes_lead_to_their_egress_only() {
+        let mut payload = Vec::new();
+        let routes: [(&str, &[&str]); 2] = [("inside", &["billing", "audit"]), ("other", &["crm"])];
+        encode_routes(&mut payload, routes.into_iter());
+        payload.extend_from_slice(b"event");
+        let (targets, event) = decode_routes(&payload, "inside").unwrap();
+        assert_eq!(targets.unwrap().iter().collect::<Vec<_>>(), ["billing", "audit"]);
+        assert_eq!(event, b"event");
+        assert_eq!(decode_routes(&payload, "insid").unwrap(), (None, &b"event"[..]));
+        assert_eq!(decode_egresses(&payload).unwrap(), ["inside", "other"]);
+        for end in 0..payload.len() - 5 {
+            assert_eq!(decode_routes(&payload[..end], "inside").err(), Some(RecordError::Short), "{end}");
+        }
+    }
+
+    #[test]
+    fn outcomes_and_retries_round_trip() {
+        let outcome = OutcomeRecord { handle: 77, target: 3, ending: Ending::Dead };
+        assert_eq!(OutcomeRecord::decode(&outcome.encode()), Ok(outcome));
+        assert_eq!(OutcomeRecord::decode(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 9]), Err(RecordError::Code));
+        let retry = RetryRecord { handle: 1 << 40, target: 0, attempt: 3, due_ms: 1_700_000_000_000 };
+        assert_eq!(RetryRecord::decode(&retry.encode()), Ok(retry));
+        let streams = [([1; 16], 5), ([2; 16], u64::MAX)];
+        let mut payload = Vec::new();
+        encode_checkpoint(&mut payload, &streams);
+        assert_eq!(decode_checkpoint(&payload).unwrap(), streams);
+        assert_eq!(decode_checkpoint(&payload[..payload.len() - 1]), Err(RecordError::Short));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+            fuzz_records(&data);
+        }
+    }
+}
