@@ -11,6 +11,13 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SocketId(pub(crate) Key);
 
+impl SocketId {
+    /// Its slot: small, dense, and used again by a later socket after this one is stale.
+    pub fn index(self) -> usize {
+        self.0.index as usize
+    }
+}
+
 /// A listening socket. Stale after `stop_listening`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ListenerId(pub(crate) Key);

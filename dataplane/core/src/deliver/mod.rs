@@ -6,7 +6,6 @@
 //! event whose fields could break out of a header line. One egress worker owns both; neither reads a clock
 //! or draws randomness.
 
-mod envelope_stub;
 #[doc(hidden)]
 pub mod fuzz;
 mod outcome;

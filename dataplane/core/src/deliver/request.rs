@@ -15,8 +15,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
-use super::envelope_stub::{Metadata, write_signature};
 use crate::crypto::{Mac, MacJob, Tag};
+use crate::envelope::{Metadata, write_signature};
 use crate::event::{CONTENT_TYPE_BYTES_MAX, Event, HEADERS_BYTES_MAX, push_header_line};
 use crate::id::{EndpointId, EventId, is_name};
 
@@ -226,7 +226,7 @@ impl<K> TargetSigner<K> {
         out.push(format_args!("zen-event-id: {event_id}\r\nzen-endpoint: {endpoint}\r\n"));
         out.push(format_args!("zen-attempt: {}\r\n", attempt.made.saturating_add(1)));
         request.signature.clear();
-        write_signature(&mut request.signature, &self.key_id, attempt.time_ms, attempt.nonce, zen_tags);
+        write_signature(&mut request.signature, &self.key_id, attempt.time_ms, &attempt.nonce, zen_tags);
         out.push(format_args!("zen-signature: {}\r\n", request.signature));
         request.signature.clear();
         write_standard_signature(&mut request.signature, standard_tags);

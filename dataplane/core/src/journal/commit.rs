@@ -41,10 +41,10 @@ impl CommitReader {
     ///
     /// Answers how many bytes those commits had; 0 means that the next commit needs more bytes.
     /// Damage is an error only at the start of `bytes`; `skip_damage` goes on behind it.
-    pub fn handle_bytes(
+    pub fn handle_bytes<'a>(
         &mut self,
-        bytes: &[u8],
-        record: &mut impl FnMut(Record<'_>),
+        bytes: &'a [u8],
+        record: &mut impl FnMut(Record<'a>),
     ) -> Result<usize, Damage> {
         let mut at = 0;
         while bytes.len() - at >= COMMIT_HEADER_BYTES {
@@ -78,7 +78,11 @@ impl CommitReader {
     }
 
     /// One commit: its length, or 0 when it goes beyond `bytes`.
-    fn next_commit(&mut self, bytes: &[u8], record: &mut impl FnMut(Record<'_>)) -> Result<usize, Damage> {
+    fn next_commit<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        record: &mut impl FnMut(Record<'a>),
+    ) -> Result<usize, Damage> {
         let damage = |offset, reason| Damage { segment: self.segment, offset, reason };
         let Some(header) = self.header_at(bytes) else {
             return Err(damage(self.offset, DamageReason::Commit));
@@ -128,11 +132,11 @@ pub(crate) fn faults(header: &CommitHeader, commit: &[u8], crc: Crc32c) -> Vec<(
 }
 
 /// Hands out the records of a whole commit at `offset` of its segment.
-pub(crate) fn deliver(
+pub(crate) fn deliver<'a>(
     header: &CommitHeader,
-    commit: &[u8],
+    commit: &'a [u8],
     offset: u64,
-    record: &mut impl FnMut(Record<'_>),
+    record: &mut impl FnMut(Record<'a>),
 ) {
     let mut next = header.first.0;
     for slot in Slots::new(header, commit) {
