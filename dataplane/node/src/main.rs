@@ -1,2 +1,56 @@
-//! Placeholder.
-fn main() {}
+//! The Zen Mesh data plane node: an ingester, an egress, or both, from one configuration file.
+
+mod admin;
+mod clock;
+mod config;
+mod control;
+mod crypto;
+mod egress;
+mod entropy;
+mod ingester;
+mod journal;
+mod link;
+mod mesh;
+mod metrics;
+mod start;
+mod stream;
+mod tls;
+mod worker;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Takes webhooks in, keeps them durably, and delivers them to private services.
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    /// The configuration file (TOML); see docs/configuration.md.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Check the file and everything it names, say what is wrong, and exit.
+    #[arg(long)]
+    check_config: bool,
+    /// Print the effective configuration, defaults filled in, without secrets, and exit.
+    #[arg(long)]
+    print_config: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = if arguments.print_config {
+        start::print_config(&arguments.config)
+    } else if arguments.check_config {
+        start::check_config(&arguments.config)
+    } else {
+        start::run(&arguments.config)
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("zen-dataplane: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Configuration: a TOML file becomes a validated, immutable [`Snapshot`] with a generation.
+//!
+//! Workers swap snapshots between two ticks. A file with any fault changes nothing; each fault names
+//! the file, the key, what is wrong and the remedy. Secrets are read from files, never from the
+//! configuration itself, and never printed.
+
+mod raw;
+mod settings;
+mod validate;
+
+use std::path::Path;
+use std::sync::Arc;
+
+pub use raw::{Admin as AdminSection, ClientCertificate, Direction, OnDamage, Raw};
+pub use settings::{
+    EgressPeer, EgressSettings, Endpoint, HostPort, IngesterPeer, IngesterSettings, JournalSettings,
+    NodeSettings, Target,
+};
+use zen_identity::{ReloadingCertificate, SvidFiles, SvidStore, TrustDomain};
+
+/// One validated configuration; immutable.
+pub struct Snapshot {
+    /// Counts configurations accepted by this process, from 1.
+    pub generation: u64,
+    /// What was written, with defaults filled in: for printing.
+    pub raw: Raw,
+    /// Name, workers, directories, drain deadline.
+    pub node: NodeSettings,
+    /// Journal bounds.
+    pub journal: JournalSettings,
+    /// Present when this node takes webhooks in.
+    pub ingester: Option<IngesterSettings>,
+    /// Present when this node delivers.
+    pub egress: Option<EgressSettings>,
+}
+
+/// Certificates that live across configurations and are reloaded from their files.
+#[derive(Clone)]
+pub struct Certificates {
+    /// The node's own X.509-SVID and trust bundle.
+    pub svid: Arc<SvidStore>,
+    /// What sources see.
+    pub public: Option<Arc<ReloadingCertificate>>,
+}
+
+/// One thing wrong with a configuration.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{file}: {key}: {problem}; {remedy}")]
+pub struct Fault {
+    /// The file in which the fault is.
+    pub file: String,
+    /// The key, dotted, with indices.
+    pub key: String,
+    /// What is wrong.
+    pub problem: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// Why a configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{file}: {source}; check the path and that this user may read it")]
+    Read {
+        /// The path as given.
+        file: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Not TOML, an unknown key, or a value of the wrong type.
+    #[error("{file}: {message}see docs/configuration.md for the keys")]
+    Parse {
+        /// The path as given.
+        file: String,
+        /// The parser's message with line and key.
+        message: String,
+    },
+    /// One or more values are refused.
+    #[error("{} fault(s):\n  {}", .0.len(), .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  "))]
+    Faults(Vec<Fault>),
+}
+
+/// Reads and types the file; no value is checked yet.
+pub fn read(file: &Path) -> Result<Raw, ConfigError> {
+    let name = file.display().to_string();
+    let text =
+        std::fs::read_to_string(file).map_err(|source| ConfigError::Read { file: name.clone(), source })?;
+    toml::from_str(&text).map_err(|error| ConfigError::Parse { file: name, message: error.to_string() })
+}
+
+/// Loads the certificates that a configuration names.
+pub fn load_certificates(file: &Path, raw: &Raw) -> Result<Certificates, ConfigError> {
+    let mut faults = validate::Faults::new(file);
+    let trust_domain = match TrustDomain::parse(&raw.identity.trust_domain) {
+        Ok(trust_domain) => trust_domain,
+        Err(error) => {
+            faults.push("identity.trust_domain", error, "give the SPIFFE trust domain without spiffe://");
+            return Err(ConfigError::Faults(faults.found));
+        }
+    };
+    let path = |name: &str| faults.resolve(name);
+    let files = SvidFiles {
+        certificate_file: path(&raw.identity.certificate_file),
+        private_key_file: path(&raw.identity.private_key_file),
+        trust_bundle_file: path(&raw.identity.trust_bundle_file),
+        trust_domain,
+    };
+    let public_files = raw
+        .ingester
+        .as_ref()
+        .map(|ingester| (path(&ingester.certificate_file), path(&ingester.private_key_file)));
+    let svid =
+        SvidStore::load(files).map_err(|error| faults.push("identity", error, "see docs/operations.md"));
+    let public = public_files.map(|(certificate, key)| {
+        ReloadingCertificate::load(&certificate, &key)
+            .map_err(|error| faults.push("ingester.certificate_file", error, "see docs/operations.md"))
+    });
+    let (Ok(svid), None | Some(Ok(_))) = (svid, public.as_ref().map(Result::as_ref)) else {
+        return Err(ConfigError::Faults(faults.found));
+    };
+    Ok(Certificates { svid, public: public.and_then(Result::ok) })
+}
+
+/// Checks every value and builds the snapshot; all faults are reported together.
+pub fn validate(
+    file: &Path,
+    raw: Raw,
+    certificates: &Certificates,
+    generation: u64,
+) -> Result<Snapshot, ConfigError> {
+    validate::snapshot(file, raw, certificates, generation)
+}
+
+impl Snapshot {
+    /// What cannot change without a restart, if `next` changes it: the key's name.
+    pub fn needs_restart(&self, next: &Snapshot) -> Option<&'static str> {
+        let listeners = |snapshot: &Snapshot| {
+            let ingester =
+                snapshot.ingester.as_ref().map(|settings| (settings.listen.clone(), settings.link_listen));
+            (ingester, snapshot.egress.as_ref().map(|settings| settings.link_listen))
+        };
+        let identity = |snapshot: &Snapshot| {
+            let files = &snapshot.raw.identity;
+            let public = snapshot.raw.ingester.as_ref();
+            (
+                files.certificate_file.clone(),
+                files.private_key_file.clone(),
+                files.trust_bundle_file.clone(),
+                files.trust_domain.clone(),
+                public.map(|ingester| (ingester.certificate_file.clone(), ingester.private_key_file.clone())),
+            )
+        };
+        let journal = |snapshot: &Snapshot| {
+            (snapshot.journal.segment_bytes, snapshot.journal.bytes_max, snapshot.journal.commit_bytes_max)
+        };
+        [
+            (self.node.name != next.node.name, "node.name"),
+            (self.node.workers != next.node.workers, "node.workers"),
+            (self.node.data_dir != next.node.data_dir, "node.data_dir"),
+            (listeners(self) != listeners(next), "listen addresses"),
+            (journal(self) != journal(next), "journal"),
+            (identity(self) != identity(next), "certificate file paths"),
+            (self.raw.admin.listen != next.raw.admin.listen, "admin.listen"),
+            (self.raw.admin.socket != next.raw.admin.socket, "admin.socket"),
+        ]
+        .into_iter()
+        .find_map(|(changed, key)| changed.then_some(key))
+    }
+}

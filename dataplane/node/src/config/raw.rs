@@ -1,0 +1,317 @@
+//! The configuration file as written: TOML to structs, unknown keys refused, defaults filled in.
+//!
+//! Nothing is checked here beyond types; [`super::validate`] turns this into a snapshot.
+
+use serde::{Deserialize, Serialize};
+
+/// The whole file. Every key is described in `docs/configuration.md`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Raw {
+    pub node: Node,
+    #[serde(default)]
+    pub admin: Admin,
+    #[serde(default)]
+    pub journal: Journal,
+    pub identity: Identity,
+    pub ingester: Option<Ingester>,
+    pub egress: Option<Egress>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Node {
+    pub name: String,
+    pub data_dir: String,
+    #[serde(default)]
+    pub workers: u16,
+    #[serde(default = "yes")]
+    pub pin_workers: bool,
+    #[serde(default = "drain_timeout_ms")]
+    pub drain_timeout_ms: u64,
+    #[serde(default = "reload_poll_ms")]
+    pub reload_poll_ms: u64,
+    #[serde(default = "log")]
+    pub log: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    pub listen: Option<String>,
+    pub socket: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Journal {
+    pub segment_bytes: u64,
+    pub bytes_max: u64,
+    pub commit_bytes_max: u64,
+    pub recent_bytes_max: u64,
+    pub on_damage: OnDamage,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnDamage {
+    Refuse,
+    Skip,
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 << 20,
+            bytes_max: 4 << 30,
+            commit_bytes_max: 2 << 20,
+            recent_bytes_max: 16 << 20,
+            on_damage: OnDamage::Refuse,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Identity {
+    pub certificate_file: String,
+    pub private_key_file: String,
+    pub trust_bundle_file: String,
+    pub trust_domain: String,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ingester {
+    pub listen: Vec<String>,
+    pub certificate_file: String,
+    pub private_key_file: String,
+    pub link_listen: Option<String>,
+    #[serde(default = "connections_max")]
+    pub connections_max: u32,
+    #[serde(default = "idle_timeout_ms")]
+    pub idle_timeout_ms: u64,
+    #[serde(default = "request_timeout_ms")]
+    pub request_timeout_ms: u64,
+    #[serde(default = "body_memory_bytes_max")]
+    pub body_memory_bytes_max: u64,
+    #[serde(default)]
+    pub endpoints: Vec<Endpoint>,
+    #[serde(default)]
+    pub flows: Vec<Flow>,
+    #[serde(default)]
+    pub egresses: Vec<EgressPeer>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    pub id: String,
+    pub tenant: String,
+    pub scheme: SchemeName,
+    pub secret_files: Vec<String>,
+    pub hmac: Option<Hmac>,
+    #[serde(default)]
+    pub forward_headers: Vec<String>,
+    #[serde(default)]
+    pub content_types: Vec<String>,
+    #[serde(default = "body_bytes_max")]
+    pub body_bytes_max: u64,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum SchemeName {
+    Github,
+    StandardWebhooks,
+    Hmac,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hmac {
+    #[serde(default)]
+    pub algorithm: HmacAlgorithm,
+    pub header: String,
+    #[serde(default)]
+    pub encoding: Encoding,
+    #[serde(default)]
+    pub prefix: String,
+    pub source_id_header: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum HmacAlgorithm {
+    #[default]
+    Sha256,
+    Sha512,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Encoding {
+    #[default]
+    Hex,
+    Base64,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Flow {
+    pub endpoint: String,
+    pub egress: String,
+    pub targets: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    EgressDials,
+    IngesterDials,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct EgressPeer {
+    pub name: String,
+    pub direction: Direction,
+    pub address: Option<String>,
+    pub spiffe_ids: Vec<String>,
+    pub key_id: String,
+    pub key_file: String,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Egress {
+    pub link_listen: Option<String>,
+    #[serde(default = "events_max")]
+    pub events_max: u32,
+    #[serde(default = "dead_letters_max")]
+    pub dead_letters_max: u32,
+    #[serde(default = "cached_bytes_max")]
+    pub cached_bytes_max: u64,
+    #[serde(default)]
+    pub ingesters: Vec<IngesterPeer>,
+    #[serde(default)]
+    pub targets: Vec<Target>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct IngesterPeer {
+    pub name: String,
+    pub direction: Direction,
+    pub address: Option<String>,
+    pub spiffe_ids: Vec<String>,
+    pub keys: Vec<Key>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Key {
+    pub id: String,
+    pub file: String,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    pub name: String,
+    pub url: String,
+    pub key_id: String,
+    pub secret_file: String,
+    pub previous_secret_file: Option<String>,
+    #[serde(default)]
+    pub spiffe_ids: Vec<String>,
+    pub ca_file: Option<String>,
+    #[serde(default)]
+    pub client_certificate: ClientCertificate,
+    #[serde(default = "in_flight_max")]
+    pub in_flight_max: u32,
+    #[serde(default = "queue_max")]
+    pub queue_max: u32,
+    #[serde(default = "attempt_timeout_ms")]
+    pub attempt_timeout_ms: u64,
+    #[serde(default = "retry_schedule_ms")]
+    pub retry_schedule_ms: Vec<u64>,
+    #[serde(default = "retry_jitter_percent")]
+    pub retry_jitter_percent: u8,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientCertificate {
+    #[default]
+    Present,
+    None,
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn drain_timeout_ms() -> u64 {
+    10_000
+}
+
+fn reload_poll_ms() -> u64 {
+    10_000
+}
+
+fn log() -> String {
+    "info".to_owned()
+}
+
+fn connections_max() -> u32 {
+    8192
+}
+
+fn idle_timeout_ms() -> u64 {
+    75_000
+}
+
+fn request_timeout_ms() -> u64 {
+    30_000
+}
+
+fn body_memory_bytes_max() -> u64 {
+    64 << 20
+}
+
+fn body_bytes_max() -> u64 {
+    zen_core::event::BODY_BYTES_MAX as u64
+}
+
+fn events_max() -> u32 {
+    1_000_000
+}
+
+fn dead_letters_max() -> u32 {
+    100_000
+}
+
+fn cached_bytes_max() -> u64 {
+    64 << 20
+}
+
+fn in_flight_max() -> u32 {
+    32
+}
+
+fn queue_max() -> u32 {
+    100_000
+}
+
+fn attempt_timeout_ms() -> u64 {
+    30_000
+}
+
+fn retry_schedule_ms() -> Vec<u64> {
+    vec![1_000, 5_000, 30_000, 120_000, 600_000, 3_600_000, 21_600_000]
+}
+
+fn retry_jitter_percent() -> u8 {
+    20
+}

@@ -1,0 +1,178 @@
+//! What validated configuration looks like: typed, resolved, with keys prepared and TLS built.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls_pki_types::ServerName;
+use zen_core::deliver::{TargetLimits, TargetSigner};
+use zen_core::id::EndpointId;
+use zen_core::verify::Scheme;
+use zen_hmac::PreparedKey;
+use zen_identity::Policy;
+
+use super::raw::{ClientCertificate, Direction, OnDamage};
+use crate::tls::{ClientTls, ServerTls};
+
+/// Name, workers, directories, deadlines.
+#[derive(Clone, Debug)]
+pub struct NodeSettings {
+    /// Name in hellos and metrics.
+    pub name: String,
+    /// Worker threads, resolved from `0`.
+    pub workers: u16,
+    /// Pin each worker to a core.
+    pub pin_workers: bool,
+    /// Where the journals are.
+    pub data_dir: PathBuf,
+    /// How long a drain may take.
+    pub drain_timeout_ms: u64,
+    /// How often certificate files are looked at.
+    pub reload_poll_ms: u64,
+}
+
+/// Journal bounds, per worker and role.
+#[derive(Clone, Copy, Debug)]
+pub struct JournalSettings {
+    /// One segment file.
+    pub segment_bytes: u64,
+    /// All live segments of one journal.
+    pub bytes_max: u64,
+    /// One commit.
+    pub commit_bytes_max: usize,
+    /// Recent commits kept in memory for the links.
+    pub recent_bytes_max: usize,
+    /// What recovery does with damage in the middle.
+    pub on_damage: OnDamage,
+}
+
+/// A host name or address, with a port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct HostPort {
+    /// Name or address literal, without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// The ingester's part.
+pub struct IngesterSettings {
+    /// Where sources connect.
+    pub listen: Vec<SocketAddr>,
+    /// Where egresses that dial connect.
+    pub link_listen: Option<SocketAddr>,
+    /// Source connections per worker.
+    pub connections_max: u32,
+    /// A connection without a request is closed after this.
+    pub idle_timeout_ms: u64,
+    /// A request must be complete within this.
+    pub request_timeout_ms: u64,
+    /// Bodies held in memory, per worker.
+    pub body_memory_bytes_max: usize,
+    /// By id.
+    pub endpoints: HashMap<EndpointId, Arc<Endpoint>>,
+    /// Peers, in file order.
+    pub egresses: Vec<EgressPeer>,
+    /// TLS 1.3 for sources.
+    pub public_tls: ServerTls,
+    /// mTLS for egresses that dial.
+    pub link_tls: ServerTls,
+}
+
+/// One place where webhooks come in.
+pub struct Endpoint {
+    /// In the URL `/hooks/<id>`.
+    pub id: EndpointId,
+    /// Whose events these are.
+    pub tenant: String,
+    /// How sources prove themselves.
+    pub scheme: Scheme,
+    /// Accepted media types; empty accepts all.
+    pub content_types: Vec<String>,
+    /// Longest body.
+    pub body_bytes_max: usize,
+    /// Lower-case names, sorted.
+    pub forward_headers: Vec<String>,
+    /// Where its events go.
+    pub routes: Vec<Route>,
+}
+
+/// An egress and its targets for one endpoint.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// The egress's name.
+    pub egress: String,
+    /// Target names at that egress.
+    pub targets: Vec<String>,
+}
+
+/// An egress as the ingester knows it.
+pub struct EgressPeer {
+    /// Its node name.
+    pub name: String,
+    /// Who dials.
+    pub direction: Direction,
+    /// Where to dial.
+    pub address: Option<HostPort>,
+    /// Who it may be.
+    pub policy: Arc<Policy>,
+    /// Names the link key.
+    pub key_id: String,
+    /// Signs each event on the link.
+    pub key: PreparedKey,
+    /// mTLS for dialling.
+    pub tls: ClientTls,
+}
+
+/// The egress's part.
+pub struct EgressSettings {
+    /// Where ingesters that dial connect.
+    pub link_listen: Option<SocketAddr>,
+    /// Live events per worker.
+    pub events_max: u32,
+    /// Dead letters kept per worker.
+    pub dead_letters_max: u32,
+    /// Events held in memory per worker; others are read back from the journal.
+    pub cached_bytes_max: usize,
+    /// Peers, in file order.
+    pub ingesters: Vec<IngesterPeer>,
+    /// By name.
+    pub targets: BTreeMap<String, Arc<Target>>,
+    /// mTLS for ingesters that dial.
+    pub link_tls: ServerTls,
+}
+
+/// An ingester as the egress knows it.
+pub struct IngesterPeer {
+    /// Its node name.
+    pub name: String,
+    /// Who dials.
+    pub direction: Direction,
+    /// Where to dial.
+    pub address: Option<HostPort>,
+    /// Who it may be.
+    pub policy: Arc<Policy>,
+    /// Accepted link keys.
+    pub keys: Vec<(String, PreparedKey)>,
+    /// mTLS for dialling.
+    pub tls: ClientTls,
+}
+
+/// A private service.
+pub struct Target {
+    /// Audience of its signatures.
+    pub name: String,
+    /// Where it is.
+    pub address: HostPort,
+    /// For SNI and, without SPIFFE ids, for the name check.
+    pub server_name: ServerName<'static>,
+    /// Signs deliveries and writes request heads.
+    pub signer: TargetSigner<PreparedKey>,
+    /// Queue, in-flight cap, schedule.
+    pub limits: TargetLimits,
+    /// mTLS to it.
+    pub tls: ClientTls,
+    /// Whether we show our certificate.
+    pub client_certificate: ClientCertificate,
+}

@@ -1,0 +1,197 @@
+//! The control thread: signals, reload, certificates, names, admin. It may hang without stopping a
+//! worker; workers only see snapshots, messages and resolved addresses.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use zen_identity::Reloaded;
+
+use crate::admin;
+use crate::config::{self, Certificates, Snapshot};
+use crate::mesh::{Mesh, Message};
+use crate::metrics::Metrics;
+
+/// Names that may wait to be resolved.
+const QUESTIONS_MAX: usize = 1024;
+/// A name that takes longer counts as not found.
+const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What all threads of a node share.
+pub struct Shared {
+    /// The configuration in force.
+    pub snapshot: ArcSwap<Snapshot>,
+    /// Ways to the workers.
+    pub mesh: Mesh,
+    /// Workers that are up: sockets bound, journals recovered.
+    pub workers_ready: AtomicU16,
+    /// Workers without room in a journal.
+    pub workers_full: AtomicU16,
+    /// Whether the node is draining.
+    pub draining: AtomicBool,
+    /// What the last reload came to.
+    pub status: ArcSwap<String>,
+}
+
+impl Shared {
+    /// Whether traffic should come here.
+    pub fn is_ready(&self) -> bool {
+        self.workers_ready.load(Ordering::Acquire) == self.mesh.workers()
+            && self.workers_full.load(Ordering::Acquire) == 0
+            && !self.draining.load(Ordering::Acquire)
+    }
+}
+
+/// A worker's way to ask for a name's addresses.
+#[derive(Clone)]
+pub struct Resolver {
+    questions: mpsc::Sender<(Arc<str>, u16)>,
+}
+
+impl Resolver {
+    /// The asking end, and the end that [`run`] answers.
+    pub fn channel() -> (Self, mpsc::Receiver<(Arc<str>, u16)>) {
+        let (questions, answers) = mpsc::channel(QUESTIONS_MAX);
+        (Self { questions }, answers)
+    }
+
+    /// Asks; the answer is a [`Message::Resolved`]. A full queue answers with the next question.
+    pub fn ask(&self, host: &str, worker: u16) {
+        if self.questions.try_send((Arc::from(host), worker)).is_err() {
+            tracing::warn!(host, "too many names wait to be resolved");
+        }
+    }
+}
+
+/// Everything the control thread needs.
+pub struct Control {
+    /// Shared with the workers.
+    pub shared: Arc<Shared>,
+    /// The configuration file, for reloads.
+    pub config_file: PathBuf,
+    /// Reloaded from their files.
+    pub certificates: Certificates,
+    /// Questions of the workers.
+    pub questions: mpsc::Receiver<(Arc<str>, u16)>,
+    /// For scrapes.
+    pub metrics: Metrics,
+}
+
+/// Runs until all workers ended after a drain; returns whether the drain was clean.
+pub async fn run(
+    mut control: Control,
+    mut workers_done: mpsc::Receiver<bool>,
+) -> Result<bool, admin::AdminError> {
+    let snapshot = control.shared.snapshot.load_full();
+    let listeners = admin::bind(&snapshot.raw.admin)?;
+    let metrics = std::mem::replace(&mut control.metrics, Metrics::new(Vec::new()));
+    let admin = tokio::spawn(admin::serve(listeners, Arc::clone(&control.shared), metrics));
+    let clean = serve(&mut control, &mut workers_done).await;
+    admin.abort();
+    if let Some(socket) = &snapshot.raw.admin.socket {
+        let _ = std::fs::remove_file(socket);
+    }
+    Ok(clean)
+}
+
+async fn serve(control: &mut Control, workers_done: &mut mpsc::Receiver<bool>) -> bool {
+    let signals = [SignalKind::hangup(), SignalKind::terminate(), SignalKind::interrupt()];
+    let [mut hangup, mut terminate, mut interrupt] =
+        signals.map(|kind| signal(kind).expect("the runtime was built with signals"));
+    let poll = Duration::from_millis(control.shared.snapshot.load().node.reload_poll_ms);
+    let mut poll = tokio::time::interval(poll);
+    poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut ended, mut clean) = (0, true);
+    while ended < control.shared.mesh.workers() {
+        tokio::select! {
+            _ = hangup.recv() => reload(control),
+            _ = terminate.recv() => drain(&control.shared),
+            _ = interrupt.recv() => drain(&control.shared),
+            _ = poll.tick() => reload_certificates(&control.certificates),
+            Some((host, worker)) = control.questions.recv() => resolve(control.shared.mesh.clone(), host, worker),
+            done = workers_done.recv() => match done {
+                Some(worker_clean) => {
+                    ended += 1;
+                    clean &= worker_clean;
+                }
+                None => return false,
+            },
+        }
+    }
+    clean
+}
+
+fn resolve(mesh: Mesh, host: Arc<str>, worker: u16) {
+    tokio::spawn(async move {
+        let lookup = tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((&*host, 0)));
+        let result = match lookup.await {
+            Ok(Ok(found)) => Ok(found.map(|address| address.ip()).collect()),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
+        };
+        mesh.send(worker, Message::Resolved { host, result });
+    });
+}
+
+fn drain(shared: &Shared) {
+    if shared.draining.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    tracing::info!("draining: no new connections, what is under way is finished");
+    for worker in 0..shared.mesh.workers() {
+        shared.mesh.send(worker, Message::Drain);
+    }
+}
+
+fn reload(control: &Control) {
+    reload_certificates(&control.certificates);
+    let current = control.shared.snapshot.load_full();
+    let loaded = config::read(&control.config_file).and_then(|raw| {
+        config::validate(&control.config_file, raw, &control.certificates, current.generation + 1)
+    });
+    let status = match loaded {
+        Err(error) => {
+            tracing::error!("configuration refused, generation {} stays: {error}", current.generation);
+            format!("generation {} in force; the last reload was refused: {error}", current.generation)
+        }
+        Ok(next) => match current.needs_restart(&next) {
+            Some(key) => {
+                tracing::error!(
+                    "configuration refused, generation {} stays: {key} needs a restart",
+                    current.generation
+                );
+                format!(
+                    "generation {} in force; the last reload was refused: {key} needs a restart",
+                    current.generation
+                )
+            }
+            None => {
+                let generation = next.generation;
+                control.shared.snapshot.store(Arc::new(next));
+                control.shared.mesh.ring_all();
+                tracing::info!(generation, "configuration in force");
+                format!("generation {generation} in force")
+            }
+        },
+    };
+    control.shared.status.store(Arc::new(status));
+}
+
+fn reload_certificates(certificates: &Certificates) {
+    match certificates.svid.reload() {
+        Ok(Reloaded::Changed) => {
+            tracing::info!(id = %certificates.svid.id(), "X.509-SVID or trust bundle reloaded");
+        }
+        Ok(Reloaded::Unchanged) => {}
+        Err(error) => tracing::error!(%error, "X.509-SVID not reloaded, the old one stays"),
+    }
+    match certificates.public.as_ref().map(|public| public.reload()) {
+        Some(Ok(Reloaded::Changed)) => tracing::info!("public certificate reloaded"),
+        Some(Err(error)) => tracing::error!(%error, "public certificate not reloaded, the old one stays"),
+        Some(Ok(Reloaded::Unchanged)) | None => {}
+    }
+}

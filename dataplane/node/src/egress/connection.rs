@@ -1,0 +1,253 @@
+//! A connection to a target: one delivery at a time, kept alive between deliveries.
+
+use std::sync::Arc;
+
+use zen_core::deliver::{ConnectFailure, Outcome, parse_retry_after};
+use zen_core::http1::{Limits, Progress, ResponseParser};
+use zen_uring::{Reactor, SocketId};
+
+use crate::clock::Clock;
+use crate::config::Target;
+use crate::mesh::EventBytes;
+use crate::stream::Stream;
+use crate::tls::{Tls, TlsError};
+
+/// Longest answer body that is read; it is not kept.
+const ANSWER_BODY_BYTES_MAX: usize = 64 * 1024;
+/// An idle connection is closed after this.
+const IDLE_MS: u64 = 60_000;
+
+/// One attempt at a delivery, signed and ready to be sent.
+pub struct Job {
+    /// The target queue's key.
+    pub key: u64,
+    /// The request head.
+    pub head: Vec<u8>,
+    /// The event's encoding; the body is its end.
+    pub event: EventBytes,
+    /// Where the body starts in `event`.
+    pub body_at: usize,
+    /// When the ingester accepted it, Unix µs.
+    pub accepted_us: u64,
+    /// The attempt is given up at this Unix ms.
+    pub deadline_ms: u64,
+}
+
+/// What a connection came to.
+pub enum Step {
+    /// Nothing yet.
+    Busy,
+    /// The attempt ended; the connection may be used again.
+    Answered(Job, Outcome),
+    /// The attempt ended and so did the connection.
+    Failed(Job, Outcome),
+    /// The target had closed a kept-alive connection: the attempt has not begun, send it again.
+    Unsent(Job),
+    /// The connection ended without an attempt.
+    Closed,
+}
+
+/// A connection to a target.
+pub struct Connection {
+    /// The target's name.
+    pub target: Arc<str>,
+    /// The reactor's name for it.
+    pub socket: SocketId,
+    stream: Option<Stream>,
+    plaintext: Vec<u8>,
+    parser: ResponseParser,
+    job: Option<Job>,
+    answer_begun: bool,
+    used_before: bool,
+    idle_since_ms: u64,
+}
+
+impl Connection {
+    /// A connection being dialled for its first job.
+    pub fn dialling(target: Arc<str>, socket: SocketId, job: Job) -> Self {
+        let limits = Limits { body_bytes_max: ANSWER_BODY_BYTES_MAX, ..Limits::default() };
+        Self {
+            target,
+            socket,
+            stream: None,
+            plaintext: Vec::new(),
+            parser: ResponseParser::new(limits),
+            job: Some(job),
+            answer_begun: false,
+            used_before: false,
+            idle_since_ms: 0,
+        }
+    }
+
+    /// TCP is up, or not: start TLS and put the request behind the handshake.
+    pub fn handle_connected(
+        &mut self,
+        result: Result<(), std::io::Error>,
+        target: &Target,
+        reactor: &mut Reactor,
+    ) -> Step {
+        if let Err(error) = result {
+            return self.fail(Outcome::ConnectFailed(connect_failure(&error)));
+        }
+        let Ok(tls) = Tls::connect(&target.tls, target.server_name.clone()) else {
+            return self.fail(Outcome::TlsFailed);
+        };
+        self.stream = Some(Stream::start(self.socket, tls, reactor));
+        self.send_job(reactor);
+        Step::Busy
+    }
+
+    /// Starts the next job on an idle connection.
+    pub fn start(&mut self, job: Job, reactor: &mut Reactor) {
+        debug_assert!(self.job.is_none(), "one delivery at a time");
+        self.job = Some(job);
+        self.used_before = true;
+        self.answer_begun = false;
+        self.send_job(reactor);
+    }
+
+    /// Decrypts what came from the target.
+    pub fn decrypt(&mut self, bytes: &[u8]) -> Result<(), TlsError> {
+        let Some(stream) = &mut self.stream else {
+            return Ok(());
+        };
+        stream.handle_ciphertext(bytes, &mut self.plaintext)
+    }
+
+    /// Works on what [`Connection::decrypt`] came to.
+    pub fn handle_received(
+        &mut self,
+        decrypted: Result<(), TlsError>,
+        reactor: &mut Reactor,
+        clock: Clock,
+    ) -> Step {
+        let Some(stream) = &mut self.stream else {
+            return Step::Busy;
+        };
+        stream.flush(reactor);
+        if let Err(error) = decrypted {
+            tracing::warn!(target = &*self.target, %error, "TLS with a target failed");
+            return self.fail(Outcome::TlsFailed);
+        }
+        let said_goodbye = stream.tls.peer_closed();
+        let mut plaintext = std::mem::take(&mut self.plaintext);
+        let step = self.parse(&plaintext, clock);
+        plaintext.clear();
+        self.plaintext = plaintext;
+        if said_goodbye && matches!(step, Step::Busy | Step::Answered(..)) {
+            return match step {
+                Step::Answered(job, outcome) => Step::Failed(job, outcome),
+                _ => self.handle_closed(clock),
+            };
+        }
+        step
+    }
+
+    /// The target closed its side.
+    pub fn handle_closed(&mut self, clock: Clock) -> Step {
+        if self.job.is_none() {
+            return Step::Closed;
+        }
+        if self.answer_begun && matches!(self.parser.handle_eof(), Ok(Progress::End)) {
+            let outcome = self.outcome(clock);
+            return self.fail(outcome);
+        }
+        if self.used_before && !self.answer_begun {
+            return self.job.take().map_or(Step::Closed, Step::Unsent);
+        }
+        let reset = Outcome::ConnectFailed(ConnectFailure::Reset);
+        self.fail(if self.answer_begun { Outcome::BrokenAnswer } else { reset })
+    }
+
+    /// Takes a send's completion.
+    pub fn handle_sent(
+        &mut self,
+        buffer: Vec<u8>,
+        result: Result<(), std::io::Error>,
+        reactor: &mut Reactor,
+        clock: Clock,
+    ) -> Step {
+        if result.is_err() {
+            return self.handle_closed(clock);
+        }
+        if let Some(stream) = &mut self.stream {
+            stream.handle_sent(buffer, reactor);
+        }
+        Step::Busy
+    }
+
+    /// Gives up what takes too long, closes what idles.
+    pub fn handle_time(&mut self, now_ms: u64) -> Step {
+        match &self.job {
+            Some(job) if now_ms >= job.deadline_ms => self.fail(Outcome::TimedOut),
+            None if now_ms.saturating_sub(self.idle_since_ms) > IDLE_MS => Step::Closed,
+            _ => Step::Busy,
+        }
+    }
+
+    /// Whether an attempt is under way.
+    pub fn is_busy(&self) -> bool {
+        self.job.is_some()
+    }
+
+    fn parse(&mut self, plaintext: &[u8], clock: Clock) -> Step {
+        let mut input = plaintext;
+        if input.is_empty() {
+            return Step::Busy;
+        }
+        if self.job.is_none() {
+            // An answer nobody asked for: the connection cannot be trusted any more.
+            return Step::Closed;
+        }
+        self.answer_begun = true;
+        loop {
+            match self.parser.handle_bytes(&mut input) {
+                Ok(Progress::NeedMore) => return Step::Busy,
+                Ok(Progress::Head | Progress::Body(_)) => {}
+                Ok(Progress::End) => break,
+                Err(_) => return self.fail(Outcome::BrokenAnswer),
+            }
+        }
+        let outcome = self.outcome(clock);
+        if !self.parser.keep_alive() || !input.is_empty() {
+            return self.fail(outcome);
+        }
+        self.idle_since_ms = clock.unix_ms;
+        let job = self.job.take().expect("an answer belongs to a job");
+        Step::Answered(job, outcome)
+    }
+
+    fn outcome(&self, clock: Clock) -> Outcome {
+        let retry_after = self.parser.header("retry-after");
+        Outcome::Answered {
+            status: self.parser.status(),
+            retry_after_ms: retry_after.and_then(|value| parse_retry_after(value, clock.unix_ms)),
+        }
+    }
+
+    fn send_job(&mut self, reactor: &mut Reactor) {
+        let job = self.job.as_ref().expect("a job was set");
+        let stream = self.stream.as_mut().expect("the connection is up");
+        self.parser.start();
+        stream.write(&job.head);
+        stream.write(&job.event[job.body_at..]);
+        stream.flush(reactor);
+    }
+
+    fn fail(&mut self, outcome: Outcome) -> Step {
+        self.job.take().map_or(Step::Closed, |job| Step::Failed(job, outcome))
+    }
+}
+
+/// What `connect(2)` said, as a delivery outcome.
+pub fn connect_failure(error: &std::io::Error) -> ConnectFailure {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::ConnectionRefused => ConnectFailure::Refused,
+        ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => ConnectFailure::Unreachable,
+        ErrorKind::TimedOut => ConnectFailure::TimedOut,
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => ConnectFailure::Reset,
+        ErrorKind::OutOfMemory => ConnectFailure::NoResources,
+        _ => ConnectFailure::Other,
+    }
+}

@@ -1,0 +1,466 @@
+//! The egress's part of a worker, owner side: the targets it owns, their queues and connections.
+//!
+//! Each tick starts what may start: deliveries of all targets are signed in one batch, then written
+//! to idle connections or to new ones. A slow target only fills its own queue.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use zen_core::crypto::Mac;
+use zen_core::deliver::{Attempt, ConnectFailure, Delivery, DeliveryRequest, Next, Outcome};
+use zen_core::event::Event;
+use zen_uring::{Reactor, SocketId};
+
+use super::connection::{Connection, Job, Step, connect_failure};
+use super::owner::{Owner, Place, Turn};
+use crate::clock::Clock;
+use crate::config::{ClientCertificate, EgressSettings, Snapshot};
+use crate::control::Resolver;
+use crate::crypto::NodeCrypto;
+use crate::entropy::Entropy;
+use crate::mesh::{EventBytes, EventKey, Handoff, Mesh, Message, Verdict};
+use crate::metrics::WorkerMetrics;
+use crate::tls::TlsError;
+
+/// Deliveries signed in one batch.
+const BATCH_MAX: usize = 256;
+/// Deliveries that wait for a name to be resolved, over all targets of a worker.
+const UNRESOLVED_MAX: usize = 10_000;
+
+struct Start {
+    target: Arc<str>,
+    delivery: Delivery,
+    bytes: EventBytes,
+}
+
+/// The targets that a worker owns.
+pub struct Deliveries {
+    worker: u16,
+    owners: BTreeMap<Arc<str>, Owner>,
+    connections: HashMap<SocketId, Connection>,
+    starts: Vec<Start>,
+    unresolved: Vec<(Arc<str>, Job)>,
+    requests: Vec<DeliveryRequest>,
+    snapshot: Arc<Snapshot>,
+    mesh: Mesh,
+    resolver: Resolver,
+    entropy: Entropy,
+    draining: bool,
+    clock: Clock,
+    metrics: Arc<WorkerMetrics>,
+}
+
+impl Deliveries {
+    /// No delivery yet.
+    pub fn new(
+        worker: u16,
+        snapshot: Arc<Snapshot>,
+        mesh: Mesh,
+        resolver: Resolver,
+        metrics: Arc<WorkerMetrics>,
+    ) -> Self {
+        let mut deliveries = Self {
+            worker,
+            owners: BTreeMap::new(),
+            connections: HashMap::new(),
+            starts: Vec::new(),
+            unresolved: Vec::new(),
+            requests: Vec::new(),
+            snapshot: Arc::clone(&snapshot),
+            mesh,
+            resolver,
+            entropy: Entropy::default(),
+            draining: false,
+            clock: Clock::now(),
+            metrics,
+        };
+        deliveries.handle_snapshot(snapshot);
+        deliveries
+    }
+
+    /// Takes a new configuration: targets come, change and go.
+    pub fn handle_snapshot(&mut self, snapshot: Arc<Snapshot>) {
+        self.snapshot = snapshot;
+        let targets = self.settings().targets.clone();
+        for (name, target) in &targets {
+            if self.mesh.owner_of(name) != self.worker {
+                continue;
+            }
+            match self.owners.get_mut(name.as_str()) {
+                Some(owner) => owner.handle_target(Arc::clone(target)),
+                None => {
+                    let seed = u64::from_le_bytes(self.entropy.bytes());
+                    let owner = Owner::new(Arc::clone(target), seed);
+                    self.owners.insert(Arc::clone(&owner.name), owner);
+                }
+            }
+        }
+        let gone: Vec<Arc<str>> =
+            self.owners.keys().filter(|name| !targets.contains_key(&***name)).cloned().collect();
+        for name in gone {
+            self.remove_target(&name);
+        }
+    }
+
+    /// Sets the tick's clock.
+    pub fn handle_clock(&mut self, clock: Clock) {
+        self.clock = clock;
+    }
+
+    /// Takes a delivery for a target of ours.
+    pub fn handle_handoff(&mut self, handoff: Handoff) {
+        let (key, index) = (handoff.key, handoff.target_index);
+        let Some(owner) = self.owners.get_mut(&handoff.target) else {
+            self.settle(key, index, Verdict::Dead("target_removed"));
+            return;
+        };
+        if owner.handle_handoff(handoff, self.clock.unix_ms).is_err() {
+            self.settle(key, index, Verdict::Dead("queue_full"));
+        }
+    }
+
+    /// An event that was fetched from its origin.
+    pub fn handle_fetched(&mut self, key: EventKey, target: &Arc<str>, bytes: Option<EventBytes>) {
+        let Some(owner) = self.owners.get_mut(target) else { return };
+        let Some(delivery) = owner.handle_fetched(key) else { return };
+        match bytes {
+            Some(bytes) => self.starts.push(Start { target: Arc::clone(target), delivery, bytes }),
+            None => {
+                tracing::error!(target = &**target, event = key.handle, "a queued event cannot be read back");
+                self.finish(target, delivery.key, 0, &Outcome::BrokenAnswer);
+            }
+        }
+    }
+
+    /// The resolver's answer for a host.
+    pub fn handle_resolved(
+        &mut self,
+        host: &str,
+        result: Result<Vec<std::net::IpAddr>, std::io::Error>,
+        reactor: &mut Reactor,
+    ) {
+        let now_ms = self.clock.unix_ms;
+        let addresses = result.unwrap_or_default();
+        for owner in self.owners.values_mut().filter(|owner| owner.target.address.host == host) {
+            if addresses.is_empty() {
+                owner.handle_unresolved();
+            } else {
+                owner.handle_resolved(addresses.clone(), now_ms);
+            }
+        }
+        for (target, job) in std::mem::take(&mut self.unresolved) {
+            let here = self.owners.get(&target).is_some_and(|owner| owner.target.address.host == host);
+            if !here {
+                self.unresolved.push((target, job));
+            } else if addresses.is_empty() {
+                let outcome = Outcome::ConnectFailed(ConnectFailure::NameNotFound);
+                self.finish(&target, job.key, job.accepted_us, &outcome);
+            } else {
+                self.dial(&target, job, reactor);
+            }
+        }
+    }
+
+    /// TCP to a target is up, or not.
+    pub fn handle_connected(
+        &mut self,
+        socket: SocketId,
+        result: Result<(), std::io::Error>,
+        reactor: &mut Reactor,
+    ) {
+        self.step(socket, reactor, |connection, owner, reactor, _| {
+            connection.handle_connected(result, &owner.target, reactor)
+        });
+    }
+
+    /// Decrypts ciphertext from a target.
+    pub fn decrypt(&mut self, socket: SocketId, bytes: &[u8]) -> Result<(), TlsError> {
+        self.connections.get_mut(&socket).map_or(Ok(()), |connection| connection.decrypt(bytes))
+    }
+
+    /// Works on what [`Deliveries::decrypt`] came to.
+    pub fn handle_received(
+        &mut self,
+        socket: SocketId,
+        decrypted: Result<(), TlsError>,
+        reactor: &mut Reactor,
+    ) {
+        self.step(socket, reactor, |connection, _, reactor, clock| {
+            connection.handle_received(decrypted, reactor, clock)
+        });
+    }
+
+    /// A target closed its side.
+    pub fn handle_closed(&mut self, socket: SocketId, reactor: &mut Reactor) {
+        self.step(socket, reactor, |connection, _, _, clock| match connection.handle_closed(clock) {
+            Step::Busy => Step::Closed,
+            step => step,
+        });
+    }
+
+    /// A send to a target completed.
+    pub fn handle_sent(
+        &mut self,
+        socket: SocketId,
+        buffer: Vec<u8>,
+        result: Result<(), std::io::Error>,
+        reactor: &mut Reactor,
+    ) {
+        self.step(socket, reactor, |connection, _, reactor, clock| {
+            connection.handle_sent(buffer, result, reactor, clock)
+        });
+    }
+
+    /// Deadlines; called a few times a second.
+    pub fn handle_time(&mut self, reactor: &mut Reactor) {
+        let now_ms = self.clock.unix_ms;
+        let sockets: Vec<SocketId> = self.connections.keys().copied().collect();
+        for socket in sockets {
+            self.step(socket, reactor, |connection, _, _, _| connection.handle_time(now_ms));
+        }
+    }
+
+    /// Starts what may start, signed in one batch.
+    pub fn start_attempts(&mut self, reactor: &mut Reactor) {
+        if !self.draining {
+            self.collect_turns();
+        }
+        while !self.starts.is_empty() {
+            let count = self.starts.len().min(BATCH_MAX);
+            let batch: Vec<Start> = self.starts.drain(..count).collect();
+            for (target, job) in self.sign(batch) {
+                self.send(&target, job, reactor);
+            }
+        }
+    }
+
+    /// When something may start that cannot now, Unix ms.
+    pub fn poll_timeout(&self) -> Option<u64> {
+        self.owners.values().filter_map(|owner| owner.queue.poll_timeout()).min()
+    }
+
+    /// From now on nothing new starts.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Whether no attempt is in flight.
+    pub fn is_quiet(&self) -> bool {
+        self.starts.is_empty()
+            && self.unresolved.is_empty()
+            && !self.connections.values().any(Connection::is_busy)
+    }
+
+    /// Sets gauges.
+    pub fn observe(&self) {
+        let owners = || self.owners.values();
+        self.metrics.queue_depth.set(owners().map(|owner| owner.queue.waiting() as u64).sum());
+        self.metrics.attempts_in_flight.set(owners().map(|owner| owner.queue.in_flight() as u64).sum());
+        self.metrics.targets_disabled.set(owners().filter(|owner| owner.is_disabled()).count() as u64);
+        self.metrics.target_connections.set(self.connections.len() as u64);
+    }
+
+    fn settings(&self) -> &EgressSettings {
+        self.snapshot.egress.as_ref().expect("a worker has an egress because the configuration has one")
+    }
+
+    fn collect_turns(&mut self) {
+        let now_ms = self.clock.unix_ms;
+        for owner in self.owners.values_mut() {
+            while let Some(turn) = owner.poll_turn(now_ms) {
+                match turn {
+                    Turn::Ready(delivery, bytes) => {
+                        self.starts.push(Start { target: Arc::clone(&owner.name), delivery, bytes });
+                    }
+                    Turn::Fetch(key) => {
+                        let fetch =
+                            Message::Fetch { key, target: Arc::clone(&owner.name), reply_to: self.worker };
+                        self.mesh.send(key.origin, fetch);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Signs a batch in one call; what cannot be signed ends here.
+    fn sign(&mut self, batch: Vec<Start>) -> Vec<(Arc<str>, Job)> {
+        let mut requests = std::mem::take(&mut self.requests);
+        requests.resize_with(batch.len().max(requests.len()), DeliveryRequest::default);
+        let mut prepared = Vec::with_capacity(batch.len());
+        for (start, request) in batch.into_iter().zip(&mut requests) {
+            let nonce = self.entropy.bytes();
+            let attempt = Attempt { made: start.delivery.attempt, time_ms: self.clock.unix_ms, nonce };
+            match self.prepare(&start, attempt, request) {
+                Some((body_at, accepted_us)) => prepared.push((start, request, body_at, accepted_us)),
+                None => self.finish(&start.target, start.delivery.key, 0, &Outcome::Refused),
+            }
+        }
+        let mut jobs = Vec::with_capacity(prepared.len() * 2);
+        for (start, request, body_at, _) in &prepared {
+            let signer = &self.owners[&start.target].target.signer;
+            signer.push_jobs(request, &start.bytes[*body_at..], &mut jobs);
+        }
+        let mut tags = Vec::with_capacity(jobs.len());
+        NodeCrypto.sign(&jobs, &mut tags);
+        drop(jobs);
+        let mut tags = &tags[..];
+        let mut signed = Vec::with_capacity(prepared.len());
+        for (start, request, body_at, accepted_us) in prepared {
+            let target = &self.owners[&start.target].target;
+            let (own, rest) = tags.split_at(target.signer.tags());
+            tags = rest;
+            let mut head = Vec::with_capacity(1024);
+            target.signer.write_head(request, own, &mut head);
+            let deadline_ms = self.clock.unix_ms + target.limits.attempt_timeout_ms;
+            let job =
+                Job { key: start.delivery.key, head, event: start.bytes, body_at, accepted_us, deadline_ms };
+            signed.push((start.target, job));
+        }
+        self.requests = requests;
+        signed
+    }
+
+    fn prepare(
+        &self,
+        start: &Start,
+        attempt: Attempt,
+        request: &mut DeliveryRequest,
+    ) -> Option<(usize, u64)> {
+        let event = Event::decode(&start.bytes).ok()?;
+        let signer = &self.owners.get(&start.target)?.target.signer;
+        signer.prepare(&NodeCrypto, &event, attempt, request).ok()?;
+        let accepted_us = event.metadata(":accepted-us").and_then(|value| value.parse().ok()).unwrap_or(0);
+        Some((start.bytes.len() - event.body.len(), accepted_us))
+    }
+
+    fn send(&mut self, target: &Arc<str>, job: Job, reactor: &mut Reactor) {
+        let Some(owner) = self.owners.get_mut(target) else { return };
+        while let Some(socket) = owner.idle.pop() {
+            if let Some(connection) = self.connections.get_mut(&socket) {
+                connection.start(job, reactor);
+                return;
+            }
+        }
+        self.dial(target, job, reactor);
+    }
+
+    fn dial(&mut self, target: &Arc<str>, job: Job, reactor: &mut Reactor) {
+        let Some(owner) = self.owners.get_mut(target) else { return };
+        let address = match owner.poll_place(self.clock.unix_ms) {
+            Place::At(address) => address,
+            place => {
+                if place == Place::Ask {
+                    self.resolver.ask(&owner.target.address.host, self.worker);
+                }
+                if self.unresolved.len() < UNRESOLVED_MAX {
+                    self.unresolved.push((Arc::clone(target), job));
+                } else {
+                    let outcome = Outcome::ConnectFailed(ConnectFailure::NoResources);
+                    self.finish(target, job.key, job.accepted_us, &outcome);
+                }
+                return;
+            }
+        };
+        match reactor.connect(address) {
+            Ok(socket) => {
+                self.connections.insert(socket, Connection::dialling(Arc::clone(target), socket, job));
+            }
+            Err(error) => {
+                let outcome = Outcome::ConnectFailed(connect_failure(&std::io::Error::other(error)));
+                self.finish(target, job.key, job.accepted_us, &outcome);
+            }
+        }
+    }
+
+    fn step(
+        &mut self,
+        socket: SocketId,
+        reactor: &mut Reactor,
+        act: impl FnOnce(&mut Connection, &Owner, &mut Reactor, Clock) -> Step,
+    ) {
+        let Some(connection) = self.connections.get_mut(&socket) else { return };
+        let Some(owner) = self.owners.get_mut(&connection.target) else {
+            reactor.close(socket);
+            self.connections.remove(&socket);
+            return;
+        };
+        let step = act(connection, owner, reactor, self.clock);
+        let target = Arc::clone(&connection.target);
+        if !matches!(step, Step::Busy | Step::Answered(..)) {
+            owner.idle.retain(|idle| *idle != socket);
+            self.connections.remove(&socket);
+            reactor.close(socket);
+        }
+        match step {
+            Step::Busy | Step::Closed => {}
+            Step::Answered(job, outcome) => {
+                owner.idle.push(socket);
+                self.finish(&target, job.key, job.accepted_us, &outcome);
+            }
+            Step::Failed(job, outcome) => self.finish(&target, job.key, job.accepted_us, &outcome),
+            Step::Unsent(job) => self.dial(&target, job, reactor),
+        }
+    }
+
+    /// An attempt ended: the queue decides, the origin is told.
+    fn finish(&mut self, target: &Arc<str>, key: u64, accepted_us: u64, outcome: &Outcome) {
+        let Some(owner) = self.owners.get_mut(target) else { return };
+        self.metrics.deliveries.add(outcome_label(outcome));
+        if owner.target.client_certificate == ClientCertificate::None {
+            self.metrics.deliveries_without_client_certificate.add(1);
+        }
+        let next = owner.queue.handle_outcome(key, outcome, self.clock.unix_ms);
+        let (index, verdict) = match next {
+            Next::Delivered => {
+                let latency_us = self.clock.unix_us.saturating_sub(accepted_us);
+                self.metrics.accept_to_delivered.record(std::time::Duration::from_micros(latency_us));
+                (owner.remove_parcel(key), Verdict::Delivered)
+            }
+            Next::Retry { attempt, due_ms } => {
+                self.metrics.retries.add(1);
+                (owner.put_off(key), Verdict::Retry { attempt, due_ms })
+            }
+            Next::Disabled { attempt, due_ms } => {
+                tracing::warn!(
+                    target = &**target,
+                    "the target answered 410 and is disabled; its events are kept"
+                );
+                (owner.put_off(key), Verdict::Retry { attempt, due_ms })
+            }
+            Next::Dead { reason } => (owner.remove_parcel(key), Verdict::Dead(reason.label())),
+        };
+        self.settle(EventKey::unpacked(key), index, verdict);
+    }
+
+    fn settle(&self, key: EventKey, target_index: u8, verdict: Verdict) {
+        if let Verdict::Dead(reason) = verdict {
+            self.metrics.dead_letters.add(1);
+            tracing::debug!(event = key.handle, reason, "a delivery became a dead letter");
+        }
+        self.mesh.send(key.origin, Message::Verdict { key, target_index, verdict });
+    }
+
+    /// A target that is not configured any more: what waits becomes dead letters.
+    fn remove_target(&mut self, name: &Arc<str>) {
+        let Some(mut owner) = self.owners.remove(name) else { return };
+        let mut left = 0;
+        while let Some(delivery) = owner.queue.poll_removed() {
+            let index = owner.remove_parcel(delivery.key);
+            self.settle(EventKey::unpacked(delivery.key), index, Verdict::Dead("target_removed"));
+            left += 1;
+        }
+        tracing::warn!(
+            target = &**name,
+            dead_letters = left,
+            "the target was removed from the configuration"
+        );
+    }
+}
+
+/// `delivered` for a 2xx, else what went wrong.
+fn outcome_label(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Answered { status: 200..=299, .. } => "delivered",
+        other => other.label(),
+    }
+}

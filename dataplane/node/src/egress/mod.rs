@@ -1,0 +1,498 @@
+//! The egress's part of a worker: events from links into the journal, acknowledged when durable,
+//! delivered by the worker that owns the target, and written off when every target is done.
+//!
+//! The worker whose journal holds an event is its origin; it keeps the table of live events and
+//! writes what became of them. Deliveries travel to the owner of their target and verdicts come back.
+
+mod connection;
+mod deliveries;
+mod owner;
+mod table;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+pub use deliveries::Deliveries;
+pub use table::Table;
+use table::TargetState;
+use zen_core::journal::{AppendError, Kind, Sequence};
+use zen_core::record::{Ending, HeldEvent, OutcomeRecord, RetryRecord, StreamId, encode_checkpoint};
+use zen_uring::{AlignedBuffer, Reactor, SocketId};
+
+use crate::clock::Clock;
+use crate::config::{EgressSettings, Snapshot};
+use crate::journal::{Cursor, Journal, Next, read_token};
+use crate::mesh::{EventBytes, EventKey, Handoff, JournalRole, Mesh, Message, Verdict};
+use crate::metrics::WorkerMetrics;
+
+/// Records carried forward in one tick.
+const CARRIED_MAX: usize = 64;
+
+/// How far each stream is durable at this node, for links that resume.
+#[derive(Debug, Default)]
+pub struct Watermarks(Mutex<HashMap<StreamId, Arc<AtomicU64>>>);
+
+impl Watermarks {
+    /// The mark of a stream; taken once per link.
+    pub fn of(&self, stream: StreamId) -> Arc<AtomicU64> {
+        let mut marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(marks.entry(stream).or_default())
+    }
+}
+
+/// An event that came over a link and was checked there.
+#[derive(Debug)]
+pub struct Incoming {
+    /// The link.
+    pub link: SocketId,
+    /// Its stream.
+    pub stream: StreamId,
+    /// Its sequence there.
+    pub link_sequence: u64,
+    /// Everything of the record before the event.
+    pub head: Vec<u8>,
+    /// The event.
+    pub event: EventBytes,
+}
+
+/// What a link may tell its sender: durable up to here, and this much credit is free again.
+#[derive(Clone, Copy, Debug)]
+pub struct Acknowledge {
+    /// The link.
+    pub link: SocketId,
+    /// Sequence in its stream.
+    pub durable: u64,
+    /// Events made durable.
+    pub events: u32,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+struct Arrival {
+    record: Sequence,
+    link: SocketId,
+    stream: StreamId,
+    link_sequence: u64,
+    bytes: u64,
+}
+
+struct Fetch {
+    key: EventKey,
+    target: Arc<str>,
+    reply_to: u16,
+}
+
+/// One worker's egress, origin side.
+pub struct Egress {
+    worker: u16,
+    journal: Journal,
+    table: Table,
+    snapshot: Arc<Snapshot>,
+    mesh: Mesh,
+    watermarks: Arc<Watermarks>,
+    marks: HashMap<StreamId, Arc<AtomicU64>>,
+    backlog: VecDeque<Incoming>,
+    arrivals: VecDeque<Arrival>,
+    acknowledges: VecDeque<Acknowledge>,
+    notes: VecDeque<(Kind, Vec<u8>)>,
+    fetches: VecDeque<Fetch>,
+    cursor: Cursor,
+    carried: VecDeque<(Sequence, Sequence)>,
+    checkpoint: Option<Sequence>,
+    checkpoint_segment: u64,
+    clock: Clock,
+    metrics: Arc<WorkerMetrics>,
+}
+
+impl Egress {
+    /// Over a journal and table that were recovered; [`Egress::restore`] hands the deliveries out.
+    pub fn new(
+        worker: u16,
+        journal: Journal,
+        table: Table,
+        snapshot: Arc<Snapshot>,
+        mesh: Mesh,
+        watermarks: Arc<Watermarks>,
+        metrics: Arc<WorkerMetrics>,
+    ) -> Self {
+        for (stream, sequence) in table.streams() {
+            watermarks.of(*stream).fetch_max(*sequence, Ordering::AcqRel);
+        }
+        Self {
+            worker,
+            journal,
+            table,
+            snapshot,
+            mesh,
+            watermarks,
+            marks: HashMap::new(),
+            backlog: VecDeque::new(),
+            arrivals: VecDeque::new(),
+            acknowledges: VecDeque::new(),
+            notes: VecDeque::new(),
+            fetches: VecDeque::new(),
+            cursor: Cursor::default(),
+            carried: VecDeque::new(),
+            checkpoint: None,
+            checkpoint_segment: 0,
+            clock: Clock::now(),
+            metrics,
+        }
+    }
+
+    /// Hands out the deliveries that recovery found open.
+    pub fn restore(&mut self) {
+        let handles: Vec<u64> = self.table.handles().map(|(_, handle)| handle).collect();
+        for handle in handles {
+            self.hand_out(handle);
+        }
+    }
+
+    /// Takes a new configuration.
+    pub fn handle_snapshot(&mut self, snapshot: Arc<Snapshot>) {
+        self.snapshot = snapshot;
+    }
+
+    /// Sets the tick's clock.
+    pub fn handle_clock(&mut self, clock: Clock) {
+        self.clock = clock;
+    }
+
+    /// Takes an event off a link; it is acknowledged when it is durable.
+    pub fn take(&mut self, incoming: Incoming) {
+        self.backlog.push_back(incoming);
+    }
+
+    /// A delivery of ours ended or was put off.
+    pub fn handle_verdict(&mut self, key: EventKey, target_index: u8, verdict: &Verdict) {
+        debug_assert_eq!(key.origin, self.worker);
+        let handle = key.handle;
+        match *verdict {
+            Verdict::Delivered => self.end(handle, target_index, Ending::Delivered),
+            Verdict::Dead(_) => {
+                self.end(handle, target_index, Ending::Dead);
+                self.table.uncache(handle);
+                while let Some((handle, target)) =
+                    self.table.poll_surplus_dead(self.settings().dead_letters_max as usize)
+                {
+                    self.metrics.dead_letters_dropped.add(1);
+                    self.end(handle, target, Ending::Dropped);
+                }
+            }
+            Verdict::Retry { attempt, due_ms } => {
+                self.table.retry(handle, target_index, attempt, due_ms);
+                self.table.uncache(handle);
+                let record = RetryRecord { handle, target: target_index, attempt, due_ms };
+                self.notes.push_back((Kind::Retry, record.encode().to_vec()));
+            }
+        }
+    }
+
+    /// An owner needs an event that is not in memory any more.
+    pub fn handle_fetch(&mut self, key: EventKey, target: Arc<str>, reply_to: u16) {
+        self.fetches.push_back(Fetch { key, target, reply_to });
+    }
+
+    /// Takes a completed read of the journal.
+    pub fn handle_read(&mut self, buffer: AlignedBuffer, result: Result<usize, std::io::Error>) {
+        self.cursor.handle_read(buffer, result);
+    }
+
+    /// The tick's batch work: notes and events into the journal, one write, acknowledgements, trimming.
+    pub fn commit(&mut self, reactor: &mut Reactor) {
+        self.journal.handle_time(reactor, self.clock.unix_ms);
+        self.append_all();
+        self.journal.commit(reactor, self.clock.unix_ms);
+        self.append_all();
+        self.journal.commit(reactor, self.clock.unix_ms);
+        self.handle_durable();
+        self.serve_fetches(reactor);
+        self.carry(reactor);
+        self.trim(reactor);
+    }
+
+    /// What a link may tell its sender.
+    pub fn poll_acknowledge(&mut self) -> Option<Acknowledge> {
+        self.acknowledges.pop_front()
+    }
+
+    /// Whether more events may be asked for.
+    pub fn has_room(&self) -> bool {
+        let settings = self.settings();
+        let reserve = 2 * self.snapshot.journal.segment_bytes;
+        self.table.len() < settings.events_max as usize
+            && self.journal.bytes_live() + reserve <= self.snapshot.journal.bytes_max
+            && self.journal.can_append(0) != Err(AppendError::NoSegment)
+    }
+
+    /// Whether everything that came is durable and noted.
+    pub fn is_quiet(&self) -> bool {
+        self.backlog.is_empty()
+            && self.arrivals.is_empty()
+            && self.notes.is_empty()
+            && !self.journal.is_writing()
+    }
+
+    /// The journal, for reading.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// The journal, for completions.
+    pub fn journal_mut(&mut self) -> &mut Journal {
+        &mut self.journal
+    }
+
+    /// Sets gauges.
+    pub fn observe(&self) {
+        self.metrics.events_live.set(self.table.len() as u64);
+        self.metrics.dead_letters_kept.set(self.table.dead_len() as u64);
+    }
+
+    /// The mark where a stream's link resumes.
+    pub fn resume_after(&self, stream: StreamId) -> u64 {
+        self.watermarks.of(stream).load(Ordering::Acquire)
+    }
+
+    fn settings(&self) -> &EgressSettings {
+        self.snapshot.egress.as_ref().expect("a worker has an egress because the configuration has one")
+    }
+
+    fn end(&mut self, handle: u64, target: u8, ending: Ending) {
+        let done = self.table.end(handle, target, ending);
+        let record = OutcomeRecord { handle, target, ending };
+        self.notes.push_back((Kind::Outcome, record.encode().to_vec()));
+        if done && self.notes.len() > NOTES_MAX {
+            // The event's record is trimmed with its segment; a lost note costs a delivery twice at most.
+            self.notes.pop_front();
+        }
+    }
+
+    fn append_all(&mut self) {
+        let now_ms = self.clock.unix_ms;
+        self.checkpoint_if_new_segment();
+        while let Some((kind, payload)) = self.notes.front() {
+            if self.journal.append(*kind, now_ms, &[payload]).is_err() {
+                return;
+            }
+            self.notes.pop_front();
+        }
+        while self.has_room() {
+            let Some(incoming) = self.backlog.pop_front() else { return };
+            let Ok(record) = self.journal.append(Kind::Event, now_ms, &[&incoming.head, &incoming.event])
+            else {
+                self.backlog.push_front(incoming);
+                return;
+            };
+            self.remember(record, incoming);
+        }
+    }
+
+    fn remember(&mut self, record: Sequence, incoming: Incoming) {
+        let held = held(&incoming.head);
+        let held = HeldEvent { event: &incoming.event, ..held };
+        let cached = self.table.cached_bytes() + incoming.event.len() <= self.settings().cached_bytes_max;
+        self.table.insert(record, &held, cached.then(|| Arc::clone(&incoming.event)));
+        self.arrivals.push_back(Arrival {
+            record,
+            link: incoming.link,
+            stream: incoming.stream,
+            link_sequence: incoming.link_sequence,
+            bytes: incoming.event.len() as u64,
+        });
+    }
+
+    fn handle_durable(&mut self) {
+        let durable = self.journal.durable();
+        while self.arrivals.front().is_some_and(|arrival| arrival.record <= durable) {
+            let arrival = self.arrivals.pop_front().expect("looked at just now");
+            let watermarks = &self.watermarks;
+            let mark = self.marks.entry(arrival.stream).or_insert_with(|| watermarks.of(arrival.stream));
+            mark.fetch_max(arrival.link_sequence, Ordering::AcqRel);
+            self.metrics.link_events_received.add(1);
+            self.acknowledge(&arrival);
+            self.hand_out(arrival.record.0);
+        }
+    }
+
+    fn acknowledge(&mut self, arrival: &Arrival) {
+        if let Some(last) = self.acknowledges.back_mut().filter(|last| last.link == arrival.link) {
+            last.durable = arrival.link_sequence;
+            last.events += 1;
+            last.bytes += arrival.bytes;
+            return;
+        }
+        self.acknowledges.push_back(Acknowledge {
+            link: arrival.link,
+            durable: arrival.link_sequence,
+            events: 1,
+            bytes: arrival.bytes,
+        });
+    }
+
+    fn hand_out(&mut self, handle: u64) {
+        let Some(live) = self.table.live(handle) else {
+            return;
+        };
+        for (index, target) in live.targets.iter().enumerate() {
+            let TargetState::Open { attempt, due_ms } = target.state else { continue };
+            let handoff = Handoff {
+                key: EventKey { origin: self.worker, handle },
+                target_index: index as u8,
+                target: Arc::clone(&target.name),
+                attempt,
+                due_ms,
+                bytes: live.bytes.clone(),
+                bytes_len: live.bytes_len,
+            };
+            self.mesh.send(self.mesh.owner_of(&target.name), Message::Deliver(handoff));
+        }
+    }
+
+    /// Answers fetches from memory; one read of the journal is under way at a time.
+    fn serve_fetches(&mut self, reactor: &mut Reactor) {
+        while let Some(fetch) = self.fetches.front() {
+            let found = match self.table.live(fetch.key.handle) {
+                None => Found::Nothing,
+                Some(live) => match &live.bytes {
+                    Some(bytes) => Found::Event(Arc::clone(bytes)),
+                    None => read_event(&mut self.cursor, &self.journal, reactor, live.record),
+                },
+            };
+            let bytes = match found {
+                Found::Reading => return,
+                Found::Nothing => None,
+                Found::Event(bytes) => Some(bytes),
+            };
+            let fetch = self.fetches.pop_front().expect("looked at just now");
+            let message = Message::Fetched { key: fetch.key, target: fetch.target, bytes };
+            self.mesh.send(fetch.reply_to, message);
+        }
+    }
+
+    /// Carries the oldest live records forward when they keep more than half of the journal from reuse.
+    fn carry(&mut self, reactor: &mut Reactor) {
+        let Some(oldest) = self.table.oldest() else { return };
+        let bound = self.snapshot.journal.bytes_max / 2;
+        if self.journal.bytes_live() <= bound || self.journal.is_current(oldest) || !self.fetches.is_empty() {
+            return;
+        }
+        let handles: Vec<(Sequence, u64)> = self.table.handles().take(CARRIED_MAX).collect();
+        for (record, handle) in handles {
+            if self.journal.is_current(record) || record > self.journal.durable() {
+                return;
+            }
+            let event = match read_event(&mut self.cursor, &self.journal, reactor, record) {
+                Found::Reading => return,
+                Found::Event(event) => event,
+                Found::Nothing => {
+                    tracing::error!(
+                        record = record.0,
+                        "a live record cannot be read back; it stays where it is"
+                    );
+                    return;
+                }
+            };
+            if !self.carry_one(handle, &event) {
+                return;
+            }
+        }
+    }
+
+    fn carry_one(&mut self, handle: u64, event: &[u8]) -> bool {
+        let live = self.table.live(handle).expect("taken from the table in this tick");
+        let live_record = live.record;
+        let mut head = Vec::with_capacity(256);
+        let names: Vec<&str> = live
+            .targets
+            .iter()
+            .map(|target| if target.state == TargetState::Done { "" } else { &*target.name })
+            .collect();
+        HeldEvent::encode_head(&mut head, &live.stream, 0, handle, names.into_iter());
+        let states: Vec<(u8, TargetState)> =
+            live.targets.iter().enumerate().map(|(index, target)| (index as u8, target.state)).collect();
+        let Ok(record) = self.journal.append(Kind::Event, self.clock.unix_ms, &[&head, event]) else {
+            return false;
+        };
+        self.carried.push_back((record, live_record));
+        self.table.insert(record, &HeldEvent { event, ..held(&head) }, None);
+        for (target, state) in states {
+            match state {
+                TargetState::Open { attempt, due_ms } if attempt > 0 => {
+                    let retry = RetryRecord { handle, target, attempt, due_ms };
+                    self.notes.push_back((Kind::Retry, retry.encode().to_vec()));
+                }
+                TargetState::Dead => {
+                    let outcome = OutcomeRecord { handle, target, ending: Ending::Dead };
+                    self.notes.push_back((Kind::Outcome, outcome.encode().to_vec()));
+                }
+                TargetState::Open { .. } | TargetState::Done => {}
+            }
+        }
+        true
+    }
+
+    /// Each segment gets a checkpoint of the streams, so that older ones may go.
+    fn checkpoint_if_new_segment(&mut self) {
+        let segment = self.journal.current_segment();
+        if segment == self.checkpoint_segment {
+            return;
+        }
+        let streams: Vec<(StreamId, u64)> =
+            self.table.streams().iter().map(|(stream, sequence)| (*stream, *sequence)).collect();
+        let mut payload = Vec::new();
+        encode_checkpoint(&mut payload, &streams);
+        if let Ok(record) = self.journal.append(Kind::Checkpoint, self.clock.unix_ms, &[&payload]) {
+            self.checkpoint = Some(record);
+            self.checkpoint_segment = segment;
+        }
+    }
+
+    fn trim(&mut self, reactor: &mut Reactor) {
+        let Some(checkpoint) = self.checkpoint.filter(|record| *record <= self.journal.durable()) else {
+            return;
+        };
+        let mut needed = self.table.oldest().map_or(checkpoint, |oldest| oldest.min(checkpoint));
+        // A record that was carried forward stays until its copy is durable.
+        let durable = self.journal.durable();
+        while self.carried.front().is_some_and(|(copy, _)| *copy <= durable) {
+            self.carried.pop_front();
+        }
+        if let Some((_, original)) = self.carried.front() {
+            needed = needed.min(*original);
+        }
+        self.journal.trim(reactor, Sequence(needed.0.saturating_sub(1)));
+    }
+}
+
+/// Notes that may wait for room in the journal.
+const NOTES_MAX: usize = 100_000;
+
+/// The head of a record that we encoded ourselves.
+fn held(head: &[u8]) -> HeldEvent<'_> {
+    HeldEvent::decode(head).expect("encoded by this node")
+}
+
+/// What a look into the journal came to.
+enum Found {
+    /// A read is under way.
+    Reading,
+    /// The record is not there, or cannot be read.
+    Nothing,
+    /// The event.
+    Event(EventBytes),
+}
+
+/// The event of a record, from memory or from disk.
+fn read_event(cursor: &mut Cursor, journal: &Journal, reactor: &mut Reactor, sequence: Sequence) -> Found {
+    let piece = match cursor.poll(journal, reactor, sequence, read_token(JournalRole::Egress, 0)) {
+        Next::Piece(piece) => piece,
+        Next::Reading => return Found::Reading,
+        Next::Nothing => return Found::Nothing,
+    };
+    let records = piece.records();
+    let found = records.iter().find(|record| record.sequence == sequence);
+    let held = found.and_then(|record| HeldEvent::decode(record.payload).ok());
+    held.map_or(Found::Nothing, |held| Found::Event(EventBytes::from(held.event)))
+}

@@ -1,0 +1,164 @@
+//! What the worker that owns a target keeps for it: queue, parcels, idle connections, addresses.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use zen_core::deliver::{Delivery, QueueFull, TargetQueue, TargetState};
+use zen_uring::SocketId;
+
+use crate::config::Target;
+use crate::mesh::{EventBytes, EventKey, Handoff};
+
+/// Resolved addresses are used for this long.
+const RESOLVED_MS: u64 = 30_000;
+
+/// A delivery's event, while the owner waits to send it.
+#[derive(Debug)]
+pub struct Parcel {
+    /// Position of the target in the event's list.
+    pub target_index: u8,
+    /// The event, or none while it has to be fetched.
+    pub bytes: Option<EventBytes>,
+}
+
+/// A delivery whose turn has come.
+#[derive(Debug)]
+pub enum Turn {
+    /// The event is here.
+    Ready(Delivery, EventBytes),
+    /// The event has to be fetched first.
+    Fetch(EventKey),
+}
+
+/// Where a target is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Dial this.
+    At(SocketAddr),
+    /// Ask the resolver; an answer will come.
+    Ask,
+    /// The resolver was asked.
+    Asked,
+}
+
+/// One target at its owner.
+pub struct Owner {
+    /// Its configuration.
+    pub target: Arc<Target>,
+    /// Its name, shared with every handoff.
+    pub name: Arc<str>,
+    /// Who is next.
+    pub queue: TargetQueue,
+    /// Connections without a job.
+    pub idle: Vec<SocketId>,
+    parcels: HashMap<u64, Parcel>,
+    waiting_for_bytes: HashMap<u64, Delivery>,
+    addresses: Vec<IpAddr>,
+    addresses_until_ms: u64,
+    resolving: bool,
+    turn: usize,
+}
+
+impl Owner {
+    /// An empty queue for a target.
+    pub fn new(target: Arc<Target>, seed: u64) -> Self {
+        let literal = target.address.host.parse().ok();
+        Self {
+            name: Arc::from(target.name.as_str()),
+            queue: TargetQueue::new(target.limits.clone(), seed),
+            target,
+            idle: Vec::new(),
+            parcels: HashMap::new(),
+            waiting_for_bytes: HashMap::new(),
+            addresses_until_ms: if literal.is_some() { u64::MAX } else { 0 },
+            addresses: literal.into_iter().collect(),
+            resolving: false,
+            turn: 0,
+        }
+    }
+
+    /// Takes a changed configuration; queue bounds and schedule apply to a queue made later.
+    pub fn handle_target(&mut self, target: Arc<Target>) {
+        let moved = target.address != self.target.address;
+        self.target = target;
+        if moved {
+            let literal: Option<IpAddr> = self.target.address.host.parse().ok();
+            self.addresses_until_ms = if literal.is_some() { u64::MAX } else { 0 };
+            self.addresses = literal.into_iter().collect();
+        }
+    }
+
+    /// Takes a delivery into the queue.
+    pub fn handle_handoff(&mut self, handoff: Handoff, now_ms: u64) -> Result<(), QueueFull> {
+        let key = handoff.key.packed();
+        let delivery = Delivery { key, attempt: handoff.attempt, bytes: handoff.bytes_len };
+        if handoff.due_ms > now_ms || handoff.attempt > 0 {
+            self.queue.handle_restored(delivery, handoff.due_ms)?;
+        } else {
+            self.queue.handle_event(delivery, now_ms)?;
+        }
+        self.parcels.insert(key, Parcel { target_index: handoff.target_index, bytes: handoff.bytes });
+        Ok(())
+    }
+
+    /// The next delivery that may start.
+    pub fn poll_turn(&mut self, now_ms: u64) -> Option<Turn> {
+        let delivery = self.queue.poll_attempt(now_ms)?;
+        let parcel = self.parcels.get(&delivery.key).expect("every queued delivery has its parcel");
+        if let Some(bytes) = &parcel.bytes {
+            return Some(Turn::Ready(delivery, Arc::clone(bytes)));
+        }
+        self.waiting_for_bytes.insert(delivery.key, delivery);
+        Some(Turn::Fetch(EventKey::unpacked(delivery.key)))
+    }
+
+    /// An event that was fetched; its delivery starts now.
+    pub fn handle_fetched(&mut self, key: EventKey) -> Option<Delivery> {
+        self.waiting_for_bytes.remove(&key.packed())
+    }
+
+    /// Ends a delivery's stay here; returns its target index.
+    pub fn remove_parcel(&mut self, key: u64) -> u8 {
+        self.parcels.remove(&key).expect("every queued delivery has its parcel").target_index
+    }
+
+    /// A delivery waits again: its bytes are fetched anew when its turn comes.
+    pub fn put_off(&mut self, key: u64) -> u8 {
+        let parcel = self.parcels.get_mut(&key).expect("every queued delivery has its parcel");
+        parcel.bytes = None;
+        parcel.target_index
+    }
+
+    /// Where to dial now.
+    pub fn poll_place(&mut self, now_ms: u64) -> Place {
+        if now_ms < self.addresses_until_ms && !self.addresses.is_empty() {
+            self.turn += 1;
+            let address = self.addresses[self.turn % self.addresses.len()];
+            return Place::At(SocketAddr::new(address, self.target.address.port));
+        }
+        if self.resolving {
+            return Place::Asked;
+        }
+        self.resolving = true;
+        Place::Ask
+    }
+
+    /// The resolver's answer.
+    pub fn handle_resolved(&mut self, addresses: Vec<IpAddr>, now_ms: u64) {
+        self.resolving = false;
+        self.addresses = addresses;
+        self.addresses_until_ms = now_ms + RESOLVED_MS;
+    }
+
+    /// The resolver had no answer.
+    pub fn handle_unresolved(&mut self) {
+        self.resolving = false;
+        self.addresses.clear();
+    }
+
+    /// Whether a 410 disabled it.
+    pub fn is_disabled(&self) -> bool {
+        matches!(self.queue.state(), TargetState::Disabled { .. })
+    }
+}

@@ -1,0 +1,259 @@
+//! The events at the egress that are not done: which targets are open, and where the record is.
+//!
+//! A handle names an event for good: the sequence of its first record. When the record is carried
+//! forward to a newer segment, the handle stays and the record moves. Pure.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use zen_core::journal::{Kind, Record, Sequence};
+use zen_core::record::{Ending, HeldEvent, OutcomeRecord, RetryRecord, StreamId, decode_checkpoint};
+
+use crate::mesh::EventBytes;
+
+/// One target of an event.
+#[derive(Clone, Debug)]
+pub struct TargetLife {
+    /// Its name.
+    pub name: Arc<str>,
+    /// How far it is.
+    pub state: TargetState,
+}
+
+/// How far a delivery is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TargetState {
+    /// To be tried, with attempts made and when the next is due (Unix ms).
+    Open { attempt: u32, due_ms: u64 },
+    /// A dead letter.
+    Dead,
+    /// Delivered, or dropped.
+    Done,
+}
+
+/// An event that is not done.
+#[derive(Debug)]
+pub struct Live {
+    /// Where its record is now.
+    pub record: Sequence,
+    /// Its stream, for carrying it forward.
+    pub stream: StreamId,
+    /// Its targets, in the order of the record.
+    pub targets: Vec<TargetLife>,
+    /// The event, while memory allows.
+    pub bytes: Option<EventBytes>,
+    /// The event's size.
+    pub bytes_len: u32,
+}
+
+/// All events of one worker that are not done.
+#[derive(Debug, Default)]
+pub struct Table {
+    live: HashMap<u64, Live>,
+    by_record: BTreeSet<(Sequence, u64)>,
+    dead: VecDeque<(u64, u8)>,
+    streams: BTreeMap<StreamId, u64>,
+    names: BTreeSet<Arc<str>>,
+    cached_bytes: usize,
+}
+
+impl Table {
+    /// Takes a record that recovery read; order is that of the journal.
+    pub fn handle_recovered(&mut self, record: &Record<'_>) -> Result<(), zen_core::record::RecordError> {
+        match record.kind {
+            Kind::Event => self.insert(record.sequence, &HeldEvent::decode(record.payload)?, None),
+            Kind::Outcome => {
+                let outcome = OutcomeRecord::decode(record.payload)?;
+                self.end(outcome.handle, outcome.target, outcome.ending);
+            }
+            Kind::Retry => {
+                let retry = RetryRecord::decode(record.payload)?;
+                self.retry(retry.handle, retry.target, retry.attempt, retry.due_ms);
+            }
+            Kind::Checkpoint => {
+                for (stream, sequence) in decode_checkpoint(record.payload)? {
+                    self.advance(stream, sequence);
+                }
+            }
+            Kind::Dead | Kind::Other(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Puts an event in, or moves it to a newer record.
+    pub fn insert(&mut self, record: Sequence, held: &HeldEvent<'_>, bytes: Option<EventBytes>) {
+        self.advance(held.stream, held.link_sequence);
+        let handle = if held.handle == 0 { record.0 } else { held.handle };
+        let bytes_len = held.event.len() as u32;
+        if let Some(live) = self.live.get_mut(&handle) {
+            self.by_record.remove(&(live.record, handle));
+            live.record = record;
+            self.by_record.insert((record, handle));
+            return;
+        }
+        let targets: Vec<TargetLife> = held.targets.iter().map(|name| self.target_life(name)).collect();
+        if targets.iter().all(|target| target.state == TargetState::Done) {
+            return;
+        }
+        self.cached_bytes += bytes.as_ref().map_or(0, |bytes| bytes.len());
+        self.by_record.insert((record, handle));
+        self.live.insert(handle, Live { record, stream: held.stream, targets, bytes, bytes_len });
+    }
+
+    /// A delivery ended. Returns whether the event is done and gone.
+    pub fn end(&mut self, handle: u64, target: u8, ending: Ending) -> bool {
+        let Some(live) = self.live.get_mut(&handle) else {
+            return false;
+        };
+        let Some(life) = live.targets.get_mut(usize::from(target)) else {
+            return false;
+        };
+        match ending {
+            Ending::Dead if life.state != TargetState::Dead => {
+                life.state = TargetState::Dead;
+                self.dead.push_back((handle, target));
+            }
+            Ending::Dead => {}
+            Ending::Delivered | Ending::Dropped => life.state = TargetState::Done,
+        }
+        if live.targets.iter().any(|target| target.state != TargetState::Done) {
+            return false;
+        }
+        let live = self.live.remove(&handle).expect("it was there just now");
+        self.by_record.remove(&(live.record, handle));
+        self.cached_bytes -= live.bytes.map_or(0, |bytes| bytes.len());
+        true
+    }
+
+    /// A delivery was put off.
+    pub fn retry(&mut self, handle: u64, target: u8, attempt: u32, due_ms: u64) {
+        let life = self.live.get_mut(&handle).and_then(|live| live.targets.get_mut(usize::from(target)));
+        if let Some(life) = life
+            && life.state != TargetState::Done
+        {
+            life.state = TargetState::Open { attempt, due_ms };
+        }
+    }
+
+    /// The oldest dead letter while there are more than `bound`.
+    pub fn poll_surplus_dead(&mut self, bound: usize) -> Option<(u64, u8)> {
+        if self.dead.len() <= bound { None } else { self.dead.pop_front() }
+    }
+
+    /// Forgets the event's bytes in memory; it can be read back.
+    pub fn uncache(&mut self, handle: u64) {
+        if let Some(bytes) = self.live.get_mut(&handle).and_then(|live| live.bytes.take()) {
+            self.cached_bytes -= bytes.len();
+        }
+    }
+
+    /// A live event.
+    pub fn live(&self, handle: u64) -> Option<&Live> {
+        self.live.get(&handle)
+    }
+
+    /// Handles of all live events, oldest record first.
+    pub fn handles(&self) -> impl Iterator<Item = (Sequence, u64)> {
+        self.by_record.iter().copied()
+    }
+
+    /// The oldest record that is still needed.
+    pub fn oldest(&self) -> Option<Sequence> {
+        self.by_record.first().map(|(record, _)| *record)
+    }
+
+    /// Events that are not done.
+    pub fn len(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Dead letters.
+    pub fn dead_len(&self) -> usize {
+        self.dead.len()
+    }
+
+    /// Event bytes in memory.
+    pub fn cached_bytes(&self) -> usize {
+        self.cached_bytes
+    }
+
+    /// How far each stream's events are in this journal.
+    pub fn streams(&self) -> &BTreeMap<StreamId, u64> {
+        &self.streams
+    }
+
+    fn advance(&mut self, stream: StreamId, link_sequence: u64) {
+        if link_sequence > 0 {
+            let known = self.streams.entry(stream).or_default();
+            *known = (*known).max(link_sequence);
+        }
+    }
+
+    fn target_life(&mut self, name: &str) -> TargetLife {
+        if name.is_empty() {
+            return TargetLife { name: Arc::from(""), state: TargetState::Done };
+        }
+        let known = self.names.get(name).cloned().unwrap_or_else(|| {
+            let name: Arc<str> = Arc::from(name);
+            self.names.insert(Arc::clone(&name));
+            name
+        });
+        TargetLife { name: known, state: TargetState::Open { attempt: 0, due_ms: 0 } }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held<'a>(
+        payload: &'a mut Vec<u8>,
+        link_sequence: u64,
+        handle: u64,
+        targets: &[&str],
+    ) -> HeldEvent<'a> {
+        HeldEvent::encode_head(payload, &[1; 16], link_sequence, handle, targets.iter().copied());
+        payload.extend_from_slice(b"event");
+        HeldEvent::decode(payload).unwrap()
+    }
+
+    #[test]
+    fn an_event_lives_until_its_last_target_is_done() {
+        let mut table = Table::default();
+        table.insert(Sequence(10), &held(&mut Vec::new(), 4, 0, &["a", "b"]), None);
+        assert!(!table.end(10, 0, Ending::Delivered));
+        assert_eq!(table.oldest(), Some(Sequence(10)));
+        assert!(table.end(10, 1, Ending::Delivered));
+        assert_eq!((table.len(), table.oldest()), (0, None));
+        assert_eq!(table.streams().get(&[1; 16]), Some(&4));
+        assert!(!table.end(10, 1, Ending::Delivered), "an end twice changes nothing");
+    }
+
+    #[test]
+    fn a_carried_event_keeps_its_handle_and_its_state() {
+        let mut table = Table::default();
+        table.insert(Sequence(10), &held(&mut Vec::new(), 4, 0, &["a", "b"]), None);
+        table.end(10, 0, Ending::Delivered);
+        table.retry(10, 1, 3, 99);
+        table.insert(Sequence(50), &held(&mut Vec::new(), 0, 10, &["", "b"]), None);
+        assert_eq!(table.oldest(), Some(Sequence(50)));
+        let live = table.live(10).unwrap();
+        assert_eq!(live.targets[0].state, TargetState::Done);
+        assert_eq!(live.targets[1].state, TargetState::Open { attempt: 3, due_ms: 99 });
+        assert_eq!(table.streams().get(&[1; 16]), Some(&4), "a carried record does not move the stream");
+    }
+
+    #[test]
+    fn dead_letters_are_kept_up_to_the_bound_and_oldest_go_first() {
+        let mut table = Table::default();
+        for sequence in 1..=3 {
+            table.insert(Sequence(sequence), &held(&mut Vec::new(), sequence, 0, &["a"]), None);
+            assert!(!table.end(sequence, 0, Ending::Dead));
+        }
+        assert_eq!((table.len(), table.dead_len()), (3, 3));
+        assert_eq!(table.poll_surplus_dead(2), Some((1, 0)));
+        assert!(table.end(1, 0, Ending::Dropped));
+        assert_eq!(table.poll_surplus_dead(2), None);
+        assert_eq!(table.oldest(), Some(Sequence(2)));
+    }
+}

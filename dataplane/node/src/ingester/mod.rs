@@ -1,0 +1,377 @@
+//! The ingester's part of a worker: accepted events into the journal, 202 after the disk, links fed.
+//!
+//! An accepted event is appended to the open commit, or held while both commits are in flight and the
+//! open one is full. Answers follow the contiguous durable prefix. Each egress has an outbox, a cursor
+//! over the journal; the journal is trimmed up to what every egress has acknowledged.
+
+mod outbox;
+mod source;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+pub use outbox::Outbox;
+pub use source::Source;
+use zen_core::id::{EndpointId, EventId};
+use zen_core::journal::{AppendError, Kind, Record, Sequence};
+use zen_uring::{AlignedBuffer, Reactor, SocketId};
+
+use crate::clock::Clock;
+use crate::config::{Endpoint, IngesterSettings, Snapshot};
+use crate::entropy::Entropy;
+use crate::journal::Journal;
+use crate::metrics::WorkerMetrics;
+
+/// Body buffers kept for reuse.
+const SPARE_BODIES_MAX: usize = 256;
+/// Longest body buffer kept for reuse, bytes.
+const SPARE_BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// A verified event on its way into the journal.
+pub struct Accepted {
+    /// Who waits for the answer.
+    pub socket: SocketId,
+    /// When the request was whole.
+    pub since: Instant,
+    /// The event's id.
+    pub id: EventId,
+    /// Where it came in.
+    pub endpoint: Arc<Endpoint>,
+    /// Routes and the event's head, encoded.
+    pub head: Vec<u8>,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// An answer that is due.
+#[derive(Debug)]
+pub struct Answer {
+    /// Who waits for it.
+    pub socket: SocketId,
+    /// The durable event's id; none when it could not be kept.
+    pub id: Option<EventId>,
+}
+
+struct Pending {
+    sequence: Sequence,
+    socket: SocketId,
+    since: Instant,
+    id: EventId,
+    endpoint: Arc<Endpoint>,
+    body_bytes: usize,
+}
+
+/// One worker's ingester.
+pub struct Ingester {
+    journal: Journal,
+    snapshot: Arc<Snapshot>,
+    pending: VecDeque<Pending>,
+    held: VecDeque<Accepted>,
+    refused: VecDeque<SocketId>,
+    outboxes: Vec<Outbox>,
+    bodies: Vec<Vec<u8>>,
+    body_bytes: usize,
+    entropy: Entropy,
+    clock: Clock,
+    draining: bool,
+    metrics: Arc<WorkerMetrics>,
+}
+
+impl Ingester {
+    /// Over a journal that was opened, and what its recovery found routed to whom.
+    pub fn new(
+        journal: Journal,
+        outboxes: Vec<Outbox>,
+        snapshot: Arc<Snapshot>,
+        metrics: Arc<WorkerMetrics>,
+    ) -> Self {
+        let mut ingester = Self {
+            journal,
+            snapshot: Arc::clone(&snapshot),
+            pending: VecDeque::new(),
+            held: VecDeque::new(),
+            refused: VecDeque::new(),
+            outboxes,
+            bodies: Vec::new(),
+            body_bytes: 0,
+            entropy: Entropy::default(),
+            clock: Clock::now(),
+            draining: false,
+            metrics,
+        };
+        ingester.handle_snapshot(snapshot);
+        ingester
+    }
+
+    /// Takes a new configuration; outboxes with events stay even if their egress is gone.
+    pub fn handle_snapshot(&mut self, snapshot: Arc<Snapshot>) {
+        for peer in &settings(&snapshot).egresses {
+            if !self.outboxes.iter().any(|outbox| outbox.egress() == peer.name) {
+                self.outboxes.push(Outbox::new(&peer.name));
+            }
+        }
+        let known = |name: &str| settings(&snapshot).egresses.iter().any(|peer| peer.name == name);
+        for outbox in self.outboxes.iter().filter(|outbox| outbox.is_behind() && !known(outbox.egress())) {
+            tracing::error!(
+                egress = outbox.egress(),
+                "the journal holds events for an egress that is not configured; they are kept until it is configured again"
+            );
+        }
+        self.snapshot = snapshot;
+    }
+
+    /// Sets the tick's clock.
+    pub fn handle_clock(&mut self, clock: Clock) {
+        self.clock = clock;
+    }
+
+    /// Appends an event to the open commit, or holds it until there is room.
+    pub fn accept(&mut self, accepted: Accepted) {
+        if self.held.is_empty() {
+            if let Some(accepted) = self.try_append(accepted) {
+                self.held.push_back(accepted);
+            }
+        } else {
+            self.held.push_back(accepted);
+        }
+    }
+
+    /// Seals and submits what can be written now.
+    pub fn commit(&mut self, reactor: &mut Reactor) {
+        self.journal.handle_time(reactor, self.clock.unix_ms);
+        self.journal.commit(reactor, self.clock.unix_ms);
+        while let Some(accepted) = self.held.pop_front() {
+            if let Some(accepted) = self.try_append(accepted) {
+                self.held.push_front(accepted);
+                break;
+            }
+        }
+        self.journal.commit(reactor, self.clock.unix_ms);
+    }
+
+    /// The next answer that is due.
+    pub fn poll_answer(&mut self) -> Option<Answer> {
+        if let Some(socket) = self.refused.pop_front() {
+            return Some(Answer { socket, id: None });
+        }
+        if self.pending.front()?.sequence > self.answerable() {
+            return None;
+        }
+        let pending = self.pending.pop_front()?;
+        assert!(cfg!(feature = "fault-early-answer") || pending.sequence <= self.journal.durable());
+        self.metrics.accept_to_durable.record(pending.since.elapsed());
+        self.metrics.events_accepted.add(1);
+        self.metrics.bytes_accepted.add(pending.body_bytes as u64);
+        for route in &pending.endpoint.routes {
+            if let Some(outbox) = self.outboxes.iter_mut().find(|outbox| outbox.egress() == route.egress) {
+                outbox.handle_routed(pending.sequence);
+            }
+        }
+        Some(Answer { socket: pending.socket, id: Some(pending.id) })
+    }
+
+    /// The write failed and is being repeated: whoever waits is told to come again.
+    pub fn handle_write_error(&mut self) {
+        let waiting = self.pending.drain(..).map(|pending| {
+            for route in &pending.endpoint.routes {
+                if let Some(outbox) = self.outboxes.iter_mut().find(|outbox| outbox.egress() == route.egress)
+                {
+                    outbox.handle_routed(pending.sequence);
+                }
+            }
+            pending.socket
+        });
+        self.refused.extend(waiting);
+    }
+
+    /// Frees segments that every egress has acknowledged.
+    pub fn trim(&mut self, reactor: &mut Reactor) {
+        let durable = self.journal.durable();
+        let up_to = self.outboxes.iter().filter_map(Outbox::holds).fold(durable, Sequence::min);
+        self.journal.trim(reactor, up_to);
+    }
+
+    /// The endpoint of an ingest path `/hooks/<id>`.
+    pub fn endpoint(&self, path: &str) -> Option<Arc<Endpoint>> {
+        let id: EndpointId = path.strip_prefix("/hooks/")?.parse().ok()?;
+        self.settings().endpoints.get(&id).cloned()
+    }
+
+    /// An id for an event accepted now, and the time in Unix µs.
+    pub fn new_event_id(&mut self) -> (EventId, u64) {
+        let now_us = self.clock.unix_us;
+        (EventId::new(now_us / 1000, self.entropy.bytes()), now_us)
+    }
+
+    /// Counts body bytes against the worker's bound.
+    pub fn reserve_body(&mut self, bytes: usize) -> bool {
+        if self.body_bytes + bytes > self.settings().body_memory_bytes_max {
+            return false;
+        }
+        self.body_bytes += bytes;
+        true
+    }
+
+    /// An empty buffer with room for `expected` bytes.
+    pub fn take_body(&mut self, expected: usize) -> Vec<u8> {
+        let mut body = self.bodies.pop().unwrap_or_default();
+        body.reserve(expected);
+        body
+    }
+
+    /// Takes a body back: its bytes do not count any more.
+    pub fn give_body(&mut self, mut body: Vec<u8>) {
+        self.body_bytes -= body.len();
+        body.clear();
+        if self.bodies.len() < SPARE_BODIES_MAX && body.capacity() <= SPARE_BODY_BYTES_MAX {
+            self.bodies.push(body);
+        }
+    }
+
+    /// From now on no connection is kept alive.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Whether the node is draining.
+    pub fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    /// Whether nobody waits for an answer.
+    pub fn is_quiet(&self) -> bool {
+        self.pending.is_empty()
+            && self.held.is_empty()
+            && self.refused.is_empty()
+            && !self.journal.is_writing()
+    }
+
+    /// Whether events could be taken right now.
+    pub fn has_room(&self) -> bool {
+        !matches!(self.journal.can_append(0), Err(AppendError::NoSegment))
+    }
+
+    /// Configuration generation for the journal.
+    pub fn generation(&self) -> u64 {
+        self.snapshot.generation
+    }
+
+    /// A connection without a request may idle this long.
+    pub fn idle_timeout_ms(&self) -> u64 {
+        self.settings().idle_timeout_ms
+    }
+
+    /// A request must be whole within this.
+    pub fn request_timeout_ms(&self) -> u64 {
+        self.settings().request_timeout_ms
+    }
+
+    /// The worker's counters.
+    pub fn metrics(&self) -> &WorkerMetrics {
+        &self.metrics
+    }
+
+    /// The journal, for reading.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// The journal, for completions.
+    pub fn journal_mut(&mut self) -> &mut Journal {
+        &mut self.journal
+    }
+
+    /// The outbox of an egress, with its index, and the journal it reads.
+    pub fn outbox_mut(&mut self, egress: &str) -> Option<(usize, &mut Outbox, &Journal)> {
+        let index = self.outboxes.iter().position(|outbox| outbox.egress() == egress)?;
+        Some((index, &mut self.outboxes[index], &self.journal))
+    }
+
+    /// A link to an egress is ready and resumes after a sequence.
+    pub fn handle_link_ready(&mut self, egress: &str, resume_after: Sequence) {
+        if let Some((_, outbox, _)) = self.outbox_mut(egress) {
+            outbox.handle_ready(resume_after);
+        }
+    }
+
+    /// An egress has everything up to a sequence.
+    pub fn handle_acknowledged(&mut self, egress: &str, durable: Sequence) {
+        if let Some((_, outbox, _)) = self.outbox_mut(egress) {
+            outbox.handle_acknowledged(durable);
+        }
+    }
+
+    /// A read for the outbox with this index completed.
+    pub fn handle_read(&mut self, index: u64, buffer: AlignedBuffer, result: Result<usize, std::io::Error>) {
+        let outbox = usize::try_from(index).ok().and_then(|index| self.outboxes.get_mut(index));
+        outbox.expect("outboxes are never removed").handle_read(buffer, result);
+    }
+
+    /// Records that some egress has not acknowledged, at most.
+    pub fn lag(&self) -> u64 {
+        self.outboxes.iter().map(Outbox::lag).max().unwrap_or(0)
+    }
+
+    fn settings(&self) -> &IngesterSettings {
+        settings(&self.snapshot)
+    }
+
+    /// Up to which sequence answers may leave.
+    fn answerable(&self) -> Sequence {
+        if cfg!(feature = "fault-early-answer") {
+            return Sequence(self.journal.next_sequence().0 - 1);
+        }
+        self.journal.durable()
+    }
+
+    /// Gives the event back when there is no room right now.
+    fn try_append(&mut self, accepted: Accepted) -> Option<Accepted> {
+        let appended =
+            self.journal.append(Kind::Event, self.clock.unix_ms, &[&accepted.head, &accepted.body]);
+        let sequence = match appended {
+            Ok(sequence) => sequence,
+            Err(AppendError::Full) => return Some(accepted),
+            Err(AppendError::NoSegment | AppendError::TooLarge) => {
+                self.refused.push_back(accepted.socket);
+                self.give_body(accepted.body);
+                return None;
+            }
+        };
+        self.pending.push_back(Pending {
+            sequence,
+            socket: accepted.socket,
+            since: accepted.since,
+            id: accepted.id,
+            endpoint: accepted.endpoint,
+            body_bytes: accepted.body.len(),
+        });
+        self.give_body(accepted.body);
+        None
+    }
+}
+
+/// What recovery learns from one record: which egress it waits for.
+pub fn recover(outboxes: &mut Vec<Outbox>, record: &Record<'_>) {
+    if record.kind != Kind::Event {
+        return;
+    }
+    let Ok(egresses) = zen_core::record::decode_egresses(record.payload) else {
+        tracing::error!(
+            sequence = record.sequence.0,
+            "a journal record with a valid checksum cannot be read"
+        );
+        return;
+    };
+    for egress in egresses {
+        let at = outboxes.iter().position(|outbox| outbox.egress() == egress).unwrap_or_else(|| {
+            outboxes.push(Outbox::new(egress));
+            outboxes.len() - 1
+        });
+        outboxes[at].handle_routed(record.sequence);
+    }
+}
+
+fn settings(snapshot: &Snapshot) -> &IngesterSettings {
+    snapshot.ingester.as_ref().expect("a worker has an ingester because the configuration has one")
+}

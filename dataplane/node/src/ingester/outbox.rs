@@ -1,0 +1,128 @@
+//! An egress's cursor over the journal: what it still needs, from memory or from disk.
+
+use zen_core::journal::{Kind, Sequence};
+use zen_core::record::{Names, decode_routes};
+use zen_uring::{AlignedBuffer, Reactor};
+
+use crate::journal::{Cursor, Journal, Next, Piece};
+
+/// One event for a link, borrowed from a commit.
+#[derive(Debug)]
+pub struct Routed<'a> {
+    /// Its sequence in this journal.
+    pub sequence: Sequence,
+    /// The egress's targets.
+    pub targets: Names<'a>,
+    /// The event's encoding.
+    pub event: &'a [u8],
+}
+
+/// One egress's cursor.
+#[derive(Debug)]
+pub struct Outbox {
+    egress: String,
+    last: Sequence,
+    acknowledged: Sequence,
+    next: Sequence,
+    cursor: Cursor,
+}
+
+impl Outbox {
+    /// An outbox without events.
+    pub fn new(egress: &str) -> Self {
+        Self {
+            egress: egress.to_owned(),
+            last: Sequence(0),
+            acknowledged: Sequence(0),
+            next: Sequence(1),
+            cursor: Cursor::default(),
+        }
+    }
+
+    /// Whose it is.
+    pub fn egress(&self) -> &str {
+        &self.egress
+    }
+
+    /// An event for this egress is in the journal.
+    pub fn handle_routed(&mut self, sequence: Sequence) {
+        self.last = self.last.max(sequence);
+    }
+
+    /// The egress has everything up to `durable`.
+    pub fn handle_acknowledged(&mut self, durable: Sequence) {
+        self.acknowledged = self.acknowledged.max(durable);
+    }
+
+    /// A link is ready and resumes after `resume_after`.
+    pub fn handle_ready(&mut self, resume_after: Sequence) {
+        self.handle_acknowledged(resume_after);
+        self.next = Sequence(resume_after.0 + 1);
+    }
+
+    /// Everything up to `sequence` was looked at: sent, or not for this egress.
+    pub fn handle_passed(&mut self, sequence: Sequence) {
+        self.next = self.next.max(Sequence(sequence.0 + 1));
+    }
+
+    /// Takes a completed read of the journal.
+    pub fn handle_read(&mut self, buffer: AlignedBuffer, result: Result<usize, std::io::Error>) {
+        self.cursor.handle_read(buffer, result);
+    }
+
+    /// Commits with the next event for this egress, if one is durable and in memory.
+    pub fn poll_piece(&mut self, journal: &Journal, reactor: &mut Reactor, token: u64) -> Option<Piece> {
+        if let Some(oldest) = journal.oldest() {
+            self.next = self.next.max(oldest);
+        }
+        if self.next > self.last || self.next > journal.durable() {
+            return None;
+        }
+        match self.cursor.poll(journal, reactor, self.next, token) {
+            Next::Piece(piece) => Some(piece),
+            Next::Reading | Next::Nothing => None,
+        }
+    }
+
+    /// The next events in `piece`, at most `count`, and the last sequence that was looked at.
+    pub fn routed<'a>(
+        &self,
+        piece: &'a Piece,
+        journal: &Journal,
+        count: usize,
+    ) -> (Vec<Routed<'a>>, Sequence) {
+        let mut routed = Vec::with_capacity(count.min(64));
+        let mut passed = Sequence(self.next.0 - 1);
+        for record in piece.records() {
+            if routed.len() == count || record.sequence > journal.durable() {
+                break;
+            }
+            if record.sequence < self.next {
+                continue;
+            }
+            passed = record.sequence;
+            if record.kind != Kind::Event {
+                continue;
+            }
+            if let Ok((Some(targets), event)) = decode_routes(record.payload, &self.egress) {
+                routed.push(Routed { sequence: record.sequence, targets, event });
+            }
+        }
+        (routed, passed)
+    }
+
+    /// Whether the egress lacks events.
+    pub fn is_behind(&self) -> bool {
+        self.last > self.acknowledged
+    }
+
+    /// Up to where this egress lets the journal be trimmed; none when it lacks nothing.
+    pub fn holds(&self) -> Option<Sequence> {
+        self.is_behind().then_some(self.acknowledged)
+    }
+
+    /// Records not acknowledged, those of other egresses included.
+    pub fn lag(&self) -> u64 {
+        self.last.0.saturating_sub(self.acknowledged.0)
+    }
+}

@@ -1,0 +1,425 @@
+//! A source's connection: TLS, HTTP/1.1, verification, up to the point where an event is accepted.
+//!
+//! One request is under way at a time; pipelined ones wait in the backlog, and the connection is not
+//! read while the backlog is long. Nothing is kept of a request that was not verified.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use zen_core::http1::{
+    CONTINUE, Connection, Limits, Method, Progress, RequestError, RequestHead, RequestParser, Status,
+    write_problem, write_response,
+};
+use zen_core::id::EventId;
+use zen_core::verify::{Check, RequestView, Verified};
+use zen_uring::Reactor;
+
+use super::{Accepted, Ingester};
+use crate::config::Endpoint;
+use crate::crypto::NodeCrypto;
+use crate::stream::Stream;
+use crate::tls::TlsError;
+
+/// Plaintext that may wait behind an unanswered request before the connection is not read any more.
+const BACKLOG_BYTES_MAX: usize = 64 * 1024;
+/// Body bytes reserved at once; longer bodies grow as they arrive.
+const BODY_RESERVE_BYTES: usize = 64 * 1024;
+
+/// A source's connection.
+pub struct Source {
+    /// The connection.
+    pub stream: Stream,
+    parser: RequestParser,
+    backlog: Vec<u8>,
+    request: Option<Request>,
+    keep_alive: bool,
+    state: State,
+    since_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Between requests, or inside one.
+    Reading,
+    /// A whole request waits for its record to be durable.
+    Waiting,
+    /// The last answer is on its way out.
+    Closing,
+}
+
+struct Request {
+    endpoint: Arc<Endpoint>,
+    check: Check<NodeCrypto>,
+    body: Vec<u8>,
+}
+
+/// A request refused: what the source is told, and what is counted.
+#[derive(Debug)]
+struct Refused {
+    status: Status,
+    reason: &'static str,
+    detail: Cow<'static, str>,
+}
+
+impl Refused {
+    fn new(status: Status, reason: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, reason, detail: detail.into() }
+    }
+}
+
+impl From<&RequestError> for Refused {
+    fn from(error: &RequestError) -> Self {
+        let reason = if error.status() == Status::PayloadTooLarge413 { "too_large" } else { "framing" };
+        Self::new(error.status(), reason, error.to_string())
+    }
+}
+
+impl Source {
+    /// A connection just accepted.
+    pub fn new(stream: Stream, now_ms: u64) -> Self {
+        Self {
+            stream,
+            parser: RequestParser::new(Limits::default()),
+            backlog: Vec::new(),
+            request: None,
+            keep_alive: true,
+            state: State::Reading,
+            since_ms: now_ms,
+        }
+    }
+
+    /// Decrypts what came into the backlog.
+    pub fn decrypt(&mut self, bytes: &[u8]) -> Result<(), TlsError> {
+        self.stream.handle_ciphertext(bytes, &mut self.backlog)
+    }
+
+    /// Works on what [`Source::decrypt`] came to; answers and accepted events come out of it.
+    pub fn handle_received(
+        &mut self,
+        decrypted: Result<(), TlsError>,
+        ingester: &mut Ingester,
+        reactor: &mut Reactor,
+        now_ms: u64,
+    ) {
+        if self.state == State::Closing {
+            self.backlog.clear();
+        }
+        if decrypted.is_err() {
+            ingester.metrics().requests_refused.add("tls");
+            self.close(ingester);
+        }
+        self.advance(ingester, now_ms);
+        if self.stream.tls.peer_closed() && self.state == State::Reading {
+            self.close(ingester);
+        }
+        if self.state == State::Waiting && self.backlog.len() > BACKLOG_BYTES_MAX {
+            reactor.pause(self.stream.socket);
+        }
+        self.stream.flush(reactor);
+    }
+
+    /// The record is durable: answer 202 and go on with the next request.
+    pub fn handle_durable(
+        &mut self,
+        id: EventId,
+        ingester: &mut Ingester,
+        reactor: &mut Reactor,
+        now_ms: u64,
+    ) {
+        debug_assert_eq!(self.state, State::Waiting);
+        let mut answer = Vec::with_capacity(192);
+        let body = format!("{{\"id\":\"{id}\"}}");
+        write_response(
+            &mut answer,
+            Status::Accepted202,
+            "application/json",
+            &[],
+            body.as_bytes(),
+            self.connection(),
+        );
+        self.answered(&answer, ingester, reactor, now_ms);
+    }
+
+    /// The record cannot be kept now: the source is to send it again.
+    pub fn handle_unavailable(&mut self, ingester: &mut Ingester, reactor: &mut Reactor, now_ms: u64) {
+        debug_assert_eq!(self.state, State::Waiting);
+        ingester.metrics().requests_refused.add("journal");
+        let mut answer = Vec::with_capacity(384);
+        let retry = [("Retry-After", "1")];
+        let detail = "the event cannot be written to disk now; send it again";
+        write_problem(&mut answer, Status::Unavailable503, detail, &retry, self.connection());
+        self.answered(&answer, ingester, reactor, now_ms);
+    }
+
+    /// Whether the connection has nothing left to say.
+    pub fn is_done(&self) -> bool {
+        self.stream.is_done()
+    }
+
+    /// Closes what idles or dawdles; the deadline is in ms.
+    pub fn handle_time(&mut self, ingester: &mut Ingester, reactor: &mut Reactor, now_ms: u64) {
+        let limit = if self.is_idle() { ingester.idle_timeout_ms() } else { ingester.request_timeout_ms() };
+        if self.state == State::Waiting || now_ms.saturating_sub(self.since_ms) < limit {
+            return;
+        }
+        if !self.is_idle() && self.state == State::Reading && !self.stream.tls.is_handshaking() {
+            let detail = "the request was not complete in time";
+            self.refuse(&Refused::new(Status::RequestTimeout408, "timeout", detail), ingester);
+        }
+        self.close(ingester);
+        self.stream.flush(reactor);
+    }
+
+    /// While draining, a connection without a request under way is closed.
+    pub fn handle_drain(&mut self, ingester: &mut Ingester, reactor: &mut Reactor) {
+        self.keep_alive = false;
+        if self.is_idle() && self.state == State::Reading {
+            self.close(ingester);
+            self.stream.flush(reactor);
+        }
+    }
+
+    /// Gives back what the connection holds; called once, before it is dropped.
+    pub fn release(&mut self, ingester: &mut Ingester) {
+        if let Some(request) = self.request.take() {
+            ingester.give_body(request.body);
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.request.is_none() && self.parser.is_idle() && self.backlog.is_empty()
+    }
+
+    fn connection(&self) -> Connection {
+        if self.keep_alive { Connection::KeepAlive } else { Connection::Close }
+    }
+
+    fn answered(&mut self, answer: &[u8], ingester: &mut Ingester, reactor: &mut Reactor, now_ms: u64) {
+        if self.stream.is_finishing() {
+            return;
+        }
+        self.stream.write(answer);
+        self.state = State::Reading;
+        self.since_ms = now_ms;
+        if self.keep_alive {
+            self.advance(ingester, now_ms);
+            reactor.receive(self.stream.socket);
+        } else {
+            self.close(ingester);
+        }
+        self.stream.flush(reactor);
+    }
+
+    /// Parses the backlog until it is empty, a request waits, or the connection ends.
+    fn advance(&mut self, ingester: &mut Ingester, now_ms: u64) {
+        let backlog = std::mem::take(&mut self.backlog);
+        let mut input = &backlog[..];
+        while self.state == State::Reading {
+            match self.step(&mut input, ingester, now_ms) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(refused) => {
+                    self.refuse(&refused, ingester);
+                    self.close(ingester);
+                }
+            }
+        }
+        let left = if self.state == State::Closing { 0 } else { input.len() };
+        let taken = backlog.len() - left;
+        self.backlog = backlog;
+        self.backlog.drain(..taken);
+    }
+
+    /// One step of the parser; `false` when it needs more bytes.
+    fn step(&mut self, input: &mut &[u8], ingester: &mut Ingester, now_ms: u64) -> Result<bool, Refused> {
+        let was_idle = self.parser.is_idle();
+        match self.parser.handle_bytes(input).map_err(|error| Refused::from(&error))? {
+            Progress::NeedMore => return Ok(false),
+            Progress::Head => self.start_request(ingester, now_ms)?,
+            Progress::Body(bytes) => {
+                let request = self.request.as_mut().expect("a body follows its head");
+                if !ingester.reserve_body(bytes.len()) {
+                    let detail = "too many request bodies are in memory; send it again";
+                    return Err(Refused::new(Status::TooManyRequests429, "body_memory", detail));
+                }
+                request.check.update(bytes);
+                request.body.extend_from_slice(bytes);
+            }
+            Progress::End => self.end_request(ingester)?,
+        }
+        if was_idle {
+            self.since_ms = now_ms;
+        }
+        Ok(true)
+    }
+
+    fn start_request(&mut self, ingester: &mut Ingester, now_ms: u64) -> Result<(), Refused> {
+        let head = self.parser.head();
+        self.keep_alive = head.keep_alive() && !ingester.is_draining();
+        let endpoint = ingester.endpoint(head.path()).ok_or(Refused::new(
+            Status::NotFound404,
+            "unknown_endpoint",
+            "no such endpoint",
+        ))?;
+        if head.method() != Method::Post {
+            return Err(Refused::new(Status::MethodNotAllowed405, "method", "endpoints take POST"));
+        }
+        check_content_type(head, &endpoint)?;
+        if head.content_length().is_some_and(|length| length > endpoint.body_bytes_max as u64) {
+            let detail = "the body is longer than the endpoint takes";
+            return Err(Refused::new(Status::PayloadTooLarge413, "too_large", detail));
+        }
+        let check = endpoint.scheme.start(&View(head), now_ms, &NodeCrypto).map_err(|refusal| {
+            Refused::new(Status::Unauthorized401, refusal.label(), "the signature is missing or not valid")
+        })?;
+        let expected = head.content_length().unwrap_or(0).min(BODY_RESERVE_BYTES as u64) as usize;
+        let expects_continue = head.expects_continue();
+        self.parser.set_body_bytes_max(endpoint.body_bytes_max);
+        if expects_continue {
+            self.stream.write(CONTINUE);
+        }
+        self.request = Some(Request { endpoint, check, body: ingester.take_body(expected) });
+        Ok(())
+    }
+
+    fn end_request(&mut self, ingester: &mut Ingester) -> Result<(), Refused> {
+        let request = self.request.take().expect("an end follows its head");
+        let verified = match request.check.finish(&NodeCrypto, &request.body) {
+            Ok(verified) => verified,
+            Err(refusal) => {
+                ingester.give_body(request.body);
+                let detail = "the signature is missing or not valid";
+                return Err(Refused::new(Status::Unauthorized401, refusal.label(), detail));
+            }
+        };
+        self.state = State::Waiting;
+        let accepted =
+            accepted(&self.stream, self.parser.head(), &request.endpoint, &verified, request.body, ingester);
+        ingester.accept(accepted);
+        Ok(())
+    }
+
+    fn refuse(&mut self, refused: &Refused, ingester: &mut Ingester) {
+        ingester.metrics().requests_refused.add(refused.reason);
+        let mut answer = Vec::with_capacity(384);
+        let allow = [("Allow", "POST")];
+        let retry = [("Retry-After", "1")];
+        let extra: &[(&str, &str)] = match refused.status {
+            Status::MethodNotAllowed405 => &allow,
+            Status::TooManyRequests429 | Status::Unavailable503 => &retry,
+            _ => &[],
+        };
+        write_problem(&mut answer, refused.status, &refused.detail, extra, Connection::Close);
+        if !self.stream.is_finishing() {
+            self.stream.write(&answer);
+        }
+    }
+
+    fn close(&mut self, ingester: &mut Ingester) {
+        self.release(ingester);
+        self.state = State::Closing;
+        self.backlog.clear();
+        self.stream.finish();
+    }
+}
+
+/// What the endpoint's scheme sees of a request.
+struct View<'a>(&'a RequestHead);
+
+impl RequestView for View<'_> {
+    fn method(&self) -> &str {
+        self.0.method().as_str()
+    }
+
+    fn target(&self) -> &str {
+        self.0.target()
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.0.header(name)
+    }
+
+    fn header_count(&self, name: &str) -> usize {
+        self.0.headers().filter(|header| header.0.eq_ignore_ascii_case(name)).count()
+    }
+}
+
+fn check_content_type(head: &RequestHead, endpoint: &Endpoint) -> Result<(), Refused> {
+    if endpoint.content_types.is_empty() {
+        return Ok(());
+    }
+    let media = head.header("content-type").unwrap_or_default();
+    let media = media.split(';').next().unwrap_or_default().trim();
+    if endpoint.content_types.iter().any(|allowed| allowed.eq_ignore_ascii_case(media)) {
+        return Ok(());
+    }
+    Err(Refused::new(
+        Status::UnsupportedMediaType415,
+        "content_type",
+        "the endpoint does not take this content type",
+    ))
+}
+
+fn accepted(
+    stream: &Stream,
+    head: &RequestHead,
+    endpoint: &Arc<Endpoint>,
+    verified: &Verified,
+    body: Vec<u8>,
+    ingester: &mut Ingester,
+) -> Accepted {
+    let (id, now_us) = ingester.new_event_id();
+    let event = zen_core::event::Event {
+        id,
+        endpoint: endpoint.id,
+        content_type: bounded(head.header("content-type").unwrap_or_default()),
+        headers: &canonical_headers(head, endpoint, verified, now_us, ingester.generation()),
+        body: &body,
+    };
+    let mut encoded = Vec::with_capacity(512);
+    zen_core::record::encode_routes(
+        &mut encoded,
+        endpoint.routes.iter().map(|route| (route.egress.as_str(), &route.targets[..])),
+    );
+    event.encode_head(&mut encoded).expect("the parser's bounds are tighter than the event's");
+    Accepted {
+        socket: stream.socket,
+        since: Instant::now(),
+        id,
+        endpoint: Arc::clone(endpoint),
+        head: encoded,
+        body,
+    }
+}
+
+/// A content type over the bound is not forwarded rather than cut.
+fn bounded(content_type: &str) -> &str {
+    if content_type.len() > zen_core::event::CONTENT_TYPE_BYTES_MAX { "" } else { content_type }
+}
+
+fn canonical_headers(
+    head: &RequestHead,
+    endpoint: &Endpoint,
+    verified: &Verified,
+    now_us: u64,
+    generation: u64,
+) -> String {
+    use zen_core::event::push_header_line;
+    let mut lines = String::with_capacity(256);
+    push_header_line(&mut lines, ":accepted-us", &now_us.to_string());
+    push_header_line(&mut lines, ":generation", &generation.to_string());
+    if let Some(source_id) = &verified.source_id {
+        push_header_line(&mut lines, ":source-id", source_id);
+    }
+    push_header_line(&mut lines, ":tenant", &endpoint.tenant);
+    for name in &endpoint.forward_headers {
+        for (_, value) in head.headers().filter(|header| header.0.eq_ignore_ascii_case(name)) {
+            if lines.len() + name.len() + value.len() + 2 > zen_core::event::HEADERS_BYTES_MAX {
+                return lines;
+            }
+            push_header_line(&mut lines, name, &value.replace('\t', " "));
+        }
+    }
+    lines
+}

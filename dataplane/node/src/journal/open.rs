@@ -1,0 +1,198 @@
+//! Opening a journal at start: recovery reads every segment, then the writer goes on behind them.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use zen_core::journal::{Limits, OnDamage, Record, Recovery, RecoveryError, SegmentId, Writer};
+use zen_uring::Reactor;
+
+use super::segments::{JournalFiles, MakerThread, open_direct, segment_path};
+use super::{Journal, Position, Start};
+use crate::config::{self, JournalSettings};
+use crate::mesh::JournalRole;
+use crate::metrics::WorkerMetrics;
+
+/// Why a journal was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The file system.
+    #[error(
+        "{path}: {source}; check the directory, its owner and the disk (O_DIRECT is needed: no overlay or FUSE)"
+    )]
+    Io {
+        /// Where.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// What is there is not to be opened without a decision.
+    #[error(
+        "{directory}: {source}; each place is <segment>.seg and a byte offset. Restore the file, or set journal.on_damage = \"skip\" to go on with what is readable"
+    )]
+    Recovery {
+        /// The journal's directory.
+        directory: String,
+        /// What recovery found.
+        source: RecoveryError,
+    },
+    /// Journals of workers that are not configured any more.
+    #[error(
+        "{directory} holds events of a worker that does not exist with node.workers = {workers}; start with more workers until it is drained, or remove it"
+    )]
+    Orphan {
+        /// The journal's directory.
+        directory: String,
+        /// Workers configured.
+        workers: u16,
+    },
+}
+
+/// Where one worker's journal is.
+pub fn directory(data_dir: &Path, role: JournalRole, worker: u16) -> PathBuf {
+    let role = match role {
+        JournalRole::Ingester => "ingester",
+        JournalRole::Egress => "egress",
+    };
+    data_dir.join(role).join(format!("worker-{worker}"))
+}
+
+/// Opens or begins a journal; every record that recovery reads goes to `record`, in order.
+pub fn open(
+    start: &Start<'_>,
+    reactor: &mut Reactor,
+    maker: &MakerThread,
+    metrics: Arc<WorkerMetrics>,
+    record: &mut impl FnMut(Record<'_>),
+) -> Result<Journal, OpenError> {
+    let directory = directory(start.data_dir, start.role, start.worker);
+    fs::create_dir_all(&directory).map_err(|source| failed(&directory, source))?;
+    let limits = limits(&start.settings);
+    let ids = list(&directory)?;
+    let mut recovery = Recovery::new(limits, crc32c::crc32c_append);
+    for id in &ids {
+        let path = segment_path(&directory, *id);
+        let bytes = fs::read(&path).map_err(|source| failed(&path, source))?;
+        recovery
+            .handle_segment(*id, &bytes, record)
+            .map_err(|source| OpenError::Recovery { directory: directory.display().to_string(), source })?;
+    }
+    let on_damage = match start.settings.on_damage {
+        config::OnDamage::Refuse => OnDamage::Refuse,
+        config::OnDamage::Skip => OnDamage::Skip,
+    };
+    let writer = match recovery.finish(on_damage) {
+        Err(RecoveryError::Empty) => {
+            remove(&directory, &ids)?;
+            let mut id = [0; 16];
+            getrandom::fill(&mut id).map_err(|error| failed(&directory, io::Error::other(error)))?;
+            Writer::new(limits, id, crc32c::crc32c_append)
+        }
+        Err(source) => {
+            return Err(OpenError::Recovery { directory: directory.display().to_string(), source });
+        }
+        Ok(recovered) => {
+            report(&directory, &recovered);
+            remove(&directory, &recovered.unused)?;
+            Writer::resume(recovered, limits, crc32c::crc32c_append)
+        }
+    };
+    let files = open_files(&directory, reactor)?;
+    let positions = writer
+        .live_segments()
+        .map(|span| Position { first: span.first, segment: span.id, offset: super::BLOCK_BYTES })
+        .collect();
+    let maker = maker.for_journal(
+        start.worker,
+        JournalFiles {
+            directory,
+            journal_id: writer.journal_id(),
+            segment_bytes: start.settings.segment_bytes,
+        },
+    );
+    Ok(Journal::new(start, writer, files, positions, maker, metrics))
+}
+
+/// Journals of workers beyond the configured ones must be empty of events.
+pub fn check_orphans(data_dir: &Path, workers: u16) -> Result<(), OpenError> {
+    for role in [JournalRole::Ingester, JournalRole::Egress] {
+        for worker in workers..64 {
+            let directory = directory(data_dir, role, worker);
+            if directory.exists() && !list(&directory)?.is_empty() {
+                return Err(OpenError::Orphan { directory: directory.display().to_string(), workers });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn limits(settings: &JournalSettings) -> Limits {
+    let limits = Limits {
+        segment_bytes: settings.segment_bytes,
+        commit_bytes_max: settings.commit_bytes_max,
+        segments_max: u32::try_from(settings.bytes_max / settings.segment_bytes).unwrap_or(u32::MAX),
+    };
+    limits.validate().expect("the configuration's bounds are tighter");
+    limits
+}
+
+/// Segment ids in the directory, in order; files being prepared at a crash are removed.
+fn list(directory: &Path) -> Result<Vec<SegmentId>, OpenError> {
+    let mut ids = Vec::new();
+    for entry in fs::read_dir(directory).map_err(|source| failed(directory, source))? {
+        let path = entry.map_err(|source| failed(directory, source))?.path();
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("seg") => ids.extend(u64::from_str_radix(stem, 16).ok().map(SegmentId)),
+            Some("tmp") => fs::remove_file(&path).map_err(|source| failed(&path, source))?,
+            _ => {}
+        }
+    }
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+fn remove(directory: &Path, ids: &[SegmentId]) -> Result<(), OpenError> {
+    for id in ids {
+        let path = segment_path(directory, *id);
+        fs::remove_file(&path).map_err(|source| failed(&path, source))?;
+    }
+    fs::File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|source| failed(directory, source))
+}
+
+fn open_files(
+    directory: &Path,
+    reactor: &mut Reactor,
+) -> Result<HashMap<SegmentId, zen_uring::FileId>, OpenError> {
+    let mut files = HashMap::new();
+    for id in list(directory)? {
+        let path = segment_path(directory, id);
+        let fd = open_direct(&path).map_err(|source| failed(&path, source))?;
+        // What recovery read may have come from a cache only.
+        let file = fs::File::from(fd);
+        file.sync_all().map_err(|source| failed(&path, source))?;
+        let file = reactor.add_file(file.into()).map_err(|error| failed(&path, io::Error::other(error)))?;
+        files.insert(id, file);
+    }
+    Ok(files)
+}
+
+fn report(directory: &Path, recovered: &zen_core::journal::Recovered) {
+    let directory = directory.display();
+    if let Some(cut) = recovered.truncated {
+        tracing::warn!(%directory, segment = %cut.segment, offset = cut.offset, commits = cut.commits,
+            "a crash left unfinished commits; they were never answered and are cut off");
+    }
+    for damage in &recovered.damage {
+        tracing::error!(%directory, segment = %damage.segment, offset = damage.offset, reason = %damage.reason,
+            "the journal is damaged here; what is readable around it is kept");
+    }
+}
+
+fn failed(path: &Path, source: io::Error) -> OpenError {
+    OpenError::Io { path: path.display().to_string(), source }
+}

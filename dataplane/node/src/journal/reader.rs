@@ -1,0 +1,145 @@
+//! Reading a journal back: recent commits from memory, older ones from disk, always whole commits.
+
+use std::rc::Rc;
+
+use zen_core::journal::{CommitReader, Record, SegmentId, Sequence};
+use zen_uring::{AlignedBuffer, Reactor};
+
+use super::{Image, Journal};
+
+/// Commits in memory.
+#[derive(Clone, Debug)]
+pub enum Piece {
+    /// A recent commit.
+    Recent(Image),
+    /// Read back from disk, from a commit boundary on.
+    Read(Rc<ReadBack>),
+}
+
+/// A stretch of a segment read back from disk.
+#[derive(Debug)]
+pub struct ReadBack {
+    place: Place,
+    buffer: AlignedBuffer,
+    bytes: usize,
+    first: Sequence,
+    last: Sequence,
+    whole_bytes: u64,
+}
+
+/// Where commits lie.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// The journal's id.
+    pub journal_id: [u8; 16],
+    /// The segment file.
+    pub segment: SegmentId,
+    /// Offset of a commit, bytes.
+    pub offset: u64,
+}
+
+/// What a reader needs next.
+#[derive(Debug)]
+pub enum Next {
+    /// The sequence is in memory.
+    Piece(Piece),
+    /// A read was submitted, or one is under way; poll again after its completion.
+    Reading,
+    /// The journal does not hold the sequence.
+    Nothing,
+}
+
+/// A reader's place in a journal.
+#[derive(Debug, Default)]
+pub struct Cursor {
+    reading: Option<Place>,
+    read_back: Option<Rc<ReadBack>>,
+}
+
+impl Piece {
+    /// Its records, in order.
+    pub fn records(&self) -> Vec<Record<'_>> {
+        let (place, bytes) = match self {
+            Self::Recent(image) => (image.place, &image.bytes[..]),
+            Self::Read(read) => (read.place, &read.buffer[..read.bytes]),
+        };
+        let mut records = Vec::new();
+        whole_commits(place, bytes, &mut |record| records.push(record));
+        records
+    }
+}
+
+impl ReadBack {
+    fn new(place: Place, buffer: AlignedBuffer, bytes: usize) -> Self {
+        let (mut first, mut last) = (Sequence(u64::MAX), Sequence(0));
+        let whole_bytes = whole_commits(place, &buffer[..bytes], &mut |record| {
+            first = first.min(record.sequence);
+            last = record.sequence;
+        });
+        Self { place, buffer, bytes, first, last, whole_bytes: whole_bytes as u64 }
+    }
+}
+
+/// Hands out the records of the whole commits in `bytes`; damage ends it, loudly.
+fn whole_commits<'a>(place: Place, bytes: &'a [u8], record: &mut impl FnMut(Record<'a>)) -> usize {
+    let Place { journal_id, segment, offset } = place;
+    let mut reader = CommitReader::new(journal_id, segment, offset, crc32c::crc32c_append);
+    match reader.handle_bytes(bytes, record) {
+        Ok(whole) => whole,
+        Err(damage) => {
+            tracing::error!(segment = %damage.segment, offset = damage.offset, reason = %damage.reason, "the journal is damaged here");
+            0
+        }
+    }
+}
+
+impl Cursor {
+    /// Finds the commit that holds `sequence`, submitting a read with `token` if it is on disk only.
+    pub fn poll(&mut self, journal: &Journal, reactor: &mut Reactor, sequence: Sequence, token: u64) -> Next {
+        if self.reading.is_some() {
+            return Next::Reading;
+        }
+        if let Some(image) = journal.image_of(sequence) {
+            return Next::Piece(Piece::Recent(image.clone()));
+        }
+        let held = self.read_back.as_ref().filter(|read| read.first <= sequence && sequence <= read.last);
+        if let Some(read) = held {
+            return Next::Piece(Piece::Read(Rc::clone(read)));
+        }
+        let Some((segment, offset)) = self.place_of(journal, sequence) else {
+            return Next::Nothing;
+        };
+        let Some(bytes) = journal.readable_bytes(segment, offset) else {
+            return Next::Nothing;
+        };
+        let buffer = AlignedBuffer::new(journal.commit_bytes_max());
+        if !journal.read(reactor, segment, offset, buffer, bytes, token) {
+            return Next::Nothing;
+        }
+        self.reading = Some(Place { journal_id: journal.id(), segment, offset });
+        Next::Reading
+    }
+
+    /// Takes a completed read.
+    pub fn handle_read(&mut self, buffer: AlignedBuffer, result: Result<usize, std::io::Error>) {
+        let place = self.reading.take().expect("a read completes once");
+        match result {
+            Ok(bytes) => self.read_back = Some(Rc::new(ReadBack::new(place, buffer, bytes))),
+            Err(error) => {
+                tracing::error!(%error, segment = %place.segment, place.offset, "a journal segment cannot be read back");
+                self.read_back = None;
+            }
+        }
+    }
+
+    /// Goes on behind what was read, unless a known position is nearer to `sequence`.
+    fn place_of(&self, journal: &Journal, sequence: Sequence) -> Option<(SegmentId, u64)> {
+        let position = journal.position_before(sequence)?;
+        let nearest = (position.segment, position.offset);
+        let Some(read) = self.read_back.as_ref().filter(|read| read.last < sequence && read.whole_bytes > 0)
+        else {
+            return Some(nearest);
+        };
+        Some(nearest.max((read.place.segment, read.place.offset + read.whole_bytes)))
+    }
+}

@@ -1,0 +1,167 @@
+//! Prepares segment files on a thread of its own: written with zeros, header durable, then renamed.
+//!
+//! A worker asks, the file arrives in its inbox open for direct, durable writes. Overwriting prepared
+//! blocks needs no metadata commit of the file system, which is what makes a journal write one I/O.
+//! A full disk shows here, before any event is taken that could not be kept.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use zen_core::journal::{SegmentHeader, SegmentId, segment_header};
+
+use crate::mesh::{JournalRole, Mesh, Message};
+
+/// Zeros are written in pieces of this size.
+const ZERO_BYTES: usize = 1 << 20;
+/// After a failure the same file is tried again this much later.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// What a worker asks for.
+#[derive(Debug)]
+pub struct SegmentRequest {
+    /// Which of its journals.
+    pub role: JournalRole,
+    /// The new segment.
+    pub id: SegmentId,
+    /// A trimmed segment whose file may be used again.
+    pub recycle: Option<SegmentId>,
+}
+
+/// A journal's directory and identity, as the maker needs them.
+#[derive(Clone, Debug)]
+pub struct JournalFiles {
+    /// Holds this journal's segments only.
+    pub directory: PathBuf,
+    /// In each segment's header.
+    pub journal_id: [u8; 16],
+    /// Size of each file.
+    pub segment_bytes: u64,
+}
+
+enum Task {
+    Prepare { worker: u16, files: JournalFiles, request: SegmentRequest, now_ms: u64 },
+    Remove { files: JournalFiles, id: SegmentId },
+}
+
+/// One worker's handle of the preparing thread.
+pub struct SegmentMaker {
+    tasks: mpsc::Sender<Task>,
+    worker: u16,
+    files: JournalFiles,
+}
+
+/// Starts the thread; it ends when the last handle is gone.
+pub fn spawn(mesh: Mesh) -> io::Result<MakerThread> {
+    let (tasks, queue) = mpsc::channel();
+    std::thread::Builder::new().name("segments".to_owned()).spawn(move || run(&queue, &mesh))?;
+    Ok(MakerThread { tasks })
+}
+
+/// The preparing thread.
+#[derive(Clone)]
+pub struct MakerThread {
+    tasks: mpsc::Sender<Task>,
+}
+
+impl MakerThread {
+    /// A handle for one journal of one worker.
+    pub fn for_journal(&self, worker: u16, files: JournalFiles) -> SegmentMaker {
+        SegmentMaker { tasks: self.tasks.clone(), worker, files }
+    }
+}
+
+impl SegmentMaker {
+    /// Asks for a segment; the answer is a [`Message::Segment`].
+    pub fn prepare(&self, request: SegmentRequest, now_ms: u64) {
+        let task = Task::Prepare { worker: self.worker, files: self.files.clone(), request, now_ms };
+        self.tasks.send(task).expect("the preparing thread lives as long as its handles");
+    }
+
+    /// Deletes a trimmed segment's file.
+    pub fn remove(&self, id: SegmentId) {
+        let task = Task::Remove { files: self.files.clone(), id };
+        self.tasks.send(task).expect("the preparing thread lives as long as its handles");
+    }
+}
+
+/// The file of a segment.
+pub fn segment_path(directory: &Path, id: SegmentId) -> PathBuf {
+    directory.join(format!("{:016x}.seg", id.0))
+}
+
+/// Opens a segment for direct, durable writes and for reads.
+pub fn open_direct(path: &Path) -> io::Result<OwnedFd> {
+    let flags = libc::O_DIRECT | libc::O_DSYNC | libc::O_CLOEXEC;
+    Ok(OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?.into())
+}
+
+fn run(queue: &mpsc::Receiver<Task>, mesh: &Mesh) {
+    while let Ok(task) = queue.recv() {
+        match task {
+            Task::Prepare { worker, files, request, now_ms } => {
+                let file = prepare(&files, &request, now_ms);
+                if file.is_err() {
+                    std::thread::sleep(RETRY);
+                }
+                mesh.send(worker, Message::Segment { role: request.role, id: request.id, file });
+            }
+            Task::Remove { files, id } => {
+                let path = segment_path(&files.directory, id);
+                let removed =
+                    std::fs::remove_file(&path).and_then(|()| File::open(&files.directory)?.sync_all());
+                if let Err(error) = removed {
+                    tracing::warn!(%error, path = %path.display(), "a trimmed segment could not be removed");
+                }
+            }
+        }
+    }
+}
+
+fn prepare(files: &JournalFiles, request: &SegmentRequest, now_ms: u64) -> io::Result<OwnedFd> {
+    let path = segment_path(&files.directory, request.id);
+    let building = path.with_extension("tmp");
+    let header = SegmentHeader {
+        journal_id: files.journal_id,
+        segment: request.id,
+        segment_bytes: files.segment_bytes,
+        created_ms: now_ms,
+    };
+    let header = segment_header(&header, crc32c::crc32c_append);
+    let recycled = request
+        .recycle
+        .is_some_and(|old| std::fs::rename(segment_path(&files.directory, old), &building).is_ok());
+    let built = if recycled {
+        OpenOptions::new().write(true).open(&building).and_then(|file| write_header(&file, &header))
+    } else {
+        write_new(&building, &header, files.segment_bytes)
+    };
+    if let Err(error) = built.and_then(|()| std::fs::rename(&building, &path)) {
+        let _ = std::fs::remove_file(&building);
+        return Err(error);
+    }
+    File::open(&files.directory)?.sync_all()?;
+    open_direct(&path)
+}
+
+fn write_header(file: &File, header: &[u8]) -> io::Result<()> {
+    file.write_all_at(header, 0)?;
+    file.sync_data()
+}
+
+fn write_new(path: &Path, header: &[u8], bytes: u64) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let zeros = vec![0; ZERO_BYTES];
+    file.write_all(header)?;
+    let mut left = bytes - header.len() as u64;
+    while left > 0 {
+        let piece = left.min(ZERO_BYTES as u64) as usize;
+        file.write_all(&zeros[..piece])?;
+        left -= piece as u64;
+    }
+    file.sync_all()
+}

@@ -1,0 +1,668 @@
+//! All links of one worker: accepted and dialled ones, in either role.
+//!
+//! A link belongs to the worker whose journal it carries. An egress that dials may be accepted by any
+//! worker; once it has named its stream, the connection moves there. Peers are known by their SPIFFE
+//! id first, by name second; both must fit the configuration.
+
+mod session;
+mod slot;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use session::{Link, Machine};
+pub use session::{LinkHandover, Side};
+use slot::{Purpose, Slot, Want};
+use zen_core::event::{EVENT_BYTES_MAX, Event};
+use zen_core::journal::Sequence;
+use zen_core::link::{
+    BATCH_EVENTS_MAX, Frame, HANDSHAKE_TIMEOUT_MS, Hello, Incoming as Checked, LinkError, Outgoing, Receiver,
+    ReceiverConfig, ReceiverEvent, Role, Sender, SenderConfig, SenderEvent,
+};
+use zen_core::record::HeldEvent;
+use zen_identity::{Decision, SpiffeId};
+use zen_uring::{Reactor, SocketId};
+
+use crate::clock::Clock;
+use crate::config::{Direction, EgressPeer, IngesterPeer, Snapshot};
+use crate::control::Resolver;
+use crate::crypto::NodeCrypto;
+use crate::egress::{Acknowledge, Egress, Incoming};
+use crate::entropy::Entropy;
+use crate::ingester::Ingester;
+use crate::journal::read_token;
+use crate::mesh::{EventBytes, JournalRole, Mesh, Message};
+use crate::metrics::WorkerMetrics;
+use crate::stream::Stream;
+use crate::tls::{Tls, TlsError};
+
+/// Credit of a link at its start, bytes.
+const CREDIT_BYTES: u64 = 8 * EVENT_BYTES_MAX as u64;
+/// Credit of a link at its start, events.
+const CREDIT_EVENTS: u32 = 8192;
+/// Plaintext written to one link before its send must complete.
+const PUMP_BYTES_MAX: usize = 1 << 20;
+
+/// What the links work on, borrowed from the worker for one call.
+pub struct Parts<'a> {
+    /// The ring.
+    pub reactor: &'a mut Reactor,
+    /// This worker's ingester.
+    pub ingester: Option<&'a mut Ingester>,
+    /// This worker's egress.
+    pub egress: Option<&'a mut Egress>,
+}
+
+/// All links of one worker.
+pub struct Links {
+    worker: u16,
+    open: HashMap<SocketId, Link>,
+    slots: Vec<Slot>,
+    streams: HashMap<String, u16>,
+    snapshot: Arc<Snapshot>,
+    mesh: Mesh,
+    resolver: Resolver,
+    entropy: Entropy,
+    draining: bool,
+    clock: Clock,
+    metrics: Arc<WorkerMetrics>,
+}
+
+impl Links {
+    /// No link yet; [`Links::handle_time`] dials.
+    pub fn new(
+        worker: u16,
+        snapshot: Arc<Snapshot>,
+        mesh: Mesh,
+        resolver: Resolver,
+        metrics: Arc<WorkerMetrics>,
+    ) -> Self {
+        let mut links = Self {
+            worker,
+            open: HashMap::new(),
+            slots: Vec::new(),
+            streams: HashMap::new(),
+            snapshot: Arc::clone(&snapshot),
+            mesh,
+            resolver,
+            entropy: Entropy::default(),
+            draining: false,
+            clock: Clock::now(),
+            metrics,
+        };
+        links.handle_snapshot(snapshot);
+        links
+    }
+
+    /// Takes a new configuration: slots come and go; links that are up stay until their peer is refused.
+    pub fn handle_snapshot(&mut self, snapshot: Arc<Snapshot>) {
+        self.snapshot = snapshot;
+        self.make_slots();
+    }
+
+    /// Sets the tick's clock.
+    pub fn handle_clock(&mut self, clock: Clock) {
+        self.clock = clock;
+    }
+
+    /// A peer dialled us.
+    pub fn handle_accepted(&mut self, socket: SocketId, side: Side, reactor: &mut Reactor) {
+        let tls = match side {
+            Side::Ingester => self.snapshot.ingester.as_ref().map(|settings| &settings.link_tls),
+            Side::Egress => self.snapshot.egress.as_ref().map(|settings| &settings.link_tls),
+        };
+        match tls.map(Tls::accept) {
+            Some(Ok(tls)) => {
+                let stream = Stream::start(socket, tls, reactor);
+                self.open
+                    .insert(socket, Link::new(Some(stream), side, Machine::AwaitHello, self.clock.unix_ms));
+            }
+            _ => reactor.close(socket),
+        }
+    }
+
+    /// TCP to a peer is up, or not.
+    pub fn handle_connected(
+        &mut self,
+        socket: SocketId,
+        result: &Result<(), std::io::Error>,
+        parts: &mut Parts<'_>,
+    ) {
+        let Some(slot) = self.slots.iter().find(|slot| slot.is(socket)) else {
+            self.close(socket, "unwanted", parts.reactor);
+            return;
+        };
+        let purpose = slot.purpose.clone();
+        if result.is_err() {
+            self.close(socket, "connect", parts.reactor);
+            return;
+        }
+        if self.greet(socket, &purpose, parts).is_none() {
+            self.close(socket, "tls", parts.reactor);
+        }
+    }
+
+    /// Decrypts ciphertext from a peer.
+    pub fn decrypt(&mut self, socket: SocketId, bytes: &[u8]) -> Result<(), TlsError> {
+        self.open.get_mut(&socket).map_or(Ok(()), |link| link.decrypt(bytes))
+    }
+
+    /// Works on what [`Links::decrypt`] came to.
+    pub fn handle_received(
+        &mut self,
+        socket: SocketId,
+        decrypted: Result<(), TlsError>,
+        parts: &mut Parts<'_>,
+    ) {
+        let Some(mut link) = self.open.remove(&socket) else { return };
+        if let Err(error) = decrypted {
+            tracing::warn!(%error, "a link's TLS failed");
+            link.flush(parts.reactor);
+            self.open.insert(socket, link);
+            self.close(socket, "tls", parts.reactor);
+            return;
+        }
+        let said_goodbye = link.stream.as_ref().is_some_and(|stream| stream.tls.peer_closed());
+        let result = link.handle_plaintext(|link, frame| self.handle_frame(socket, link, frame, parts));
+        if let Err(error) = &result {
+            tracing::warn!(%error, "a link is closed");
+            error.write_refuse(&mut link.out);
+        }
+        link.flush(parts.reactor);
+        self.open.insert(socket, link);
+        match result {
+            Err(error) => self.close(socket, error.label(), parts.reactor),
+            Ok(()) if said_goodbye => self.close(socket, "goodbye", parts.reactor),
+            Ok(()) => {}
+        }
+    }
+
+    /// A send completed.
+    pub fn handle_sent(
+        &mut self,
+        socket: SocketId,
+        buffer: Vec<u8>,
+        result: &Result<(), std::io::Error>,
+        reactor: &mut Reactor,
+    ) {
+        if result.is_err() {
+            self.close(socket, "send", reactor);
+            return;
+        }
+        if let Some(stream) = self.open.get_mut(&socket).and_then(|link| link.stream.as_mut()) {
+            stream.handle_sent(buffer, reactor);
+        }
+    }
+
+    /// The peer closed its side.
+    pub fn handle_closed(&mut self, socket: SocketId, reactor: &mut Reactor) {
+        self.close(socket, "closed", reactor);
+    }
+
+    /// A connection left this worker's ring: it goes to the worker with its stream.
+    pub fn handle_detached(&mut self, socket: SocketId, fd: std::os::fd::OwnedFd) {
+        let Some(link) = self.open.remove(&socket) else { return };
+        let (Some(peer), Machine::Moving(hello)) = (link.peer(), link.machine) else { return };
+        let tls = link.stream.expect("what moves is connected").into_tls();
+        let worker = hello.stream;
+        self.mesh.send(worker, Message::Link(Box::new(LinkHandover { fd, tls, hello, peer })));
+    }
+
+    /// A connection of another worker whose stream is ours.
+    pub fn handle_handover(&mut self, handover: LinkHandover, parts: &mut Parts<'_>) {
+        let Ok(socket) = parts.reactor.adopt(handover.fd) else { return };
+        let stream = Stream::start(socket, handover.tls, parts.reactor);
+        let now_ms = self.clock.unix_ms;
+        let mut link = Link::new(Some(stream), Side::Ingester, Machine::AwaitHello, now_ms);
+        let result = self.begin_sending(&mut link, &handover.hello, Some(&handover.peer), parts);
+        if let Err(error) = &result {
+            error.write_refuse(&mut link.out);
+        }
+        link.flush(parts.reactor);
+        self.open.insert(socket, link);
+        if let Err(error) = result {
+            self.close(socket, error.label(), parts.reactor);
+        }
+    }
+
+    /// An ingester has more streams than we knew: dial our share of them.
+    pub fn handle_streams(&mut self, ingester: String, streams: u16) {
+        self.streams.insert(ingester, streams);
+        self.make_slots();
+    }
+
+    /// The resolver's answer.
+    pub fn handle_resolved(&mut self, host: &str, addresses: &[std::net::IpAddr], reactor: &mut Reactor) {
+        let (now_ms, salt) = (self.clock.unix_ms, usize::from(self.entropy.bytes::<1>()[0]));
+        for index in 0..self.slots.len() {
+            let slot = &mut self.slots[index];
+            if slot.address.host == host
+                && let Some(address) = slot.handle_resolved(addresses, salt, now_ms)
+            {
+                self.dial(index, address, reactor);
+            }
+        }
+    }
+
+    /// Deadlines and dialling; called a few times a second.
+    pub fn handle_time(&mut self, parts: &mut Parts<'_>) {
+        let now_ms = self.clock.unix_ms;
+        let sockets: Vec<SocketId> = self.open.keys().copied().collect();
+        for socket in sockets {
+            let link = self.open.get_mut(&socket).expect("listed just now");
+            let result = match &mut link.machine {
+                Machine::Sending { sender, .. } => sender.handle_timeout(now_ms, &mut link.out),
+                Machine::Receiving { receiver, .. } => receiver.handle_timeout(now_ms, &mut link.out),
+                Machine::AwaitHello | Machine::Dialling | Machine::Moving(_) => {
+                    let late = now_ms.saturating_sub(link.since_ms) > HANDSHAKE_TIMEOUT_MS;
+                    if late { Err(LinkError::HandshakeTimeout) } else { Ok(()) }
+                }
+            };
+            link.flush(parts.reactor);
+            if let Err(error) = result {
+                self.close(socket, error.label(), parts.reactor);
+            }
+        }
+        self.dial_due(parts.reactor);
+    }
+
+    /// Sends what the journal has and credit allows; acknowledges what became durable.
+    pub fn pump(&mut self, parts: &mut Parts<'_>) {
+        if let Some(egress) = parts.egress.as_deref_mut() {
+            self.acknowledge(egress);
+        }
+        if let Some(ingester) = parts.ingester.as_deref_mut() {
+            for link in self.open.values_mut() {
+                if !link.is_sending() {
+                    let sent = send_events(link, ingester, parts.reactor, self.clock.unix_ms);
+                    self.metrics.link_events_sent.add(sent);
+                }
+            }
+        }
+        for link in self.open.values_mut() {
+            link.flush(parts.reactor);
+        }
+    }
+
+    /// Takes leave of all peers.
+    pub fn drain(&mut self, reactor: &mut Reactor) {
+        self.draining = true;
+        for link in self.open.values_mut() {
+            link.goodbye();
+            link.flush(reactor);
+        }
+    }
+
+    /// When a slot dials, Unix ms.
+    pub fn poll_timeout(&self) -> Option<u64> {
+        self.slots.iter().filter_map(Slot::poll_timeout).min()
+    }
+
+    /// Sets gauges.
+    pub fn observe(&self) {
+        self.metrics.link_connections.set(self.open.len() as u64);
+    }
+
+    /// Whether the socket is one of ours.
+    pub fn has(&self, socket: SocketId) -> bool {
+        self.open.contains_key(&socket)
+    }
+
+    fn make_slots(&mut self) {
+        let mut wanted = Vec::new();
+        for peer in self.snapshot.ingester.iter().flat_map(|settings| &settings.egresses) {
+            if let (Direction::IngesterDials, Some(address)) = (peer.direction, &peer.address) {
+                wanted.push((Purpose::SendTo { egress: peer.name.clone() }, address.clone()));
+            }
+        }
+        for peer in self.snapshot.egress.iter().flat_map(|settings| &settings.ingesters) {
+            let (Direction::EgressDials, Some(address)) = (peer.direction, &peer.address) else { continue };
+            let streams = self.streams.get(&peer.name).copied().unwrap_or(1);
+            for stream in (0..streams).filter(|stream| stream % self.mesh.workers() == self.worker) {
+                let purpose = Purpose::ReceiveFrom { ingester: peer.name.clone(), stream };
+                wanted.push((purpose, address.clone()));
+            }
+        }
+        self.slots.retain(|slot| {
+            wanted.iter().any(|(purpose, address)| *purpose == slot.purpose && *address == slot.address)
+        });
+        for (purpose, address) in wanted {
+            if !self.slots.iter().any(|slot| slot.purpose == purpose) {
+                self.slots.push(Slot::new(purpose, address));
+            }
+        }
+    }
+
+    fn dial_due(&mut self, reactor: &mut Reactor) {
+        if self.draining {
+            return;
+        }
+        for index in 0..self.slots.len() {
+            match self.slots[index].poll(self.clock.unix_ms) {
+                Want::Nothing => {}
+                Want::Resolve => self.resolver.ask(&self.slots[index].address.host, self.worker),
+                Want::Dial(address) => self.dial(index, address, reactor),
+            }
+        }
+    }
+
+    fn dial(&mut self, slot: usize, address: std::net::SocketAddr, reactor: &mut Reactor) {
+        let now_ms = self.clock.unix_ms;
+        let slot = &mut self.slots[slot];
+        let Ok(socket) = reactor.connect(address) else {
+            slot.handle_lost(now_ms);
+            return;
+        };
+        slot.handle_dialled(socket);
+        let side = match slot.purpose {
+            Purpose::SendTo { .. } => Side::Ingester,
+            Purpose::ReceiveFrom { .. } => Side::Egress,
+        };
+        self.open.insert(socket, Link::new(None, side, Machine::Dialling, now_ms));
+    }
+
+    /// Starts TLS and says hello on a connection that we dialled.
+    fn greet(&mut self, socket: SocketId, purpose: &Purpose, parts: &mut Parts<'_>) -> Option<()> {
+        let now_ms = self.clock.unix_ms;
+        let mut out = Vec::new();
+        let (tls, machine) = match purpose {
+            Purpose::SendTo { egress } => {
+                let snapshot = Arc::clone(&self.snapshot);
+                let peer = egress_peer(&snapshot, egress)?;
+                let config = self.sender_config(peer, parts.ingester.as_deref()?);
+                let sender = Box::new(Sender::dial(config, now_ms, &mut out));
+                (Arc::clone(&peer.tls), Machine::Sending { sender, egress: egress.clone() })
+            }
+            Purpose::ReceiveFrom { ingester, stream } => {
+                let snapshot = Arc::clone(&self.snapshot);
+                let peer = ingester_peer(&snapshot, ingester)?;
+                let config = self.receiver_config(peer, *stream);
+                let receiver = Box::new(Receiver::dial(config, now_ms, &mut out));
+                (
+                    Arc::clone(&peer.tls),
+                    Machine::Receiving { receiver, stream: None, durable: 0, owed: (0, 0) },
+                )
+            }
+        };
+        let tls = Tls::connect(&tls, zen_identity::spiffe_server_name()).ok()?;
+        let stream = Stream::start(socket, tls, parts.reactor);
+        let link = self.open.get_mut(&socket)?;
+        link.stream = Some(stream);
+        link.machine = machine;
+        link.out = out;
+        link.flush(parts.reactor);
+        Some(())
+    }
+
+    fn handle_frame(
+        &mut self,
+        socket: SocketId,
+        link: &mut Link,
+        frame: Frame<'_>,
+        parts: &mut Parts<'_>,
+    ) -> Result<(), LinkError> {
+        let now_ms = self.clock.unix_ms;
+        match &mut link.machine {
+            Machine::AwaitHello => {
+                let Frame::Hello(hello) = frame else {
+                    return Err(LinkError::Unexpected(frame.frame_type()));
+                };
+                self.handle_hello(socket, link, hello, parts)
+            }
+            Machine::Dialling | Machine::Moving(_) => Err(LinkError::Unexpected(frame.frame_type())),
+            Machine::Sending { sender, egress } => {
+                let event = sender.handle_frame(frame, now_ms, &mut link.out)?;
+                let egress = egress.clone();
+                self.handle_sender_event(socket, &egress, event, parts);
+                Ok(())
+            }
+            Machine::Receiving { receiver, .. } => {
+                match receiver.handle_frame(frame, now_ms, &mut link.out)? {
+                    ReceiverEvent::None | ReceiverEvent::Goodbye(_) => Ok(()),
+                    ReceiverEvent::PeerHello(hello) => {
+                        self.begin_receiving(socket, link, &hello, parts);
+                        Ok(())
+                    }
+                    ReceiverEvent::Batch(batch) => {
+                        let mut checked = Vec::with_capacity(batch.count());
+                        receiver.open_batch(&NodeCrypto, &batch, now_ms, &mut checked)?;
+                        Self::take_events(socket, link, &checked, parts);
+                        Ok(())
+                    }
+                }
+            }
+        }
+    }
+
+    /// A peer that dialled us said who it is.
+    fn handle_hello(
+        &mut self,
+        socket: SocketId,
+        link: &mut Link,
+        hello: Hello,
+        parts: &mut Parts<'_>,
+    ) -> Result<(), LinkError> {
+        let peer = link.peer();
+        match (link.side, hello.role) {
+            (Side::Ingester, Role::Receiver) => {
+                if hello.stream >= self.mesh.workers() {
+                    return Err(LinkError::Stream);
+                }
+                if hello.stream == self.worker {
+                    return self.begin_sending(link, &hello, peer.as_ref(), parts);
+                }
+                link.machine = Machine::Moving(hello);
+                parts.reactor.detach(socket);
+                Ok(())
+            }
+            (Side::Egress, Role::Sender) => {
+                let snapshot = Arc::clone(&self.snapshot);
+                let known = ingester_peer(&snapshot, &hello.node)
+                    .filter(|known| admits(&known.policy, peer.as_ref()));
+                let config = self.receiver_config(known.ok_or(LinkError::NodeName)?, hello.stream);
+                let receiver = Receiver::accept(config, &hello, self.clock.unix_ms, &mut link.out)?;
+                let receiver = Box::new(receiver);
+                link.machine = Machine::Receiving { receiver, stream: None, durable: 0, owed: (0, 0) };
+                self.begin_receiving(socket, link, &hello, parts);
+                Ok(())
+            }
+            _ => Err(LinkError::Role),
+        }
+    }
+
+    fn begin_sending(
+        &mut self,
+        link: &mut Link,
+        hello: &Hello,
+        peer: Option<&SpiffeId>,
+        parts: &mut Parts<'_>,
+    ) -> Result<(), LinkError> {
+        let snapshot = Arc::clone(&self.snapshot);
+        let known = egress_peer(&snapshot, &hello.node).filter(|known| admits(&known.policy, peer));
+        let known = known.ok_or(LinkError::NodeName)?;
+        let ingester = parts.ingester.as_deref().ok_or(LinkError::Role)?;
+        let config = self.sender_config(known, ingester);
+        let sender = Sender::accept(config, hello, self.clock.unix_ms, &mut link.out)?;
+        link.machine = Machine::Sending { sender: Box::new(sender), egress: known.name.clone() };
+        Ok(())
+    }
+
+    /// The sender's hello is there: ask for what is not durable here yet.
+    fn begin_receiving(&mut self, socket: SocketId, link: &mut Link, hello: &Hello, parts: &mut Parts<'_>) {
+        let Machine::Receiving { receiver, stream, durable, .. } = &mut link.machine else { return };
+        let Some(egress) = parts.egress.as_deref_mut() else { return };
+        let resume_after = egress.resume_after(hello.journal_id);
+        *stream = Some(hello.journal_id);
+        *durable = resume_after;
+        receiver.start(resume_after, &mut link.out);
+        self.metrics.link_connects.add(1);
+        tracing::info!(ingester = hello.node, stream = hello.stream, resume_after, "link ready");
+        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.is(socket)) {
+            slot.handle_ready();
+            if self.streams.get(&hello.node) != Some(&hello.streams) {
+                for worker in 0..self.mesh.workers() {
+                    let message = Message::Streams { ingester: hello.node.clone(), streams: hello.streams };
+                    self.mesh.send(worker, message);
+                }
+            }
+        }
+    }
+
+    fn handle_sender_event(
+        &mut self,
+        socket: SocketId,
+        egress: &str,
+        event: SenderEvent,
+        parts: &mut Parts<'_>,
+    ) {
+        let Some(ingester) = parts.ingester.as_deref_mut() else { return };
+        match event {
+            SenderEvent::None | SenderEvent::Goodbye(_) => {}
+            SenderEvent::Ready { resume_after } => {
+                tracing::info!(egress, stream = self.worker, resume_after, "link ready");
+                self.metrics.link_connects.add(1);
+                if let Some(slot) = self.slots.iter_mut().find(|slot| slot.is(socket)) {
+                    slot.handle_ready();
+                }
+                ingester.handle_link_ready(egress, Sequence(resume_after));
+                // One link per egress: an older one is a leftover of a connection that broke.
+                let older: Vec<SocketId> = self
+                    .open
+                    .iter()
+                    .filter(|(_, link)| link.sends_to(egress))
+                    .map(|(socket, _)| *socket)
+                    .collect();
+                for socket in older {
+                    self.close(socket, "replaced", parts.reactor);
+                }
+            }
+            SenderEvent::Acked { durable } => ingester.handle_acknowledged(egress, Sequence(durable)),
+        }
+    }
+
+    fn take_events(socket: SocketId, link: &Link, checked: &[Checked<'_>], parts: &mut Parts<'_>) {
+        let Machine::Receiving { stream: Some(stream), .. } = &link.machine else { return };
+        let Some(egress) = parts.egress.as_deref_mut() else { return };
+        for incoming in checked {
+            let mut head = Vec::with_capacity(128);
+            let targets: Vec<&str> = incoming.targets.iter().collect();
+            HeldEvent::encode_head(&mut head, stream, incoming.sequence, 0, targets.into_iter());
+            egress.take(Incoming {
+                link: socket,
+                stream: *stream,
+                link_sequence: incoming.sequence,
+                head,
+                event: EventBytes::from(incoming.encoded),
+            });
+        }
+    }
+
+    /// Tells senders what is durable, and gives credit back while there is room.
+    fn acknowledge(&mut self, egress: &mut Egress) {
+        while let Some(Acknowledge { link, durable, events, bytes }) = egress.poll_acknowledge() {
+            if let Some(Machine::Receiving { durable: known, owed, .. }) =
+                self.open.get_mut(&link).map(|link| &mut link.machine)
+            {
+                *known = (*known).max(durable);
+                owed.0 += bytes;
+                owed.1 += u64::from(events);
+            }
+        }
+        let has_room = egress.has_room();
+        for link in self.open.values_mut() {
+            let Machine::Receiving { receiver, durable, owed, .. } = &mut link.machine else { continue };
+            if !receiver.is_open() {
+                continue;
+            }
+            if has_room && owed.1 > 0 {
+                receiver.grant(owed.0, owed.1);
+                *owed = (0, 0);
+            }
+            receiver.ack(*durable, &mut link.out);
+        }
+    }
+
+    fn close(&mut self, socket: SocketId, reason: &'static str, reactor: &mut Reactor) {
+        let Some(link) = self.open.remove(&socket) else { return };
+        if let Machine::Receiving { receiver, .. } = &link.machine {
+            self.metrics.duplicates.add(receiver.duplicates());
+        }
+        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.is(socket)) {
+            slot.handle_lost(self.clock.unix_ms);
+        }
+        self.metrics.link_errors.add(reason);
+        tracing::debug!(reason, "link closed");
+        reactor.close(socket);
+    }
+
+    fn sender_config(&self, peer: &EgressPeer, ingester: &Ingester) -> SenderConfig<zen_hmac::PreparedKey> {
+        SenderConfig {
+            node: self.snapshot.node.name.clone(),
+            egress: peer.name.clone(),
+            stream: self.worker,
+            streams: self.mesh.workers(),
+            journal_id: ingester.journal().id(),
+            key_id: peer.key_id.clone(),
+            key: peer.key.clone(),
+        }
+    }
+
+    fn receiver_config(&mut self, peer: &IngesterPeer, stream: u16) -> ReceiverConfig<zen_hmac::PreparedKey> {
+        ReceiverConfig {
+            node: self.snapshot.node.name.clone(),
+            ingester: peer.name.clone(),
+            stream,
+            keys: peer.keys.clone(),
+            session: self.entropy.bytes(),
+            credit_bytes: CREDIT_BYTES,
+            credit_events: CREDIT_EVENTS,
+        }
+    }
+}
+
+/// Seals batches until the journal, the credit or the send buffer says stop; returns how many events left.
+fn send_events(link: &mut Link, ingester: &mut Ingester, reactor: &mut Reactor, now_ms: u64) -> u64 {
+    let Machine::Sending { sender, egress } = &mut link.machine else { return 0 };
+    let mut sent = 0;
+    while sender.is_ready() && link.out.len() < PUMP_BYTES_MAX {
+        let Some((index, outbox, journal)) = ingester.outbox_mut(egress) else { return sent };
+        let token = read_token(JournalRole::Ingester, index as u64);
+        let Some(piece) = outbox.poll_piece(journal, reactor, token) else { return sent };
+        let (routed, passed) = outbox.routed(&piece, journal, BATCH_EVENTS_MAX);
+        if routed.is_empty() {
+            outbox.handle_passed(passed);
+            continue;
+        }
+        let targets: Vec<Vec<&str>> = routed.iter().map(|routed| routed.targets.iter().collect()).collect();
+        let outgoing: Vec<Outgoing<'_>> = routed
+            .iter()
+            .zip(&targets)
+            .filter_map(|(routed, targets)| {
+                let event = Event::decode(routed.event).ok()?;
+                Some(Outgoing { sequence: routed.sequence.0, targets, event, encoded: routed.event })
+            })
+            .collect();
+        let taken = sender.seal_batch(&NodeCrypto, &outgoing, now_ms, &mut link.out);
+        sent += taken as u64;
+        if taken < outgoing.len() {
+            if let Some(last) = taken.checked_sub(1) {
+                outbox.handle_passed(Sequence(outgoing[last].sequence));
+            }
+            return sent;
+        }
+        outbox.handle_passed(passed);
+    }
+    sent
+}
+
+fn egress_peer<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a EgressPeer> {
+    snapshot.ingester.as_ref()?.egresses.iter().find(|peer| peer.name == name)
+}
+
+fn ingester_peer<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a IngesterPeer> {
+    snapshot.egress.as_ref()?.ingesters.iter().find(|peer| peer.name == name)
+}
+
+fn admits(policy: &zen_identity::Policy, peer: Option<&SpiffeId>) -> bool {
+    peer.is_some_and(|peer| policy.decide(peer) == Decision::Allowed)
+}

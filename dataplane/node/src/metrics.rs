@@ -1,0 +1,236 @@
+//! What each worker counts, and how a scrape sums it up (Prometheus text format).
+//!
+//! Counters are relaxed atomics of one worker, so the hot path shares no cache line. Labels are
+//! `&'static str` from enums, never from the wire.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Unit;
+
+/// Upper bounds of latency buckets, microseconds: 10 µs to about 170 s in steps of the square root of 2.
+const BUCKETS: usize = 49;
+
+/// A number that one worker changes and a scrape reads.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Adds to a counter.
+    pub fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// Sets a gauge.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The current value.
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Counters by a static label.
+#[derive(Debug, Default)]
+pub struct Labeled(Mutex<BTreeMap<&'static str, u64>>);
+
+impl Labeled {
+    /// Counts one.
+    pub fn add(&self, label: &'static str) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(label).or_default() += 1;
+    }
+
+    fn sum_into(&self, sums: &mut BTreeMap<&'static str, u64>) {
+        for (label, count) in self.0.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            *sums.entry(label).or_default() += count;
+        }
+    }
+}
+
+/// A latency histogram.
+#[derive(Debug)]
+pub struct Latency {
+    counts: [AtomicU64; BUCKETS],
+    sum_us: AtomicU64,
+}
+
+impl Default for Latency {
+    fn default() -> Self {
+        Self { counts: [const { AtomicU64::new(0) }; BUCKETS], sum_us: AtomicU64::new(0) }
+    }
+}
+
+impl Latency {
+    /// Records one duration.
+    pub fn record(&self, latency: Duration) {
+        let us = u64::try_from(latency.as_micros()).unwrap_or(u64::MAX >> 8);
+        self.counts[bucket_of(us)].fetch_add(1, Ordering::Relaxed);
+        self.sum_us.fetch_add(us, Ordering::Relaxed);
+    }
+}
+
+/// Index of the first bucket whose bound is at least `us`; the last one takes the rest.
+fn bucket_of(us: u64) -> usize {
+    let square = u128::from(us) * u128::from(us);
+    // bound(i)^2 = 100 * 2^i, so i = ceil(log2(us^2 / 100)).
+    let ratio = square.div_ceil(100).max(1);
+    let ceiling = if ratio.is_power_of_two() { ratio.ilog2() } else { ratio.ilog2() + 1 };
+    (ceiling as usize).min(BUCKETS - 1)
+}
+
+fn bound_seconds(index: usize) -> f64 {
+    10e-6 * 2f64.powf(index as f64 / 2.0)
+}
+
+macro_rules! worker_metrics {
+    ($($kind:ident $name:ident $help:literal;)*) => {
+        /// Everything one worker counts.
+        #[derive(Debug, Default)]
+        pub struct WorkerMetrics {
+            $(#[doc = $help] pub $name: worker_metrics!(@type $kind),)*
+        }
+
+        impl Collector for Metrics {
+            fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+                $(worker_metrics!(@encode $kind, $name, $help, self, encoder);)*
+                Ok(())
+            }
+        }
+    };
+    (@type counter) => { Count };
+    (@type gauge) => { Count };
+    (@type reasons) => { Labeled };
+    (@type latency) => { Latency };
+    (@encode counter, $name:ident, $help:literal, $self:ident, $encoder:ident) => {
+        let counter = ConstCounter::new($self.workers.iter().map(|worker| worker.$name.value()).sum::<u64>());
+        let metric = $encoder.encode_descriptor(concat!("zen_", stringify!($name)), $help, None, MetricType::Counter)?;
+        counter.encode(metric)?;
+    };
+    (@encode gauge, $name:ident, $help:literal, $self:ident, $encoder:ident) => {
+        let gauge = ConstGauge::new($self.workers.iter().map(|worker| worker.$name.value()).sum::<u64>());
+        let metric = $encoder.encode_descriptor(concat!("zen_", stringify!($name)), $help, None, MetricType::Gauge)?;
+        gauge.encode(metric)?;
+    };
+    (@encode reasons, $name:ident, $help:literal, $self:ident, $encoder:ident) => {
+        let mut sums = BTreeMap::new();
+        for worker in &$self.workers {
+            worker.$name.sum_into(&mut sums);
+        }
+        let mut metric = $encoder.encode_descriptor(concat!("zen_", stringify!($name)), $help, None, MetricType::Counter)?;
+        for (label, count) in sums {
+            ConstCounter::new(count).encode(metric.encode_family(&[("reason", label)])?)?;
+        }
+    };
+    (@encode latency, $name:ident, $help:literal, $self:ident, $encoder:ident) => {
+        let unit = Unit::Seconds;
+        let mut metric = $encoder.encode_descriptor(concat!("zen_", stringify!($name)), $help, Some(&unit), MetricType::Histogram)?;
+        let (sum, total, buckets) = $self.histogram(|worker| &worker.$name);
+        metric.encode_histogram::<prometheus_client::encoding::NoLabelSet>(sum, total, &buckets, None)?;
+    };
+}
+
+worker_metrics! {
+    counter events_accepted "Events answered with 202: durable at this ingester";
+    reasons requests_refused "Requests refused, by reason";
+    counter bytes_accepted "Body bytes of accepted events";
+    counter duplicates "Events that came over a link again and were not taken again";
+    latency accept_to_durable "From the whole request to its durable record";
+    latency accept_to_delivered "From acceptance at the ingester to the target's 2xx";
+    latency journal_commit "From submitting a journal commit to its completion";
+    counter journal_commits "Journal commits made durable";
+    counter journal_records "Journal records made durable";
+    counter journal_bytes "Journal bytes made durable, with padding";
+    counter journal_write_errors "Journal writes that failed and were tried again";
+    gauge journal_live_bytes "Bytes in live journal segments";
+    gauge journal_full "Journals without room: sources get 503";
+    counter link_events_sent "Events sent over links";
+    counter link_events_received "Events taken from links";
+    counter link_connects "Links made ready";
+    reasons link_errors "Links closed for an error, by reason";
+    gauge link_lag_events "Events in the journal that their egress has not acknowledged, upper bound";
+    reasons deliveries "Delivery attempts, by outcome";
+    counter retries "Deliveries put off for another attempt";
+    counter dead_letters "Deliveries given up and kept as dead letters";
+    counter dead_letters_dropped "Dead letters dropped because there were more than the bound";
+    gauge dead_letters_kept "Dead letters kept now";
+    gauge targets_disabled "Targets disabled by a 410";
+    counter deliveries_without_client_certificate "Deliveries to targets that opted out of mutual TLS";
+    gauge events_live "Events at the egress that are not done";
+    gauge queue_depth "Deliveries waiting for an attempt";
+    gauge attempts_in_flight "Delivery attempts in flight";
+    gauge source_connections "Open connections of sources";
+    gauge link_connections "Open links";
+    gauge target_connections "Open connections to targets";
+    counter ring_enters "Calls of `io_uring_enter` by workers";
+    counter ring_completions "Completions handled";
+    gauge drain "1 while draining";
+}
+
+/// All workers' metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    workers: Vec<Arc<WorkerMetrics>>,
+}
+
+impl Metrics {
+    /// Sums over `workers` at each scrape.
+    pub fn new(workers: Vec<Arc<WorkerMetrics>>) -> Self {
+        Self { workers }
+    }
+
+    fn histogram(&self, pick: impl Fn(&WorkerMetrics) -> &Latency) -> (f64, u64, Vec<(f64, u64)>) {
+        let mut buckets: Vec<(f64, u64)> = (0..BUCKETS - 1).map(|index| (bound_seconds(index), 0)).collect();
+        buckets.push((f64::MAX, 0));
+        let (mut sum, mut total) = (0.0, 0);
+        for latency in self.workers.iter().map(|worker| pick(worker)) {
+            for (bucket, count) in buckets.iter_mut().zip(&latency.counts) {
+                bucket.1 += count.load(Ordering::Relaxed);
+            }
+            sum += latency.sum_us.load(Ordering::Relaxed) as f64 / 1e6;
+        }
+        total += buckets.iter().map(|bucket| bucket.1).sum::<u64>();
+        (sum, total, buckets)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_duration_falls_into_its_bucket() {
+        for us in [0, 1, 9, 10, 11, 14, 15, 20, 21, 100, 999, 1_000, 123_456, 10_000_000] {
+            let index = bucket_of(us);
+            let seconds = us as f64 / 1e6;
+            assert!(seconds <= bound_seconds(index) * 1.000_001, "{us}");
+            assert!(index == 0 || seconds > bound_seconds(index - 1) * 0.999_999, "{us}");
+        }
+        assert_eq!(bucket_of(u64::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn a_scrape_sums_over_workers() {
+        let workers = vec![Arc::new(WorkerMetrics::default()), Arc::new(WorkerMetrics::default())];
+        for worker in &workers {
+            worker.events_accepted.add(2);
+            worker.requests_refused.add("signature");
+            worker.accept_to_durable.record(Duration::from_micros(100));
+        }
+        let mut registry = prometheus_client::registry::Registry::default();
+        registry.register_collector(Box::new(Metrics::new(workers)));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        assert!(text.contains("zen_events_accepted_total 4"), "{text}");
+        assert!(text.contains("zen_requests_refused_total{reason=\"signature\"} 2"), "{text}");
+        assert!(text.contains("zen_accept_to_durable_seconds_count 2"), "{text}");
+    }
+}

@@ -1,0 +1,142 @@
+//! Start-up in order: configuration, certificates, journals and sockets on each worker, then ready.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16};
+
+use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
+
+use crate::admin::AdminError;
+use crate::config::{self, Certificates, ConfigError, Raw, Snapshot};
+use crate::control::{self, Control, Resolver, Shared};
+use crate::egress::Watermarks;
+use crate::journal::{self, OpenError, spawn_segment_maker};
+use crate::mesh::Mesh;
+use crate::metrics::{Metrics, WorkerMetrics};
+use crate::worker::{self, Launch, WorkerError};
+
+/// Why a node did not start, or did not end well. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration.
+    #[error("configuration: {0}")]
+    Config(#[from] ConfigError),
+    /// A journal.
+    #[error("journal: {0}")]
+    Journal(#[from] OpenError),
+    /// A worker's ring or sockets.
+    #[error("{0}")]
+    Worker(#[from] WorkerError),
+    /// The admin listeners.
+    #[error("{0}")]
+    Admin(#[from] AdminError),
+    /// A thread or the control runtime.
+    #[error("cannot start a thread: {0}; check the process limits (ulimit -u)")]
+    Thread(#[from] std::io::Error),
+    /// Another node uses the data directory.
+    #[error("{directory}: another node is using this data directory; stop it, or give node.data_dir its own")]
+    Locked {
+        /// The directory.
+        directory: String,
+    },
+    /// The effective configuration cannot be printed.
+    #[error("cannot print the configuration: {0}")]
+    Print(#[from] toml::ser::Error),
+    /// A worker did not finish in time.
+    #[error("the drain deadline passed before everything was finished; what was accepted is in the journal")]
+    Drain,
+}
+
+/// Prints the effective configuration.
+pub fn print_config(file: &Path) -> Result<(), StartError> {
+    let raw = config::read(file)?;
+    print!("{}", toml::to_string(&raw)?);
+    Ok(())
+}
+
+/// Checks a configuration and everything it names.
+pub fn check_config(file: &Path) -> Result<(), StartError> {
+    let (_, _, snapshot) = load(file)?;
+    let endpoints = snapshot.ingester.as_ref().map_or(0, |ingester| ingester.endpoints.len());
+    let targets = snapshot.egress.as_ref().map_or(0, |egress| egress.targets.len());
+    println!(
+        "{}: good: {endpoints} endpoints, {targets} targets, {} workers",
+        file.display(),
+        snapshot.node.workers
+    );
+    Ok(())
+}
+
+/// Runs a node until it has drained.
+pub fn run(file: &Path) -> Result<(), StartError> {
+    let (raw, certificates, snapshot) = load(file)?;
+    start_log(&raw);
+    let probe = zen_uring::probe().map_err(WorkerError::from)?;
+    tracing::info!(node = snapshot.node.name, workers = snapshot.node.workers, io = %probe, "starting");
+    std::fs::create_dir_all(&snapshot.node.data_dir)?;
+    let _lock = lock_data_dir(&snapshot)?;
+    journal::check_orphans(&snapshot.node.data_dir, snapshot.node.workers)?;
+    let mesh = Mesh::new(snapshot.node.workers);
+    let maker = spawn_segment_maker(mesh.clone())?;
+    let shared = Arc::new(Shared {
+        workers_ready: AtomicU16::new(0),
+        // Each worker takes itself off this count when its first segments are prepared.
+        workers_full: AtomicU16::new(mesh.workers()),
+        snapshot: ArcSwap::from_pointee(snapshot),
+        mesh,
+        draining: AtomicBool::new(false),
+        status: ArcSwap::from_pointee("generation 1 in force".to_owned()),
+    });
+    let (resolver, questions) = Resolver::channel();
+    let (done, workers_done) = mpsc::channel(usize::from(shared.mesh.workers()));
+    let watermarks = Arc::new(Watermarks::default());
+    let metrics: Vec<Arc<WorkerMetrics>> =
+        (0..shared.mesh.workers()).map(|_| Arc::new(WorkerMetrics::default())).collect();
+    let launches = metrics.iter().enumerate().map(|(index, metrics)| Launch {
+        index: index as u16,
+        shared: Arc::clone(&shared),
+        maker: maker.clone(),
+        resolver: resolver.clone(),
+        watermarks: Arc::clone(&watermarks),
+        metrics: Arc::clone(metrics),
+    });
+    let threads = worker::start_all(launches.collect(), &done)?;
+    drop(done);
+    let control = Control {
+        shared: Arc::clone(&shared),
+        config_file: file.to_path_buf(),
+        certificates,
+        questions,
+        metrics: Metrics::new(metrics),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let clean = runtime.block_on(control::run(control, workers_done))?;
+    for thread in threads {
+        let _ = thread.join();
+    }
+    tracing::info!(clean, "stopped");
+    if clean { Ok(()) } else { Err(StartError::Drain) }
+}
+
+fn load(file: &Path) -> Result<(Raw, Certificates, Snapshot), StartError> {
+    let raw = config::read(file)?;
+    let certificates = config::load_certificates(file, &raw)?;
+    let snapshot = config::validate(file, raw.clone(), &certificates, 1)?;
+    Ok((raw, certificates, snapshot))
+}
+
+fn start_log(raw: &Raw) {
+    let filter = tracing_subscriber::EnvFilter::try_new(&raw.node.log)
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+}
+
+/// Two nodes on one journal would destroy it: the directory is locked while this one runs.
+fn lock_data_dir(snapshot: &Snapshot) -> Result<std::fs::File, StartError> {
+    let path = snapshot.node.data_dir.join("lock");
+    let file = std::fs::File::options().create(true).truncate(false).write(true).open(path)?;
+    file.try_lock()
+        .map_err(|_| StartError::Locked { directory: snapshot.node.data_dir.display().to_string() })?;
+    Ok(file)
+}

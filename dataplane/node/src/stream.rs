@@ -1,0 +1,92 @@
+//! A TLS connection on a reactor socket: what sources, links and targets have in common.
+//!
+//! One send is in flight at a time; plaintext written meanwhile is encrypted at once and leaves with
+//! the next flush, once per tick.
+
+use zen_uring::{Reactor, SocketId};
+
+use crate::tls::{Tls, TlsError};
+
+/// Buffers above this are not kept for the next send.
+const SPARE_BYTES_MAX: usize = 64 * 1024;
+
+/// A connection that is up, at least as far as TCP.
+#[derive(Debug)]
+pub struct Stream {
+    /// The reactor's name for it.
+    pub socket: SocketId,
+    /// Its TLS state.
+    pub tls: Tls,
+    spare: Vec<u8>,
+    sending: bool,
+    finishing: bool,
+}
+
+impl Stream {
+    /// A stream that starts to receive.
+    pub fn start(socket: SocketId, tls: Tls, reactor: &mut Reactor) -> Self {
+        reactor.receive(socket);
+        Self { socket, tls, spare: Vec::new(), sending: false, finishing: false }
+    }
+
+    /// Takes ciphertext off the wire.
+    pub fn handle_ciphertext(&mut self, bytes: &[u8], plaintext: &mut Vec<u8>) -> Result<(), TlsError> {
+        self.tls.handle_ciphertext(bytes, &mut |piece| plaintext.extend_from_slice(piece))
+    }
+
+    /// Encrypts `bytes`; they leave with the next [`Stream::flush`].
+    pub fn write(&mut self, bytes: &[u8]) {
+        debug_assert!(!self.finishing, "nothing follows a goodbye");
+        self.tls.write(bytes);
+    }
+
+    /// Submits what is waiting, unless a send is in flight.
+    pub fn flush(&mut self, reactor: &mut Reactor) {
+        if self.sending || !self.tls.wants_write() {
+            return;
+        }
+        let mut buffer = std::mem::take(&mut self.spare);
+        buffer.clear();
+        self.tls.take_ciphertext(&mut buffer);
+        self.sending = true;
+        reactor.send(self.socket, buffer);
+    }
+
+    /// Takes a send's completion and goes on with what came meanwhile.
+    pub fn handle_sent(&mut self, buffer: Vec<u8>, reactor: &mut Reactor) {
+        self.sending = false;
+        if buffer.capacity() <= SPARE_BYTES_MAX {
+            self.spare = buffer;
+        }
+        self.flush(reactor);
+    }
+
+    /// Says goodbye; [`Stream::is_done`] once everything has left.
+    pub fn finish(&mut self) {
+        if !self.finishing {
+            self.tls.close_notify();
+            self.finishing = true;
+        }
+    }
+
+    /// Whether the goodbye was said.
+    pub fn is_finishing(&self) -> bool {
+        self.finishing
+    }
+
+    /// Whether a send is in flight: whoever produces much should wait.
+    pub fn is_sending(&self) -> bool {
+        self.sending
+    }
+
+    /// Whether everything up to the goodbye has left and the socket may be closed.
+    pub fn is_done(&self) -> bool {
+        self.finishing && !self.sending && !self.tls.wants_write()
+    }
+
+    /// Gives up the connection for another worker; nothing may be in flight.
+    pub fn into_tls(self) -> Tls {
+        debug_assert!(!self.sending, "a send in flight belongs to this reactor");
+        self.tls
+    }
+}

@@ -1,0 +1,122 @@
+//! The node's only use of rustls: ciphertext in, plaintext out, and the reverse.
+//!
+//! A [`Tls`] is a machine without a socket. Ciphertext comes from the reactor's buffers, plaintext
+//! goes to a parser; ciphertext to send is taken out once per tick. Verification of peers is in
+//! `zen-identity`; TLS 1.3 only (RFC 8446).
+
+use std::io::{BufRead, Write};
+use std::sync::Arc;
+
+use rustls_pki_types::ServerName;
+use zen_identity::SpiffeId;
+
+/// TLS settings for connections that we accept.
+pub type ServerTls = Arc<rustls::ServerConfig>;
+/// TLS settings for connections that we dial.
+pub type ClientTls = Arc<rustls::ClientConfig>;
+
+/// Why a TLS connection failed; the peer's fault, or a policy's refusal of it.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The protocol or a certificate check.
+    #[error("tls: {0}")]
+    Protocol(#[from] rustls::Error),
+    /// The peer sent more than a parser may leave unread.
+    #[error("tls: plaintext left unread")]
+    Unread,
+}
+
+/// One TLS connection, either side.
+pub struct Tls {
+    connection: rustls::Connection,
+    peer_closed: bool,
+}
+
+impl Tls {
+    /// The accepting side.
+    pub fn accept(config: &ServerTls) -> Result<Self, TlsError> {
+        let mut connection = rustls::ServerConnection::new(Arc::clone(config))?;
+        connection.set_buffer_limit(None);
+        Ok(Self { connection: connection.into(), peer_closed: false })
+    }
+
+    /// The dialling side.
+    pub fn connect(config: &ClientTls, name: ServerName<'static>) -> Result<Self, TlsError> {
+        let mut connection = rustls::ClientConnection::new(Arc::clone(config), name)?;
+        connection.set_buffer_limit(None);
+        Ok(Self { connection: connection.into(), peer_closed: false })
+    }
+
+    /// Takes ciphertext; each piece of plaintext goes to `plaintext` as it is decrypted.
+    ///
+    /// An alert for the peer may be waiting in [`Tls::take_ciphertext`] even after an error.
+    pub fn handle_ciphertext(
+        &mut self,
+        mut bytes: &[u8],
+        plaintext: &mut impl FnMut(&[u8]),
+    ) -> Result<(), TlsError> {
+        while !bytes.is_empty() {
+            if self.connection.read_tls(&mut bytes).map_err(|_| TlsError::Unread)? == 0 {
+                return Ok(());
+            }
+            let state = self.connection.process_new_packets()?;
+            self.peer_closed |= state.peer_has_closed();
+            let mut left = state.plaintext_bytes_to_read();
+            let mut reader = self.connection.reader();
+            while left > 0 {
+                let Ok(piece) = reader.fill_buf() else { break };
+                let taken = piece.len();
+                if taken == 0 {
+                    break;
+                }
+                plaintext(piece);
+                reader.consume(taken);
+                left = left.saturating_sub(taken);
+            }
+        }
+        Ok(())
+    }
+
+    /// Encrypts `bytes` into the outgoing buffer.
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.connection.writer().write_all(bytes).expect("the outgoing buffer has no limit");
+    }
+
+    /// Says goodbye to the peer (RFC 8446 section 6.1).
+    pub fn close_notify(&mut self) {
+        self.connection.send_close_notify();
+    }
+
+    /// Appends what is to be sent to `out`.
+    pub fn take_ciphertext(&mut self, out: &mut Vec<u8>) {
+        while self.connection.wants_write() {
+            self.connection.write_tls(out).expect("a vector takes everything");
+        }
+    }
+
+    /// Whether there is ciphertext to send.
+    pub fn wants_write(&self) -> bool {
+        self.connection.wants_write()
+    }
+
+    /// Whether application data cannot flow yet.
+    pub fn is_handshaking(&self) -> bool {
+        self.connection.is_handshaking()
+    }
+
+    /// Whether the peer said goodbye.
+    pub fn peer_closed(&self) -> bool {
+        self.peer_closed
+    }
+
+    /// The peer's SPIFFE id, after a handshake that checked it.
+    pub fn peer_id(&self) -> Option<SpiffeId> {
+        zen_identity::peer_id(self.connection.peer_certificates())
+    }
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls").field("handshaking", &self.is_handshaking()).finish_non_exhaustive()
+    }
+}
