@@ -109,6 +109,7 @@ pub enum Message {
 #[derive(Clone, Debug)]
 pub struct Mesh {
     inboxes: Arc<[Inbox]>,
+    own: Option<u16>,
 }
 
 #[derive(Debug)]
@@ -123,7 +124,17 @@ impl Mesh {
         let inboxes = (0..workers)
             .map(|_| Inbox { queue: SegQueue::new(), waker: std::sync::OnceLock::new() })
             .collect();
-        Self { inboxes }
+        Self { inboxes, own: None }
+    }
+
+    /// The way of one worker: what it sends to itself needs no doorbell.
+    pub fn for_worker(&self, own: u16) -> Self {
+        Self { own: Some(own), ..self.clone() }
+    }
+
+    /// Whether messages wait for `worker`.
+    pub fn has_messages(&self, worker: u16) -> bool {
+        !self.inboxes[usize::from(worker)].queue.is_empty()
     }
 
     /// How many workers there are.
@@ -140,6 +151,9 @@ impl Mesh {
     pub fn send(&self, worker: u16, message: Message) {
         let inbox = &self.inboxes[usize::from(worker)];
         inbox.queue.push(message);
+        if self.own == Some(worker) {
+            return;
+        }
         if let Some(waker) = inbox.waker.get() {
             waker.wake();
         }

@@ -169,7 +169,7 @@ impl Worker {
         let ingester = snapshot.ingester.is_some().then(|| open_ingester(&launch, &snapshot, &mut reactor));
         let egress = snapshot.egress.is_some().then(|| open_egress(&launch, &snapshot, &mut reactor));
         let Launch { index, shared, resolver, metrics, .. } = launch;
-        let (mesh, counters) = (shared.mesh.clone(), Arc::clone(&metrics));
+        let (mesh, counters) = (shared.mesh.for_worker(index), Arc::clone(&metrics));
         let deliveries = snapshot
             .egress
             .is_some()
@@ -246,6 +246,10 @@ impl Worker {
         for completion in completions.drain(..) {
             self.handle(completion);
         }
+        self.read_inbox();
+    }
+
+    fn read_inbox(&mut self) {
         while let Some(message) = self.shared.mesh.receive(self.index) {
             self.handle_message(message);
         }
@@ -275,6 +279,8 @@ impl Worker {
         if let Some(egress) = &mut self.egress {
             egress.commit(&mut self.reactor);
         }
+        // Deliveries of our own targets start in the tick in which their events became durable.
+        self.read_inbox();
         if let Some(deliveries) = &mut self.deliveries {
             deliveries.start_attempts(&mut self.reactor);
         }
@@ -482,7 +488,7 @@ impl Worker {
             egress.handle_snapshot(Arc::clone(&self.snapshot));
         }
         if let Some(deliveries) = &mut self.deliveries {
-            deliveries.handle_snapshot(Arc::clone(&self.snapshot));
+            deliveries.handle_snapshot(Arc::clone(&self.snapshot), &mut self.reactor);
         }
     }
 
@@ -533,6 +539,9 @@ impl Worker {
 
     /// How long the ring may sleep.
     fn wait(&self) -> Duration {
+        if self.shared.mesh.has_messages(self.index) {
+            return Duration::ZERO;
+        }
         let now_ms = self.clock.unix_ms;
         let due = [self.links.poll_timeout(), self.deliveries.as_ref().and_then(Deliveries::poll_timeout)];
         let due_ms = due.into_iter().flatten().min().map_or(u64::MAX, |due| due.saturating_sub(now_ms));
@@ -642,7 +651,7 @@ fn open_egress(
         journal,
         table,
         Arc::clone(snapshot),
-        launch.shared.mesh.clone(),
+        launch.shared.mesh.for_worker(launch.index),
         Arc::clone(&launch.watermarks),
         Arc::clone(&launch.metrics),
     ))
