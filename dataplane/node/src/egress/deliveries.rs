@@ -66,7 +66,7 @@ impl Deliveries {
             starts: Vec::new(),
             unresolved: Vec::new(),
             requests: Vec::new(),
-            snapshot: Arc::clone(&snapshot),
+            snapshot,
             mesh,
             resolver,
             entropy: Entropy::default(),
@@ -74,13 +74,23 @@ impl Deliveries {
             clock: Clock::now(),
             metrics,
         };
-        deliveries.handle_snapshot(snapshot);
+        deliveries.take_targets();
         deliveries
     }
 
     /// Takes a new configuration: targets come, change and go.
-    pub fn handle_snapshot(&mut self, snapshot: Arc<Snapshot>) {
+    pub fn handle_snapshot(&mut self, snapshot: Arc<Snapshot>, reactor: &mut Reactor) {
         self.snapshot = snapshot;
+        let targets = self.settings().targets.clone();
+        let gone: Vec<Arc<str>> =
+            self.owners.keys().filter(|name| !targets.contains_key(&***name)).cloned().collect();
+        for name in gone {
+            self.remove_target(&name, reactor);
+        }
+        self.take_targets();
+    }
+
+    fn take_targets(&mut self) {
         let targets = self.settings().targets.clone();
         for (name, target) in &targets {
             if self.mesh.owner_of(name) != self.worker {
@@ -94,11 +104,6 @@ impl Deliveries {
                     self.owners.insert(Arc::clone(&owner.name), owner);
                 }
             }
-        }
-        let gone: Vec<Arc<str>> =
-            self.owners.keys().filter(|name| !targets.contains_key(&***name)).cloned().collect();
-        for name in gone {
-            self.remove_target(&name);
         }
     }
 
@@ -440,20 +445,28 @@ impl Deliveries {
         self.mesh.send(key.origin, Message::Verdict { key, target_index, verdict });
     }
 
-    /// A target that is not configured any more: what waits becomes dead letters.
-    fn remove_target(&mut self, name: &Arc<str>) {
-        let Some(mut owner) = self.owners.remove(name) else { return };
-        let mut left = 0;
-        while let Some(delivery) = owner.queue.poll_removed() {
-            let index = owner.remove_parcel(delivery.key);
-            self.settle(EventKey::unpacked(delivery.key), index, Verdict::Dead("target_removed"));
-            left += 1;
-        }
+    /// A target that is not configured any more: what waits or is under way becomes dead letters.
+    fn remove_target(&mut self, name: &Arc<str>, reactor: &mut Reactor) {
+        let Some(owner) = self.owners.remove(name) else { return };
+        // A target of this name that comes back must not meet an attempt it did not start.
+        self.connections.retain(|socket, connection| {
+            let stays = connection.target != *name;
+            if !stays {
+                reactor.close(*socket);
+            }
+            stays
+        });
+        self.starts.retain(|start| start.target != *name);
+        self.unresolved.retain(|(target, _)| target != name);
+        let parcels = owner.into_parcels();
         tracing::warn!(
             target = &**name,
-            dead_letters = left,
+            dead_letters = parcels.len(),
             "the target was removed from the configuration"
         );
+        for (key, index) in parcels {
+            self.settle(EventKey::unpacked(key), index, Verdict::Dead("target_removed"));
+        }
     }
 }
 

@@ -123,6 +123,11 @@ impl Owner {
         self.parcels.remove(&key).expect("every queued delivery has its parcel").target_index
     }
 
+    /// Ends every delivery's stay here, waiting or under way: keys and target indexes.
+    pub fn into_parcels(self) -> Vec<(u64, u8)> {
+        self.parcels.into_iter().map(|(key, parcel)| (key, parcel.target_index)).collect()
+    }
+
     /// A delivery waits again: its bytes are fetched anew when its turn comes.
     pub fn put_off(&mut self, key: u64) -> u8 {
         let parcel = self.parcels.get_mut(&key).expect("every queued delivery has its parcel");
