@@ -32,6 +32,8 @@ enum Command {
     Crash(crash::Options),
     /// Measure events per second, CPU per event and latency of the 202.
     Bench(bench::Options),
+    /// Count the system calls of the nodes' workers per event.
+    Syscalls(bench::syscalls::Options),
     /// Run a program that dies with its parent (used by the lab itself).
     #[command(hide = true)]
     Child {
@@ -97,6 +99,7 @@ fn dispatch(command: Command) -> Result<ExitCode, LabError> {
         Command::Demo(options) => block_on(2, demo::run(options)),
         Command::Crash(options) => block_on(2, crash::run(options)),
         Command::Bench(options) => block_on(2, bench::run(options)),
+        Command::Syscalls(options) => block_on(2, bench::syscalls::run(options)),
         Command::Child { parent, program, arguments } => {
             let source = lab::become_child(parent, &program, &arguments);
             Err(LabError::Start { program: program.into(), source })

@@ -4,6 +4,7 @@
 //! machine and per process) and latency of the 202. CPU counts until the last event is delivered.
 
 mod cpu;
+pub(crate) mod syscalls;
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
