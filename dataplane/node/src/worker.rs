@@ -386,7 +386,8 @@ impl Worker {
                 self.drop_source(&mut source);
                 return;
             }
-            source.stream.handle_sent(buffer, &mut self.reactor);
+            let ingester = self.ingester.as_mut().expect("sources belong to an ingester");
+            source.handle_sent(buffer, ingester, &mut self.reactor, self.clock.unix_ms);
             self.put_source(source);
         } else if self.links.has(socket) {
             self.links.handle_sent(socket, buffer, &result, &mut self.reactor);

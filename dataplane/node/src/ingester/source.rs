@@ -25,6 +25,8 @@ use crate::tls::TlsError;
 const BACKLOG_BYTES_MAX: usize = 64 * 1024;
 /// Body bytes reserved at once; longer bodies grow as they arrive.
 const BODY_RESERVE_BYTES: usize = 64 * 1024;
+/// How long the last answer may take to leave, and after a refusal the source to close its side.
+const CLOSE_TIMEOUT_MS: u64 = 2_000;
 
 /// A source's connection.
 pub struct Source {
@@ -36,6 +38,10 @@ pub struct Source {
     keep_alive: bool,
     state: State,
     since_ms: u64,
+    /// What still comes after a refusal is dropped: a reset would overtake the answer (RFC 9112 section 9.6).
+    lingers: bool,
+    closing_since_ms: Option<u64>,
+    given_up: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,11 +92,17 @@ impl Source {
             keep_alive: true,
             state: State::Reading,
             since_ms: now_ms,
+            lingers: false,
+            closing_since_ms: None,
+            given_up: false,
         }
     }
 
-    /// Decrypts what came into the backlog.
+    /// Decrypts what came into the backlog; after the last answer nothing is looked at.
     pub fn decrypt(&mut self, bytes: &[u8]) -> Result<(), TlsError> {
+        if self.state == State::Closing {
+            return Ok(());
+        }
         self.stream.handle_ciphertext(bytes, &mut self.backlog)
     }
 
@@ -102,9 +114,6 @@ impl Source {
         reactor: &mut Reactor,
         now_ms: u64,
     ) {
-        if self.state == State::Closing {
-            self.backlog.clear();
-        }
         if decrypted.is_err() {
             ingester.metrics().requests_refused.add("tls");
             self.close(ingester);
@@ -113,10 +122,28 @@ impl Source {
         if self.stream.tls.peer_closed() && self.state == State::Reading {
             self.close(ingester);
         }
-        if self.state == State::Waiting && self.backlog.len() > BACKLOG_BYTES_MAX {
+        if !self.takes_requests() && self.backlog.len() > BACKLOG_BYTES_MAX {
             reactor.pause(self.stream.socket);
         }
         self.stream.flush(reactor);
+    }
+
+    /// An answer has left: go on with what came meanwhile, or end our side after the last one.
+    pub fn handle_sent(
+        &mut self,
+        buffer: Vec<u8>,
+        ingester: &mut Ingester,
+        reactor: &mut Reactor,
+        now_ms: u64,
+    ) {
+        self.stream.handle_sent(buffer, reactor);
+        if self.state == State::Closing {
+            if self.lingers && self.stream.is_done() {
+                reactor.shutdown_write(self.stream.socket);
+            }
+            return;
+        }
+        self.resume(ingester, reactor, now_ms);
     }
 
     /// The record is durable: answer 202 and go on with the next request.
@@ -152,13 +179,18 @@ impl Source {
         self.answered(&answer, ingester, reactor, now_ms);
     }
 
-    /// Whether the connection has nothing left to say.
+    /// Whether the connection has nothing left to say, or nobody listens to it.
     pub fn is_done(&self) -> bool {
-        self.stream.is_done()
+        self.given_up || self.stream.is_done() && !self.lingers
     }
 
     /// Closes what idles or dawdles; the deadline is in ms.
     pub fn handle_time(&mut self, ingester: &mut Ingester, reactor: &mut Reactor, now_ms: u64) {
+        if self.state == State::Closing {
+            let since_ms = *self.closing_since_ms.get_or_insert(now_ms);
+            self.given_up = now_ms.saturating_sub(since_ms) >= CLOSE_TIMEOUT_MS;
+            return;
+        }
         let limit = if self.is_idle() { ingester.idle_timeout_ms() } else { ingester.request_timeout_ms() };
         if self.state == State::Waiting || now_ms.saturating_sub(self.since_ms) < limit {
             return;
@@ -174,6 +206,7 @@ impl Source {
     /// While draining, a connection without a request under way is closed.
     pub fn handle_drain(&mut self, ingester: &mut Ingester, reactor: &mut Reactor) {
         self.keep_alive = false;
+        self.lingers = false;
         if self.is_idle() && self.state == State::Reading {
             self.close(ingester);
             self.stream.flush(reactor);
@@ -202,11 +235,21 @@ impl Source {
         self.stream.write(answer);
         self.state = State::Reading;
         self.since_ms = now_ms;
-        if self.keep_alive {
-            self.advance(ingester, now_ms);
-            reactor.receive(self.stream.socket);
-        } else {
+        if !self.keep_alive {
             self.close(ingester);
+        }
+        self.resume(ingester, reactor, now_ms);
+    }
+
+    /// Whether the next request may be worked on: answers that nobody reads are not piled up.
+    fn takes_requests(&self) -> bool {
+        self.state == State::Reading && !self.stream.is_sending()
+    }
+
+    fn resume(&mut self, ingester: &mut Ingester, reactor: &mut Reactor, now_ms: u64) {
+        self.advance(ingester, now_ms);
+        if self.takes_requests() || self.lingers {
+            reactor.receive(self.stream.socket);
         }
         self.stream.flush(reactor);
     }
@@ -215,7 +258,7 @@ impl Source {
     fn advance(&mut self, ingester: &mut Ingester, now_ms: u64) {
         let backlog = std::mem::take(&mut self.backlog);
         let mut input = &backlog[..];
-        while self.state == State::Reading {
+        while self.takes_requests() {
             match self.step(&mut input, ingester, now_ms) {
                 Ok(true) => {}
                 Ok(false) => break,
@@ -234,7 +277,11 @@ impl Source {
     /// One step of the parser; `false` when it needs more bytes.
     fn step(&mut self, input: &mut &[u8], ingester: &mut Ingester, now_ms: u64) -> Result<bool, Refused> {
         let was_idle = self.parser.is_idle();
-        match self.parser.handle_bytes(input).map_err(|error| Refused::from(&error))? {
+        let progress = self.parser.handle_bytes(input).map_err(|error| Refused::from(&error))?;
+        if was_idle && !self.parser.is_idle() {
+            self.since_ms = now_ms;
+        }
+        match progress {
             Progress::NeedMore => return Ok(false),
             Progress::Head => self.start_request(ingester, now_ms)?,
             Progress::Body(bytes) => {
@@ -247,9 +294,6 @@ impl Source {
                 request.body.extend_from_slice(bytes);
             }
             Progress::End => self.end_request(ingester)?,
-        }
-        if was_idle {
-            self.since_ms = now_ms;
         }
         Ok(true)
     }
@@ -313,6 +357,7 @@ impl Source {
         write_problem(&mut answer, refused.status, &refused.detail, extra, Connection::Close);
         if !self.stream.is_finishing() {
             self.stream.write(&answer);
+            self.lingers = true;
         }
     }
 
