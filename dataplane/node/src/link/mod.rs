@@ -258,6 +258,9 @@ impl Links {
                     if late { Err(LinkError::HandshakeTimeout) } else { Ok(()) }
                 }
             };
+            if let Err(error) = &result {
+                error.write_refuse(&mut link.out);
+            }
             link.flush(parts.reactor);
             if let Err(error) = result {
                 self.close(socket, error.label(), parts.reactor);

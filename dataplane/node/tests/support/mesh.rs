@@ -161,3 +161,16 @@ pub fn ingester_dials(
     let inside = change(&inside, "[egress]\n", &format!("[egress]\nlink_listen = \"{egress_link}\"\n"));
     (edge, inside)
 }
+
+/// The egress `inside` alone, waiting for an ingester to dial it, with its configuration edited.
+pub fn egress_alone(lab: &Lab, targets: &str, edit: impl Fn(&str) -> String) -> (Node, Ports) {
+    let (ports, nowhere) = (Ports::pick(), crate::support::free_address());
+    let text = lab.egress_text(ports, nowhere, targets);
+    let text = change(
+        &text,
+        &format!("direction = \"egress-dials\"\naddress = \"{nowhere}\""),
+        "direction = \"ingester-dials\"",
+    );
+    let text = change(&text, "[egress]\n", &format!("[egress]\nlink_listen = \"{}\"\n", ports.link));
+    (lab.start("inside", ports, &edit(&text)), ports)
+}

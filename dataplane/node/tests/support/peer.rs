@@ -87,6 +87,11 @@ impl Peer {
         Ok(Self { tls, socket, buffered: Vec::new() })
     }
 
+    /// Waits longer or shorter than usual for what the node says.
+    pub fn patience(&mut self, patience: Duration) {
+        self.socket.set_read_timeout(Some(patience)).unwrap();
+    }
+
     /// Sends bytes, whatever they are; a connection that is gone shows with the next [`Peer::hear`].
     pub fn say(&mut self, bytes: &[u8]) {
         self.tls.writer().write_all(bytes).expect("rustls buffers what a test says");
@@ -206,9 +211,8 @@ impl PeerIdentity {
 
 /// The node's policy is what is tested, not the peer's: it talks to any egress or ingester.
 fn everybody() -> Arc<SharedPolicy> {
-    let patterns = ["ingester", "egress"].map(|role| {
-        SpiffePattern::parse(&format!("spiffe://{TRUST_DOMAIN}/{role}/*")).unwrap()
-    });
+    let patterns = ["ingester", "egress"]
+        .map(|role| SpiffePattern::parse(&format!("spiffe://{TRUST_DOMAIN}/{role}/*")).unwrap());
     SharedPolicy::new(Policy::new(patterns.to_vec(), Vec::new()))
 }
 
