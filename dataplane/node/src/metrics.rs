@@ -109,6 +109,7 @@ macro_rules! worker_metrics {
     (@type counter) => { Count };
     (@type gauge) => { Count };
     (@type reasons) => { Labeled };
+    (@type outcomes) => { Labeled };
     (@type latency) => { Latency };
     (@encode counter, $name:ident, $help:literal, $self:ident, $encoder:ident) => {
         let counter = ConstCounter::new($self.workers.iter().map(|worker| worker.$name.value()).sum::<u64>());
@@ -121,13 +122,20 @@ macro_rules! worker_metrics {
         gauge.encode(metric)?;
     };
     (@encode reasons, $name:ident, $help:literal, $self:ident, $encoder:ident) => {
+        worker_metrics!(@labeled "reason", $name, $help, $self, $encoder);
+    };
+    (@encode outcomes, $name:ident, $help:literal, $self:ident, $encoder:ident) => {
+        worker_metrics!(@labeled "outcome", $name, $help, $self, $encoder);
+    };
+    (@labeled $label:literal, $name:ident, $help:literal, $self:ident, $encoder:ident) => {
         let mut sums = BTreeMap::new();
         for worker in &$self.workers {
             worker.$name.sum_into(&mut sums);
         }
-        let mut metric = $encoder.encode_descriptor(concat!("zen_", stringify!($name)), $help, None, MetricType::Counter)?;
-        for (label, count) in sums {
-            ConstCounter::new(count).encode(metric.encode_family(&[("reason", label)])?)?;
+        let mut metric =
+            $encoder.encode_descriptor(concat!("zen_", stringify!($name)), $help, None, MetricType::Counter)?;
+        for (value, count) in sums {
+            ConstCounter::new(count).encode(metric.encode_family(&[($label, value)])?)?;
         }
     };
     (@encode latency, $name:ident, $help:literal, $self:ident, $encoder:ident) => {
@@ -157,7 +165,7 @@ worker_metrics! {
     counter link_connects "Links made ready";
     reasons link_errors "Links closed for an error, by reason";
     gauge link_lag_events "Events in the journal that their egress has not acknowledged, upper bound";
-    reasons deliveries "Delivery attempts, by outcome";
+    outcomes deliveries "Delivery attempts, by outcome";
     counter retries "Deliveries put off for another attempt";
     counter dead_letters "Deliveries given up and kept as dead letters";
     counter dead_letters_dropped "Dead letters dropped because there were more than the bound";

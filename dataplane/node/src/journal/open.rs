@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -72,8 +73,11 @@ pub fn open(
     let limits = limits(&start.settings);
     let ids = list(&directory)?;
     let mut recovery = Recovery::new(limits, crc32c::crc32c_append);
+    let mut locked = HashMap::new();
     for id in &ids {
         let path = segment_path(&directory, *id);
+        let fd = open_direct(&path).map_err(|source| failed(&path, source))?;
+        locked.insert(*id, fd);
         let bytes = fs::read(&path).map_err(|source| failed(&path, source))?;
         recovery
             .handle_segment(*id, &bytes, record)
@@ -99,7 +103,7 @@ pub fn open(
             Writer::resume(recovered, limits, crc32c::crc32c_append)
         }
     };
-    let files = open_files(&directory, reactor)?;
+    let files = adopt_files(&directory, reactor, locked)?;
     let positions = writer
         .live_segments()
         .map(|span| Position { first: span.first, segment: span.id, offset: super::BLOCK_BYTES })
@@ -164,14 +168,16 @@ fn remove(directory: &Path, ids: &[SegmentId]) -> Result<(), OpenError> {
         .map_err(|source| failed(directory, source))
 }
 
-fn open_files(
+/// Hands the segments that are left to the ring.
+fn adopt_files(
     directory: &Path,
     reactor: &mut Reactor,
+    mut locked: HashMap<SegmentId, OwnedFd>,
 ) -> Result<HashMap<SegmentId, zen_uring::FileId>, OpenError> {
     let mut files = HashMap::new();
     for id in list(directory)? {
         let path = segment_path(directory, id);
-        let fd = open_direct(&path).map_err(|source| failed(&path, source))?;
+        let Some(fd) = locked.remove(&id) else { continue };
         // What recovery read may have come from a cache only.
         let file = fs::File::from(fd);
         file.sync_all().map_err(|source| failed(&path, source))?;

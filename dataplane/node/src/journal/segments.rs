@@ -4,13 +4,13 @@
 //! blocks needs no metadata commit of the file system, which is what makes a journal write one I/O.
 //! A full disk shows here, before any event is taken that could not be kept.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use zen_core::journal::{SegmentHeader, SegmentId, segment_header};
 
@@ -20,6 +20,9 @@ use crate::mesh::{JournalRole, Mesh, Message};
 const ZERO_BYTES: usize = 1 << 20;
 /// After a failure the same file is tried again this much later.
 const RETRY: Duration = Duration::from_millis(500);
+/// How long the writes of a killed process may take to end.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// What a worker asks for.
 #[derive(Debug)]
@@ -94,10 +97,24 @@ pub fn segment_path(directory: &Path, id: SegmentId) -> PathBuf {
     directory.join(format!("{:016x}.seg", id.0))
 }
 
-/// Opens a segment for direct, durable writes and for reads.
+/// Opens a segment for direct, durable writes and for reads, and locks it.
+///
+/// A write that a killed process left in flight holds the file, and so its lock, until it is done:
+/// whoever has the lock sees everything that will ever be there.
 pub fn open_direct(path: &Path) -> io::Result<OwnedFd> {
     let flags = libc::O_DIRECT | libc::O_DSYNC | libc::O_CLOEXEC;
-    Ok(OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?.into())
+    let file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?;
+    let until = Instant::now() + LOCK_TIMEOUT;
+    while let Err(error) = file.try_lock() {
+        match error {
+            TryLockError::Error(error) => return Err(error),
+            TryLockError::WouldBlock if Instant::now() >= until => {
+                return Err(io::Error::other("another process holds this segment"));
+            }
+            TryLockError::WouldBlock => std::thread::sleep(LOCK_PAUSE),
+        }
+    }
+    Ok(file.into())
 }
 
 fn run(queue: &mpsc::Receiver<Task>, mesh: &Mesh) {
