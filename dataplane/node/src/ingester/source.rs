@@ -418,7 +418,7 @@ fn accepted(
     let event = zen_core::event::Event {
         id,
         endpoint: endpoint.id,
-        content_type: bounded(head.header("content-type").unwrap_or_default()),
+        content_type: &event_content_type(head.header("content-type").unwrap_or_default()),
         headers: &canonical_headers(head, endpoint, verified, now_us, ingester.generation()),
         body: &body,
     };
@@ -438,9 +438,12 @@ fn accepted(
     }
 }
 
-/// A content type over the bound is not forwarded rather than cut.
-fn bounded(content_type: &str) -> &str {
-    if content_type.len() > zen_core::event::CONTENT_TYPE_BYTES_MAX { "" } else { content_type }
+/// A content type over the bound is not forwarded rather than cut; a tab, which HTTP allows, is a space.
+fn event_content_type(value: &str) -> Cow<'_, str> {
+    if value.len() > zen_core::event::CONTENT_TYPE_BYTES_MAX {
+        return Cow::Borrowed("");
+    }
+    if value.contains('\t') { Cow::Owned(value.replace('\t', " ")) } else { Cow::Borrowed(value) }
 }
 
 fn canonical_headers(
@@ -467,4 +470,36 @@ fn canonical_headers(
         }
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use zen_core::event::{CONTENT_TYPE_BYTES_MAX, Event};
+    use zen_core::id::{EndpointId, EventId};
+
+    use super::*;
+
+    #[test]
+    fn every_content_type_that_http_allows_fits_an_event() {
+        let longest = "a".repeat(CONTENT_TYPE_BYTES_MAX);
+        let longer = format!("{longest}a");
+        for (value, expected) in [
+            ("", ""),
+            ("application/json", "application/json"),
+            ("application/json;\tcharset=utf-8", "application/json; charset=utf-8"),
+            (&*longest, &*longest),
+            (&*longer, ""),
+        ] {
+            let content_type = event_content_type(value);
+            assert_eq!(content_type, expected);
+            let event = Event {
+                id: EventId([1; 16]),
+                endpoint: EndpointId([2; 16]),
+                content_type: &content_type,
+                headers: "",
+                body: b"",
+            };
+            assert_eq!(event.encode_head(&mut Vec::new()), Ok(()), "{value:?}");
+        }
+    }
 }
