@@ -11,6 +11,7 @@ use std::sync::Arc;
 use rustls_pki_types::ServerName;
 use zen_core::crypto::{HashAlgorithm, Mac};
 use zen_core::deliver::{SignerConfig, TargetLimits, TargetSigner, parse_secret};
+use zen_core::envelope::is_forwarded_name;
 use zen_core::event::BODY_BYTES_MAX;
 use zen_core::id::{EndpointId, is_name};
 use zen_core::verify::{self, HmacSettings, Scheme};
@@ -313,7 +314,10 @@ fn ingester(
     unique("ingester.egresses", "name", raw.egresses.iter().map(|peer| peer.name.as_str()), faults);
     let endpoints = endpoints(raw, faults);
     let link_tls = link_server(certificates, Policy::new(patterns, Vec::new()), "ingester.egresses", faults)?;
-    let public = certificates.public.as_ref().expect("loaded because [ingester] is there");
+    let Some(public) = certificates.public.as_ref() else {
+        faults.push("ingester", "was not there when the node started", "restart the node");
+        return None;
+    };
     Some(IngesterSettings {
         listen,
         link_listen: listen_link,
@@ -424,6 +428,13 @@ fn endpoint(key: &str, raw: &raw::Endpoint, routes: Vec<Route>, faults: &mut Fau
     forward_headers.sort_unstable();
     forward_headers.dedup();
     for name in &forward_headers {
+        if !is_forwarded_name(name) {
+            faults.push(
+                format_args!("{key}.forward_headers"),
+                format_args!("\"{name}\" belongs to the connection, a proxy or the delivery"),
+                "remove it",
+            );
+        }
         let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
         if !plain || !name.starts_with(|first: char| first.is_ascii_alphabetic()) {
             faults.push(
