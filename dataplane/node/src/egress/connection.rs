@@ -53,6 +53,7 @@ pub struct Connection {
     pub target: Arc<str>,
     /// The reactor's name for it.
     pub socket: SocketId,
+    settings: Arc<Target>,
     stream: Option<Stream>,
     plaintext: Vec<u8>,
     parser: ResponseParser,
@@ -64,11 +65,12 @@ pub struct Connection {
 
 impl Connection {
     /// A connection being dialled for its first job.
-    pub fn dialling(target: Arc<str>, socket: SocketId, job: Job) -> Self {
+    pub fn dialling(target: Arc<str>, settings: Arc<Target>, socket: SocketId, job: Job) -> Self {
         let limits = Limits { body_bytes_max: ANSWER_BODY_BYTES_MAX, ..Limits::default() };
         Self {
             target,
             socket,
+            settings,
             stream: None,
             plaintext: Vec::new(),
             parser: ResponseParser::new(limits),
@@ -80,16 +82,11 @@ impl Connection {
     }
 
     /// TCP is up, or not: start TLS and put the request behind the handshake.
-    pub fn handle_connected(
-        &mut self,
-        result: Result<(), std::io::Error>,
-        target: &Target,
-        reactor: &mut Reactor,
-    ) -> Step {
+    pub fn handle_connected(&mut self, result: Result<(), std::io::Error>, reactor: &mut Reactor) -> Step {
         if let Err(error) = result {
             return self.fail(Outcome::ConnectFailed(connect_failure(&error)));
         }
-        let Ok(tls) = Tls::connect(&target.tls, target.server_name.clone()) else {
+        let Ok(tls) = Tls::connect(&self.settings.tls, self.settings.server_name.clone()) else {
             return self.fail(Outcome::TlsFailed);
         };
         self.stream = Some(Stream::start(self.socket, tls, reactor));
@@ -183,6 +180,11 @@ impl Connection {
             None if now_ms.saturating_sub(self.idle_since_ms) > IDLE_MS => Step::Closed,
             _ => Step::Busy,
         }
+    }
+
+    /// Whether it was made with these settings, and may be used for another delivery under them.
+    pub fn fits(&self, settings: &Arc<Target>) -> bool {
+        Arc::ptr_eq(&self.settings, settings)
     }
 
     /// Whether an attempt is under way.

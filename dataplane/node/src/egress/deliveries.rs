@@ -88,6 +88,11 @@ impl Deliveries {
             self.remove_target(&name, reactor);
         }
         self.take_targets();
+        // Kept-alive connections lead to the old address, under the old policy.
+        for socket in self.owners.values_mut().flat_map(|owner| owner.idle.drain(..)) {
+            self.connections.remove(&socket);
+            reactor.close(socket);
+        }
     }
 
     fn take_targets(&mut self) {
@@ -173,9 +178,7 @@ impl Deliveries {
         result: Result<(), std::io::Error>,
         reactor: &mut Reactor,
     ) {
-        self.step(socket, reactor, |connection, owner, reactor, _| {
-            connection.handle_connected(result, &owner.target, reactor)
-        });
+        self.step(socket, reactor, |connection, reactor, _| connection.handle_connected(result, reactor));
     }
 
     /// Decrypts ciphertext from a target.
@@ -190,14 +193,14 @@ impl Deliveries {
         decrypted: Result<(), TlsError>,
         reactor: &mut Reactor,
     ) {
-        self.step(socket, reactor, |connection, _, reactor, clock| {
+        self.step(socket, reactor, |connection, reactor, clock| {
             connection.handle_received(decrypted, reactor, clock)
         });
     }
 
     /// A target closed its side.
     pub fn handle_closed(&mut self, socket: SocketId, reactor: &mut Reactor) {
-        self.step(socket, reactor, |connection, _, _, clock| match connection.handle_closed(clock) {
+        self.step(socket, reactor, |connection, _, clock| match connection.handle_closed(clock) {
             Step::Busy => Step::Closed,
             step => step,
         });
@@ -211,7 +214,7 @@ impl Deliveries {
         result: Result<(), std::io::Error>,
         reactor: &mut Reactor,
     ) {
-        self.step(socket, reactor, |connection, _, reactor, clock| {
+        self.step(socket, reactor, |connection, reactor, clock| {
             connection.handle_sent(buffer, result, reactor, clock)
         });
     }
@@ -221,7 +224,7 @@ impl Deliveries {
         let now_ms = self.clock.unix_ms;
         let sockets: Vec<SocketId> = self.connections.keys().copied().collect();
         for socket in sockets {
-            self.step(socket, reactor, |connection, _, _, _| connection.handle_time(now_ms));
+            self.step(socket, reactor, |connection, _, _| connection.handle_time(now_ms));
         }
     }
 
@@ -368,7 +371,9 @@ impl Deliveries {
         };
         match reactor.connect(address) {
             Ok(socket) => {
-                self.connections.insert(socket, Connection::dialling(Arc::clone(target), socket, job));
+                let settings = Arc::clone(&owner.target);
+                let connection = Connection::dialling(Arc::clone(target), settings, socket, job);
+                self.connections.insert(socket, connection);
             }
             Err(error) => {
                 let outcome = Outcome::ConnectFailed(connect_failure(&std::io::Error::other(error)));
@@ -381,7 +386,7 @@ impl Deliveries {
         &mut self,
         socket: SocketId,
         reactor: &mut Reactor,
-        act: impl FnOnce(&mut Connection, &Owner, &mut Reactor, Clock) -> Step,
+        act: impl FnOnce(&mut Connection, &mut Reactor, Clock) -> Step,
     ) {
         let Some(connection) = self.connections.get_mut(&socket) else { return };
         let Some(owner) = self.owners.get_mut(&connection.target) else {
@@ -389,9 +394,11 @@ impl Deliveries {
             self.connections.remove(&socket);
             return;
         };
-        let step = act(connection, owner, reactor, self.clock);
+        let step = act(connection, reactor, self.clock);
         let target = Arc::clone(&connection.target);
-        if !matches!(step, Step::Busy | Step::Answered(..)) {
+        let fits = connection.fits(&owner.target);
+        let stays = matches!(step, Step::Busy) || fits && matches!(step, Step::Answered(..));
+        if !stays {
             owner.idle.retain(|idle| *idle != socket);
             self.connections.remove(&socket);
             reactor.close(socket);
@@ -399,7 +406,9 @@ impl Deliveries {
         match step {
             Step::Busy | Step::Closed => {}
             Step::Answered(job, outcome) => {
-                owner.idle.push(socket);
+                if fits {
+                    owner.idle.push(socket);
+                }
                 self.finish(&target, job.key, job.accepted_us, &outcome);
             }
             Step::Failed(job, outcome) => self.finish(&target, job.key, job.accepted_us, &outcome),

@@ -4,6 +4,7 @@
 //! worker; once it has named its stream, the connection moves there. Peers are known by their SPIFFE
 //! id first, by name second; both must fit the configuration.
 
+mod dial;
 mod session;
 mod slot;
 
@@ -12,7 +13,7 @@ use std::sync::Arc;
 
 use session::{Link, Machine};
 pub use session::{LinkHandover, Side};
-use slot::{Purpose, Slot, Want};
+use slot::Slot;
 use zen_core::event::{EVENT_BYTES_MAX, Event};
 use zen_core::journal::Sequence;
 use zen_core::link::{
@@ -24,7 +25,7 @@ use zen_identity::{Decision, SpiffeId};
 use zen_uring::{Reactor, SocketId};
 
 use crate::clock::Clock;
-use crate::config::{Direction, EgressPeer, IngesterPeer, Snapshot};
+use crate::config::{EgressPeer, IngesterPeer, Snapshot};
 use crate::control::Resolver;
 use crate::crypto::NodeCrypto;
 use crate::egress::{Acknowledge, Egress, Incoming};
@@ -121,27 +122,6 @@ impl Links {
         }
     }
 
-    /// TCP to a peer is up, or not.
-    pub fn handle_connected(
-        &mut self,
-        socket: SocketId,
-        result: &Result<(), std::io::Error>,
-        parts: &mut Parts<'_>,
-    ) {
-        let Some(slot) = self.slots.iter().find(|slot| slot.is(socket)) else {
-            self.close(socket, "unwanted", parts.reactor);
-            return;
-        };
-        let purpose = slot.purpose.clone();
-        if result.is_err() {
-            self.close(socket, "connect", parts.reactor);
-            return;
-        }
-        if self.greet(socket, &purpose, parts).is_none() {
-            self.close(socket, "tls", parts.reactor);
-        }
-    }
-
     /// Decrypts ciphertext from a peer.
     pub fn decrypt(&mut self, socket: SocketId, bytes: &[u8]) -> Result<(), TlsError> {
         self.open.get_mut(&socket).map_or(Ok(()), |link| link.decrypt(bytes))
@@ -225,25 +205,6 @@ impl Links {
         }
     }
 
-    /// An ingester has more streams than we knew: dial our share of them.
-    pub fn handle_streams(&mut self, ingester: String, streams: u16) {
-        self.streams.insert(ingester, streams);
-        self.make_slots();
-    }
-
-    /// The resolver's answer.
-    pub fn handle_resolved(&mut self, host: &str, addresses: &[std::net::IpAddr], reactor: &mut Reactor) {
-        let (now_ms, salt) = (self.clock.unix_ms, usize::from(self.entropy.bytes::<1>()[0]));
-        for index in 0..self.slots.len() {
-            let slot = &mut self.slots[index];
-            if slot.address.host == host
-                && let Some(address) = slot.handle_resolved(addresses, salt, now_ms)
-            {
-                self.dial(index, address, reactor);
-            }
-        }
-    }
-
     /// Deadlines and dialling; called a few times a second.
     pub fn handle_time(&mut self, parts: &mut Parts<'_>) {
         let now_ms = self.clock.unix_ms;
@@ -296,11 +257,6 @@ impl Links {
         }
     }
 
-    /// When a slot dials, Unix ms.
-    pub fn poll_timeout(&self) -> Option<u64> {
-        self.slots.iter().filter_map(Slot::poll_timeout).min()
-    }
-
     /// Sets gauges.
     pub fn observe(&self) {
         self.metrics.link_connections.set(self.open.len() as u64);
@@ -309,92 +265,6 @@ impl Links {
     /// Whether the socket is one of ours.
     pub fn has(&self, socket: SocketId) -> bool {
         self.open.contains_key(&socket)
-    }
-
-    fn make_slots(&mut self) {
-        let mut wanted = Vec::new();
-        for peer in self.snapshot.ingester.iter().flat_map(|settings| &settings.egresses) {
-            if let (Direction::IngesterDials, Some(address)) = (peer.direction, &peer.address) {
-                wanted.push((Purpose::SendTo { egress: peer.name.clone() }, address.clone()));
-            }
-        }
-        for peer in self.snapshot.egress.iter().flat_map(|settings| &settings.ingesters) {
-            let (Direction::EgressDials, Some(address)) = (peer.direction, &peer.address) else { continue };
-            let streams = self.streams.get(&peer.name).copied().unwrap_or(1);
-            for stream in (0..streams).filter(|stream| stream % self.mesh.workers() == self.worker) {
-                let purpose = Purpose::ReceiveFrom { ingester: peer.name.clone(), stream };
-                wanted.push((purpose, address.clone()));
-            }
-        }
-        self.slots.retain(|slot| {
-            wanted.iter().any(|(purpose, address)| *purpose == slot.purpose && *address == slot.address)
-        });
-        for (purpose, address) in wanted {
-            if !self.slots.iter().any(|slot| slot.purpose == purpose) {
-                self.slots.push(Slot::new(purpose, address));
-            }
-        }
-    }
-
-    fn dial_due(&mut self, reactor: &mut Reactor) {
-        if self.draining {
-            return;
-        }
-        for index in 0..self.slots.len() {
-            match self.slots[index].poll(self.clock.unix_ms) {
-                Want::Nothing => {}
-                Want::Resolve => self.resolver.ask(&self.slots[index].address.host, self.worker),
-                Want::Dial(address) => self.dial(index, address, reactor),
-            }
-        }
-    }
-
-    fn dial(&mut self, slot: usize, address: std::net::SocketAddr, reactor: &mut Reactor) {
-        let now_ms = self.clock.unix_ms;
-        let slot = &mut self.slots[slot];
-        let Ok(socket) = reactor.connect(address) else {
-            slot.handle_lost(now_ms);
-            return;
-        };
-        slot.handle_dialled(socket);
-        let side = match slot.purpose {
-            Purpose::SendTo { .. } => Side::Ingester,
-            Purpose::ReceiveFrom { .. } => Side::Egress,
-        };
-        self.open.insert(socket, Link::new(None, side, Machine::Dialling, now_ms));
-    }
-
-    /// Starts TLS and says hello on a connection that we dialled.
-    fn greet(&mut self, socket: SocketId, purpose: &Purpose, parts: &mut Parts<'_>) -> Option<()> {
-        let now_ms = self.clock.unix_ms;
-        let mut out = Vec::new();
-        let (tls, machine) = match purpose {
-            Purpose::SendTo { egress } => {
-                let snapshot = Arc::clone(&self.snapshot);
-                let peer = egress_peer(&snapshot, egress)?;
-                let config = self.sender_config(peer, parts.ingester.as_deref()?);
-                let sender = Box::new(Sender::dial(config, now_ms, &mut out));
-                (Arc::clone(&peer.tls), Machine::Sending { sender, egress: egress.clone() })
-            }
-            Purpose::ReceiveFrom { ingester, stream } => {
-                let snapshot = Arc::clone(&self.snapshot);
-                let peer = ingester_peer(&snapshot, ingester)?;
-                let config = self.receiver_config(peer, *stream);
-                let receiver = Box::new(Receiver::dial(config, now_ms, &mut out));
-                (
-                    Arc::clone(&peer.tls),
-                    Machine::Receiving { receiver, stream: None, durable: 0, owed: (0, 0) },
-                )
-            }
-        };
-        let tls = Tls::connect(&tls, zen_identity::spiffe_server_name()).ok()?;
-        let stream = Stream::start(socket, tls, parts.reactor);
-        let link = self.open.get_mut(&socket)?;
-        link.stream = Some(stream);
-        link.machine = machine;
-        link.out = out;
-        link.flush(parts.reactor);
-        Some(())
     }
 
     fn handle_frame(

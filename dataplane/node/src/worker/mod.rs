@@ -3,22 +3,23 @@
 //! A tick collects every completion that is there, lets sessions and machines handle them, and does
 //! the batch work once: journal writes, answers, links, deliveries. Nothing here blocks but the ring.
 
-use std::net::SocketAddr;
+mod drain;
+mod start;
+
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, mpsc as std_mpsc};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+pub use start::{Launch, WorkerError, start_all};
 use zen_core::journal::AppendError;
-use zen_uring::{Completion, Limits, ListenerId, Reactor, SocketId};
+use zen_uring::{Completion, ListenerId, Reactor, SocketId};
 
 use crate::clock::Clock;
 use crate::config::Snapshot;
-use crate::control::{Resolver, Shared};
-use crate::egress::{Deliveries, Egress, Table, Watermarks};
-use crate::ingester::{self, Ingester, Source};
-use crate::journal::{self, MakerThread, OpenError, Start, token_role};
+use crate::control::Shared;
+use crate::egress::{Deliveries, Egress};
+use crate::ingester::{Ingester, Source};
+use crate::journal::token_role;
 use crate::link::{Links, Parts, Side};
 use crate::mesh::{JournalRole, Message};
 use crate::metrics::WorkerMetrics;
@@ -29,99 +30,8 @@ use crate::tls::Tls;
 const IDLE_WAIT: Duration = Duration::from_millis(250);
 /// Deadlines are looked at this often.
 const HOUSEKEEPING_MS: u64 = 50;
-/// Connections that may wait to be accepted.
-const BACKLOG: u32 = 1024;
 /// After the drain's own deadline, operations get this long to be cancelled.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
-/// Links and connections to targets, per worker.
-const SOCKETS_BESIDE_SOURCES: u32 = 8192;
-
-/// Why a worker did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum WorkerError {
-    /// The ring.
-    #[error("{0}")]
-    Setup(#[from] zen_uring::SetupError),
-    /// A listener.
-    #[error("{0}")]
-    Bind(#[from] zen_uring::BindError),
-    /// A listener on the ring.
-    #[error("cannot listen: {0}")]
-    Listen(#[from] zen_uring::OpError),
-    /// A journal.
-    #[error("journal: {0}")]
-    Journal(#[from] OpenError),
-    /// A thread.
-    #[error("cannot start a worker thread: {0}; check the process limits (ulimit -u)")]
-    Thread(#[from] std::io::Error),
-}
-
-/// What a worker gets at its start.
-pub struct Launch {
-    /// Its index.
-    pub index: u16,
-    /// Shared with everybody.
-    pub shared: Arc<Shared>,
-    /// Prepares its segments.
-    pub maker: MakerThread,
-    /// Resolves names for it.
-    pub resolver: Resolver,
-    /// Where streams resume.
-    pub watermarks: Arc<Watermarks>,
-    /// Its counters.
-    pub metrics: Arc<WorkerMetrics>,
-}
-
-/// Starts all workers; returns when each has recovered and listens, or with the first error.
-pub fn start_all(
-    launches: Vec<Launch>,
-    done: &mpsc::Sender<bool>,
-) -> Result<Vec<JoinHandle<()>>, WorkerError> {
-    let (started, starting) = std_mpsc::channel();
-    let count = launches.len();
-    let barrier = Arc::new(std::sync::Barrier::new(count));
-    let mut threads = Vec::with_capacity(count);
-    for launch in launches {
-        let (started, done, barrier) = (started.clone(), done.clone(), Arc::clone(&barrier));
-        let thread = std::thread::Builder::new().name(format!("worker-{}", launch.index));
-        threads.push(thread.spawn(move || run(launch, &started, &done, &barrier))?);
-    }
-    drop(started);
-    for _ in 0..count {
-        match starting.recv() {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(error),
-            Err(_) => return Err(std::io::Error::other("a worker ended while starting").into()),
-        }
-    }
-    Ok(threads)
-}
-
-fn run(
-    launch: Launch,
-    started: &std_mpsc::Sender<Result<(), WorkerError>>,
-    done: &mpsc::Sender<bool>,
-    barrier: &std::sync::Barrier,
-) {
-    let prepared = Worker::prepare(launch);
-    let mut worker = match prepared {
-        Ok(worker) => worker,
-        Err(error) => {
-            let _ = started.send(Err(error));
-            return;
-        }
-    };
-    // Links resume only after every worker has told how far its streams are.
-    barrier.wait();
-    if let Err(error) = worker.listen() {
-        let _ = started.send(Err(error));
-        return;
-    }
-    worker.shared.workers_ready.fetch_add(1, Ordering::AcqRel);
-    let _ = started.send(Ok(()));
-    let clean = worker.serve();
-    let _ = done.blocking_send(clean);
-}
 
 enum Listening {
     Sources,
@@ -159,68 +69,6 @@ struct Worker {
 }
 
 impl Worker {
-    fn prepare(launch: Launch) -> Result<Self, WorkerError> {
-        let snapshot = launch.shared.snapshot.load_full();
-        if snapshot.node.pin_workers {
-            pin(launch.index);
-        }
-        let mut reactor = Reactor::new(&limits(&snapshot))?;
-        launch.shared.mesh.attach(launch.index, reactor.waker());
-        let ingester = snapshot.ingester.is_some().then(|| open_ingester(&launch, &snapshot, &mut reactor));
-        let egress = snapshot.egress.is_some().then(|| open_egress(&launch, &snapshot, &mut reactor));
-        let Launch { index, shared, resolver, metrics, .. } = launch;
-        let (mesh, counters) = (shared.mesh.for_worker(index), Arc::clone(&metrics));
-        let deliveries = snapshot
-            .egress
-            .is_some()
-            .then(|| Deliveries::new(index, Arc::clone(&snapshot), mesh.clone(), resolver.clone(), counters));
-        let links = Links::new(index, Arc::clone(&snapshot), mesh, resolver, Arc::clone(&metrics));
-        Ok(Self {
-            index,
-            reactor,
-            shared,
-            snapshot,
-            listeners: Vec::new(),
-            sources: Vec::new(),
-            sources_open: 0,
-            ingester: ingester.transpose()?,
-            egress: egress.transpose()?,
-            deliveries,
-            links,
-            clock: Clock::now(),
-            housekeeping_ms: 0,
-            was_full: true,
-            drain_until: None,
-            metrics,
-        })
-    }
-
-    fn listen(&mut self) -> Result<(), WorkerError> {
-        let snapshot = Arc::clone(&self.snapshot);
-        if let Some(settings) = &snapshot.ingester {
-            for address in &settings.listen {
-                self.listen_on(*address, Listening::Sources)?;
-            }
-            if let Some(address) = settings.link_listen {
-                self.listen_on(address, Listening::Links(Side::Ingester))?;
-            }
-        }
-        if let Some(address) = snapshot.egress.as_ref().and_then(|settings| settings.link_listen) {
-            self.listen_on(address, Listening::Links(Side::Egress))?;
-        }
-        if let Some(egress) = &mut self.egress {
-            egress.restore();
-        }
-        Ok(())
-    }
-
-    fn listen_on(&mut self, address: SocketAddr, kind: Listening) -> Result<(), WorkerError> {
-        let fd = zen_uring::bind_reuseport(address, BACKLOG)?;
-        let listener = self.reactor.listen(fd)?;
-        self.listeners.push((listener, kind));
-        Ok(())
-    }
-
     /// Runs until drained; whether everything was finished by then.
     fn serve(&mut self) -> bool {
         let mut completions = Vec::with_capacity(1024);
@@ -549,43 +397,6 @@ impl Worker {
         IDLE_WAIT.min(Duration::from_millis(due_ms.max(1)))
     }
 
-    fn drain(&mut self) {
-        if self.drain_until.is_some() {
-            return;
-        }
-        self.drain_until = Some(Instant::now() + Duration::from_millis(self.snapshot.node.drain_timeout_ms));
-        self.metrics.drain.set(1);
-        for (listener, _) in self.listeners.drain(..) {
-            self.reactor.stop_listening(listener);
-        }
-        if let Some(deliveries) = &mut self.deliveries {
-            deliveries.drain();
-        }
-        if let Some(ingester) = &mut self.ingester {
-            ingester.drain();
-        }
-        for index in 0..self.sources.len() {
-            let Some((_, mut source)) = self.sources[index].take() else { continue };
-            let ingester = self.ingester.as_mut().expect("sources belong to an ingester");
-            source.handle_drain(ingester, &mut self.reactor);
-            self.put_source(source);
-        }
-        self.links.drain(&mut self.reactor);
-    }
-
-    /// Whether a drain ended, and how: with everything finished, or by its deadline.
-    fn drained(&mut self) -> Option<bool> {
-        let until = self.drain_until?;
-        let quiet = self.sources_open == 0
-            && self.ingester.as_ref().is_none_or(Ingester::is_quiet)
-            && self.egress.as_ref().is_none_or(Egress::is_quiet)
-            && self.deliveries.as_ref().is_none_or(Deliveries::is_quiet);
-        if quiet {
-            return Some(true);
-        }
-        (Instant::now() >= until).then_some(false)
-    }
-
     /// Puts a source back, or closes it when it has nothing left to say.
     fn put_source(&mut self, mut source: Box<Source>) {
         if source.is_done() {
@@ -609,64 +420,4 @@ fn take_source(sources: &mut [Option<(SocketId, Box<Source>)>], socket: SocketId
         return None;
     }
     slot.take().map(|(_, source)| source)
-}
-
-fn journal_start<'a>(launch: &Launch, snapshot: &'a Snapshot, role: JournalRole) -> Start<'a> {
-    Start {
-        data_dir: &snapshot.node.data_dir,
-        settings: snapshot.journal,
-        recent_bytes_max: snapshot.journal.recent_bytes_max,
-        role,
-        worker: launch.index,
-    }
-}
-
-fn open_ingester(
-    launch: &Launch,
-    snapshot: &Arc<Snapshot>,
-    reactor: &mut Reactor,
-) -> Result<Ingester, OpenError> {
-    let mut outboxes = Vec::new();
-    let start = journal_start(launch, snapshot, JournalRole::Ingester);
-    let mut record = |record: zen_core::journal::Record<'_>| ingester::recover(&mut outboxes, &record);
-    let journal = journal::open(&start, reactor, &launch.maker, Arc::clone(&launch.metrics), &mut record)?;
-    Ok(Ingester::new(journal, outboxes, Arc::clone(snapshot), Arc::clone(&launch.metrics)))
-}
-
-fn open_egress(
-    launch: &Launch,
-    snapshot: &Arc<Snapshot>,
-    reactor: &mut Reactor,
-) -> Result<Egress, OpenError> {
-    let mut table = Table::default();
-    let start = journal_start(launch, snapshot, JournalRole::Egress);
-    let mut record = |record: zen_core::journal::Record<'_>| {
-        if let Err(error) = table.handle_recovered(&record) {
-            let sequence = record.sequence.0;
-            tracing::error!(%error, sequence, "a journal record with a valid checksum cannot be read");
-        }
-    };
-    let journal = journal::open(&start, reactor, &launch.maker, Arc::clone(&launch.metrics), &mut record)?;
-    Ok(Egress::new(
-        launch.index,
-        journal,
-        table,
-        Arc::clone(snapshot),
-        launch.shared.mesh.for_worker(launch.index),
-        Arc::clone(&launch.watermarks),
-        Arc::clone(&launch.metrics),
-    ))
-}
-
-fn pin(worker: u16) {
-    let cores = zen_uring::online_cores();
-    let Some(core) = cores.get(usize::from(worker) % cores.len().max(1)) else { return };
-    if let Err(error) = zen_uring::pin_to_core(*core) {
-        tracing::warn!(%error, worker, "the worker is not pinned");
-    }
-}
-
-fn limits(snapshot: &Snapshot) -> Limits {
-    let connections = snapshot.ingester.as_ref().map_or(0, |settings| settings.connections_max);
-    Limits { sockets_max: connections + SOCKETS_BESIDE_SOURCES, ..Limits::default() }
 }

@@ -1,0 +1,209 @@
+//! The `[egress]` section: ingesters and targets.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use rustls_pki_types::ServerName;
+use zen_core::deliver::{SignerConfig, TargetLimits, TargetSigner};
+use zen_identity::{Policy, SharedPolicy, SpiffePattern, TargetRoots};
+
+use super::faults::Faults;
+use super::{link_client, link_listen, link_server, unique};
+use crate::config::Certificates;
+use crate::config::raw::{self, ClientCertificate, Direction};
+use crate::config::settings::{EgressSettings, HostPort, IngesterPeer, Target};
+use crate::crypto::NodeCrypto;
+use crate::tls::ClientTls;
+
+pub(super) fn egress(
+    raw: &raw::Egress,
+    certificates: &Certificates,
+    faults: &mut Faults,
+) -> Option<EgressSettings> {
+    faults.bound("egress.events_max", raw.events_max, 1_000, 100_000_000);
+    faults.bound("egress.dead_letters_max", raw.dead_letters_max, 0, 10_000_000);
+    faults.bound("egress.cached_bytes_max", raw.cached_bytes_max, 2 << 20, 64 << 30);
+    let listen = link_listen("egress", raw.link_listen.as_ref(), faults);
+    let mut ingesters = Vec::new();
+    let mut patterns = Vec::new();
+    for (index, peer) in raw.ingesters.iter().enumerate() {
+        let key = format!("egress.ingesters[{index}]");
+        ingesters.extend(ingester_peer(&key, peer, listen.is_some(), certificates, faults));
+        patterns.extend(peer.spiffe_ids.iter().filter_map(|id| id.parse::<SpiffePattern>().ok()));
+    }
+    unique("egress.ingesters", "name", raw.ingesters.iter().map(|peer| peer.name.as_str()), faults);
+    unique("egress.targets", "name", raw.targets.iter().map(|target| target.name.as_str()), faults);
+    let mut targets = BTreeMap::new();
+    for (index, section) in raw.targets.iter().enumerate() {
+        let key = format!("egress.targets[{index}]");
+        if let Some(target) = target(&key, section, certificates, faults) {
+            targets.insert(target.name.clone(), Arc::new(target));
+        }
+    }
+    let link_tls = link_server(certificates, Policy::new(patterns, Vec::new()), "egress.ingesters", faults)?;
+    Some(EgressSettings {
+        link_listen: listen,
+        events_max: raw.events_max,
+        dead_letters_max: raw.dead_letters_max,
+        cached_bytes_max: raw.cached_bytes_max as usize,
+        ingesters,
+        targets,
+        link_tls,
+    })
+}
+
+fn ingester_peer(
+    key: &str,
+    raw: &raw::IngesterPeer,
+    listens: bool,
+    certificates: &Certificates,
+    faults: &mut Faults,
+) -> Option<IngesterPeer> {
+    faults.name(format_args!("{key}.name"), &raw.name);
+    let policy = faults.policy(format_args!("{key}.spiffe_ids"), &raw.spiffe_ids);
+    let dials = raw.direction == Direction::EgressDials;
+    let address = faults.dial_address(key, dials, listens, raw.address.as_ref());
+    faults.bound(format_args!("{key}.keys (count)"), raw.keys.len(), 1, 4);
+    let mut keys = Vec::new();
+    for (index, entry) in raw.keys.iter().enumerate() {
+        faults.name(format_args!("{key}.keys[{index}].id"), &entry.id);
+        let prepared = faults.key(format_args!("{key}.keys[{index}].file"), &entry.file);
+        keys.extend(prepared.map(|prepared| (entry.id.clone(), prepared)));
+    }
+    let tls = link_client(certificates, &policy, key, faults)?;
+    Some(IngesterPeer {
+        name: raw.name.clone(),
+        direction: raw.direction,
+        address,
+        policy: Arc::new(policy),
+        keys,
+        tls,
+    })
+}
+
+fn target(key: &str, raw: &raw::Target, certificates: &Certificates, faults: &mut Faults) -> Option<Target> {
+    faults.name(format_args!("{key}.name"), &raw.name);
+    faults.name(format_args!("{key}.key_id"), &raw.key_id);
+    faults.bound(format_args!("{key}.in_flight_max"), raw.in_flight_max, 1, 10_000);
+    faults.bound(format_args!("{key}.queue_max"), raw.queue_max, 1, 10_000_000);
+    faults.bound(format_args!("{key}.attempt_timeout_ms"), raw.attempt_timeout_ms, 100, 600_000);
+    faults.bound(format_args!("{key}.retry_schedule_ms (count)"), raw.retry_schedule_ms.len(), 0, 32);
+    faults.bound(format_args!("{key}.retry_jitter_percent"), raw.retry_jitter_percent, 0, 100);
+    let tls = target_tls(key, raw, certificates, faults);
+    let (address, path) = target_url(&format!("{key}.url"), &raw.url, faults)?;
+    let server_name = server_name_of(&format!("{key}.url"), &address.host, faults);
+    let mut secrets = vec![faults.whsec(format_args!("{key}.secret_file"), &raw.secret_file)?];
+    if let Some(previous) = &raw.previous_secret_file {
+        secrets.push(faults.whsec(format_args!("{key}.previous_secret_file"), previous)?);
+    }
+    let config = SignerConfig {
+        target: &raw.name,
+        host: &host_header(&address),
+        path: &path,
+        key_id: &raw.key_id,
+        secrets: &secrets,
+    };
+    let signer = TargetSigner::new(&NodeCrypto, &config)
+        .map_err(|error| faults.push(key, error, "see docs/configuration.md, targets"))
+        .ok();
+    let limits = TargetLimits {
+        in_flight_max: raw.in_flight_max,
+        queue_max: raw.queue_max,
+        retry_schedule_ms: raw.retry_schedule_ms.clone(),
+        retry_jitter_percent: raw.retry_jitter_percent,
+        attempt_timeout_ms: raw.attempt_timeout_ms,
+        ..TargetLimits::default()
+    };
+    Some(Target {
+        name: raw.name.clone(),
+        address,
+        server_name: server_name?,
+        signer: signer?,
+        limits,
+        tls: tls?,
+        client_certificate: raw.client_certificate,
+    })
+}
+
+fn target_tls(
+    key: &str,
+    raw: &raw::Target,
+    certificates: &Certificates,
+    faults: &mut Faults,
+) -> Option<ClientTls> {
+    let roots = match (&raw.ca_file, raw.spiffe_ids.is_empty()) {
+        (Some(_), false) => {
+            faults.push(
+                key,
+                "has both ca_file and spiffe_ids",
+                "keep one: they are two ways to know the target",
+            );
+            return None;
+        }
+        (None, false) => {
+            let policy = faults.policy(format_args!("{key}.spiffe_ids"), &raw.spiffe_ids);
+            TargetRoots::Spiffe { store: Arc::clone(&certificates.svid), policy: SharedPolicy::new(policy) }
+        }
+        (None, true) => TargetRoots::System,
+        (Some(file), true) => match std::fs::read(faults.resolve(file)) {
+            Ok(pem) => TargetRoots::Pem(pem),
+            Err(error) => {
+                faults.push(
+                    format_args!("{key}.ca_file"),
+                    format_args!("{file}: {error}"),
+                    "give a PEM file",
+                );
+                return None;
+            }
+        },
+    };
+    let client =
+        (raw.client_certificate == ClientCertificate::Present).then(|| Arc::clone(&certificates.svid));
+    zen_identity::target_client_config(roots, client)
+        .map_err(|error| faults.push(key, error, "check ca_file, or the system's CA store"))
+        .ok()
+}
+
+fn target_url(key: &str, url: &str, faults: &mut Faults) -> Option<(HostPort, String)> {
+    let Some(rest) = url.strip_prefix("https://") else {
+        faults.push(
+            key,
+            format_args!("\"{url}\" is not https"),
+            "targets are reached over TLS: give https://host[:port]/path",
+        );
+        return None;
+    };
+    let at = rest.find('/').unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(at);
+    let path = if path.is_empty() { "/" } else { path };
+    if path.bytes().any(|byte| !byte.is_ascii_graphic()) || path.contains('#') || authority.contains('@') {
+        faults.push(
+            key,
+            format_args!("\"{url}\" holds what a request target may not"),
+            "escape it, drop #fragment and user@",
+        );
+        return None;
+    }
+    let has_port = authority.rfind(':').is_some_and(|colon| !authority[colon..].contains(']'));
+    let address = if has_port { authority.to_owned() } else { format!("{authority}:443") };
+    Some((faults.host_port(key, &address)?, path.to_owned()))
+}
+
+fn server_name_of(key: &str, host: &str, faults: &mut Faults) -> Option<ServerName<'static>> {
+    match ServerName::try_from(host.to_owned()) {
+        Ok(name) => Some(name),
+        Err(error) => {
+            faults.push(key, format_args!("\"{host}\": {error}"), "give a DNS name or an IP address");
+            None
+        }
+    }
+}
+
+fn host_header(address: &HostPort) -> String {
+    let host = match address.host.parse::<IpAddr>() {
+        Ok(IpAddr::V6(address)) => format!("[{address}]"),
+        _ => address.host.clone(),
+    };
+    if address.port == 443 { host } else { format!("{host}:{}", address.port) }
+}

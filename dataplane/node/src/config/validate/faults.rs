@@ -1,0 +1,174 @@
+//! Collecting faults: every reader answers with an option, so that the next key is still looked at.
+
+use std::fmt::Display;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use zen_core::crypto::Mac;
+use zen_core::deliver::parse_secret;
+use zen_core::id::is_name;
+use zen_identity::{Policy, SpiffePattern};
+use zeroize::Zeroizing;
+
+use crate::config::Fault;
+use crate::config::settings::HostPort;
+use crate::crypto::NodeCrypto;
+
+/// Longest secret file, bytes.
+const SECRET_BYTES_MAX: u64 = 4096;
+
+/// Collects faults; every reader returns an option so that the next key is still looked at.
+pub(in crate::config) struct Faults {
+    file: String,
+    base: PathBuf,
+    /// In the order of discovery.
+    pub(in crate::config) found: Vec<Fault>,
+}
+
+impl Faults {
+    pub(in crate::config) fn new(file: &Path) -> Self {
+        let base = file.parent().map_or_else(PathBuf::new, Path::to_path_buf);
+        Self { file: file.display().to_string(), base, found: Vec::new() }
+    }
+
+    /// Relative paths are relative to the configuration file.
+    pub(in crate::config) fn resolve(&self, name: &str) -> PathBuf {
+        self.base.join(name)
+    }
+
+    pub(in crate::config) fn push(&mut self, key: impl Display, problem: impl Display, remedy: impl Display) {
+        self.found.push(Fault {
+            file: self.file.clone(),
+            key: key.to_string(),
+            problem: problem.to_string(),
+            remedy: remedy.to_string(),
+        });
+    }
+
+    pub(super) fn bound<T: PartialOrd + Display>(&mut self, key: impl Display, value: T, low: T, high: T) {
+        if value < low || value > high {
+            self.push(key, format_args!("{value} is out of bounds"), format_args!("give {low} to {high}"));
+        }
+    }
+
+    pub(super) fn name(&mut self, key: impl Display, value: &str) {
+        if !is_name(value) {
+            self.push(key, format_args!("\"{value}\" is not a name"), "use 1 to 64 of A-Z a-z 0-9 . _ -");
+        }
+    }
+
+    pub(super) fn parse<T: FromStr<Err: Display>>(
+        &mut self,
+        key: impl Display,
+        value: &str,
+        remedy: &str,
+    ) -> Option<T> {
+        value.parse().map_err(|error| self.push(key, format_args!("\"{value}\": {error}"), remedy)).ok()
+    }
+
+    pub(super) fn secret(&mut self, key: impl Display + Copy, name: &str) -> Option<Zeroizing<String>> {
+        let path = self.resolve(name);
+        let shown = path.display().to_string();
+        let metadata = match std::fs::metadata(&path) {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                self.push(key, format_args!("{shown}: {error}"), "write the secret to this file, mode 0600");
+                return None;
+            }
+        };
+        if metadata.permissions().mode() & 0o077 != 0 {
+            self.push(key, format_args!("{shown} is readable by others"), format_args!("chmod 0600 {shown}"));
+            return None;
+        }
+        if metadata.len() > SECRET_BYTES_MAX {
+            self.push(key, format_args!("{shown} is over {SECRET_BYTES_MAX} bytes"), "put one secret in it");
+            return None;
+        }
+        match std::fs::read_to_string(&path).map(Zeroizing::new) {
+            Ok(text) if !text.trim().is_empty() => Some(Zeroizing::new(text.trim().to_owned())),
+            Ok(_) => {
+                self.push(key, format_args!("{shown} is empty"), "write the secret to it");
+                None
+            }
+            Err(error) => {
+                self.push(key, format_args!("{shown}: {error}"), "the secret must be text");
+                None
+            }
+        }
+    }
+
+    /// A `whsec_` secret as a prepared key.
+    pub(super) fn key(&mut self, key: impl Display + Copy, name: &str) -> Option<zen_hmac::PreparedKey> {
+        self.whsec(key, name).map(|secret| NodeCrypto.prepare(&secret))
+    }
+
+    /// A `whsec_` secret.
+    pub(super) fn whsec(&mut self, key: impl Display + Copy, name: &str) -> Option<Zeroizing<Vec<u8>>> {
+        let text = self.secret(key, name)?;
+        match parse_secret(&text) {
+            Ok(secret) => Some(secret),
+            Err(error) => {
+                self.push(key, error, "write whsec_ and the base64 of 24 to 64 random bytes");
+                None
+            }
+        }
+    }
+
+    pub(super) fn policy(&mut self, key: impl Display + Copy, ids: &[String]) -> Policy {
+        if ids.is_empty() {
+            self.push(key, "is empty, so nobody is allowed", "name the peer's SPIFFE id");
+        }
+        let patterns = ids
+            .iter()
+            .filter_map(|id| {
+                self.parse::<SpiffePattern>(key, id, "give spiffe://domain/path, or a path ending in /*")
+            })
+            .collect();
+        Policy::new(patterns, Vec::new())
+    }
+
+    pub(super) fn host_port(&mut self, key: impl Display + Copy, value: &str) -> Option<HostPort> {
+        let parsed = value.rsplit_once(':').and_then(|(host, port)| {
+            let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+            Some(HostPort { host: host.to_owned(), port: port.parse().ok()? })
+        });
+        match parsed {
+            Some(address) if !address.host.is_empty() && address.port != 0 => Some(address),
+            _ => {
+                self.push(
+                    key,
+                    format_args!("\"{value}\" is not host:port"),
+                    "give a name or address and a port",
+                );
+                None
+            }
+        }
+    }
+
+    pub(super) fn dial_address(
+        &mut self,
+        key: &str,
+        dials: bool,
+        listens: bool,
+        address: Option<&String>,
+    ) -> Option<HostPort> {
+        let address_key = format!("{key}.address");
+        match (dials, address) {
+            (true, Some(address)) => self.host_port(&address_key, address),
+            (true, None) => {
+                self.push(&address_key, "is missing", "this side dials: say where");
+                None
+            }
+            (false, Some(_)) => {
+                self.push(&address_key, "is given, but the peer dials", "remove it or change the direction");
+                None
+            }
+            (false, None) if !listens => {
+                self.push(key, "the peer dials, but link_listen is not set", "set link_listen");
+                None
+            }
+            (false, None) => None,
+        }
+    }
+}

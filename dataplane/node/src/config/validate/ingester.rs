@@ -1,0 +1,231 @@
+//! The `[ingester]` section: listeners, endpoints, flows, egresses.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use zen_core::crypto::HashAlgorithm;
+use zen_core::envelope::is_forwarded_name;
+use zen_core::event::BODY_BYTES_MAX;
+use zen_core::id::EndpointId;
+use zen_core::verify::{self, HmacSettings, Scheme};
+use zen_identity::{Policy, SpiffePattern};
+
+use super::faults::Faults;
+use super::{link_client, link_listen, link_server, unique};
+use crate::config::Certificates;
+use crate::config::raw::{self, Direction, SchemeName};
+use crate::config::settings::{EgressPeer, Endpoint, IngesterSettings, Route};
+
+/// Endpoints in one configuration.
+const ENDPOINTS_MAX: usize = 10_000;
+/// Targets of one flow, as in the fan-out bound.
+const FLOW_TARGETS_MAX: usize = 10;
+
+pub(super) fn ingester(
+    raw: &raw::Ingester,
+    certificates: &Certificates,
+    faults: &mut Faults,
+) -> Option<IngesterSettings> {
+    if raw.listen.is_empty() {
+        faults.push("ingester.listen", "is empty", "give at least one address and port");
+    }
+    faults.bound("ingester.connections_max", raw.connections_max, 1, 100_000);
+    faults.bound("ingester.idle_timeout_ms", raw.idle_timeout_ms, 1_000, 3_600_000);
+    faults.bound("ingester.request_timeout_ms", raw.request_timeout_ms, 1_000, 600_000);
+    faults.bound("ingester.body_memory_bytes_max", raw.body_memory_bytes_max, 4 << 20, 16 << 30);
+    let listen = raw
+        .listen
+        .iter()
+        .filter_map(|listen| faults.parse("ingester.listen", listen, "give an address and a port"))
+        .collect();
+    let listen_link = link_listen("ingester", raw.link_listen.as_ref(), faults);
+    let mut egresses = Vec::new();
+    let mut patterns = Vec::new();
+    for (index, peer) in raw.egresses.iter().enumerate() {
+        let key = format!("ingester.egresses[{index}]");
+        egresses.extend(egress_peer(&key, peer, listen_link.is_some(), certificates, faults));
+        patterns.extend(peer.spiffe_ids.iter().filter_map(|id| id.parse::<SpiffePattern>().ok()));
+    }
+    unique("ingester.egresses", "name", raw.egresses.iter().map(|peer| peer.name.as_str()), faults);
+    let endpoints = endpoints(raw, faults);
+    let link_tls = link_server(certificates, Policy::new(patterns, Vec::new()), "ingester.egresses", faults)?;
+    let Some(public) = certificates.public.as_ref() else {
+        faults.push("ingester", "was not there when the node started", "restart the node");
+        return None;
+    };
+    Some(IngesterSettings {
+        listen,
+        link_listen: listen_link,
+        connections_max: raw.connections_max,
+        idle_timeout_ms: raw.idle_timeout_ms,
+        request_timeout_ms: raw.request_timeout_ms,
+        body_memory_bytes_max: raw.body_memory_bytes_max as usize,
+        endpoints,
+        egresses,
+        public_tls: zen_identity::public_server_config(Arc::clone(public)),
+        link_tls,
+    })
+}
+
+fn egress_peer(
+    key: &str,
+    raw: &raw::EgressPeer,
+    listens: bool,
+    certificates: &Certificates,
+    faults: &mut Faults,
+) -> Option<EgressPeer> {
+    faults.name(format_args!("{key}.name"), &raw.name);
+    faults.name(format_args!("{key}.key_id"), &raw.key_id);
+    let policy = faults.policy(format_args!("{key}.spiffe_ids"), &raw.spiffe_ids);
+    let dials = raw.direction == Direction::IngesterDials;
+    let address = faults.dial_address(key, dials, listens, raw.address.as_ref());
+    let prepared = faults.key(format_args!("{key}.key_file"), &raw.key_file)?;
+    let tls = link_client(certificates, &policy, key, faults)?;
+    Some(EgressPeer {
+        name: raw.name.clone(),
+        direction: raw.direction,
+        address,
+        policy: Arc::new(policy),
+        key_id: raw.key_id.clone(),
+        key: prepared,
+        tls,
+    })
+}
+
+fn endpoints(raw: &raw::Ingester, faults: &mut Faults) -> HashMap<EndpointId, Arc<Endpoint>> {
+    let known: HashSet<&str> = raw.egresses.iter().map(|peer| peer.name.as_str()).collect();
+    let declared: HashSet<&str> = raw.endpoints.iter().map(|endpoint| endpoint.id.as_str()).collect();
+    let mut routes: HashMap<&str, Vec<Route>> = HashMap::new();
+    for (index, flow) in raw.flows.iter().enumerate() {
+        let key = format!("ingester.flows[{index}]");
+        if !declared.contains(flow.endpoint.as_str()) {
+            faults.push(
+                format_args!("{key}.endpoint"),
+                format_args!("no endpoint {}", flow.endpoint),
+                "declare it",
+            );
+        }
+        if !known.contains(flow.egress.as_str()) {
+            faults.push(
+                format_args!("{key}.egress"),
+                format_args!("no egress \"{}\"", flow.egress),
+                "declare it",
+            );
+        }
+        faults.bound(format_args!("{key}.targets (count)"), flow.targets.len(), 1, FLOW_TARGETS_MAX);
+        for target in &flow.targets {
+            faults.name(format_args!("{key}.targets"), target);
+        }
+        let routes = routes.entry(&flow.endpoint).or_default();
+        if routes.iter().any(|route| route.egress == flow.egress) {
+            faults.push(
+                &key,
+                "a second flow of this endpoint to this egress",
+                "put all its targets in one flow",
+            );
+        }
+        routes.push(Route { egress: flow.egress.clone(), targets: flow.targets.clone() });
+    }
+    faults.bound("ingester.endpoints (count)", raw.endpoints.len(), 0, ENDPOINTS_MAX);
+    unique("ingester.endpoints", "id", raw.endpoints.iter().map(|endpoint| endpoint.id.as_str()), faults);
+    let mut endpoints = HashMap::new();
+    for (index, section) in raw.endpoints.iter().enumerate() {
+        let key = format!("ingester.endpoints[{index}]");
+        let routes = routes.remove(section.id.as_str()).unwrap_or_default();
+        if routes.is_empty() {
+            faults.push(&key, "no flow leads anywhere", "add a [[ingester.flows]] for it");
+        }
+        if let Some(endpoint) = endpoint(&key, section, routes, faults) {
+            endpoints.insert(endpoint.id, Arc::new(endpoint));
+        }
+    }
+    endpoints
+}
+
+fn endpoint(key: &str, raw: &raw::Endpoint, routes: Vec<Route>, faults: &mut Faults) -> Option<Endpoint> {
+    faults.name(format_args!("{key}.tenant"), &raw.tenant);
+    faults.bound(format_args!("{key}.body_bytes_max"), raw.body_bytes_max, 1, BODY_BYTES_MAX as u64);
+    let mut forward_headers: Vec<String> =
+        raw.forward_headers.iter().map(|name| name.to_ascii_lowercase()).collect();
+    forward_headers.sort_unstable();
+    forward_headers.dedup();
+    for name in &forward_headers {
+        if !is_forwarded_name(name) {
+            faults.push(
+                format_args!("{key}.forward_headers"),
+                format_args!("\"{name}\" belongs to the connection, a proxy or the delivery"),
+                "remove it",
+            );
+        }
+        let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+        if !plain || !name.starts_with(|first: char| first.is_ascii_alphabetic()) {
+            faults.push(
+                format_args!("{key}.forward_headers"),
+                format_args!("\"{name}\" is not a header name"),
+                "use letters, digits, - and _",
+            );
+        }
+    }
+    let scheme = scheme(key, raw, faults);
+    let id = faults.parse(
+        format_args!("{key}.id"),
+        &raw.id,
+        "give 32 lower-case hex digits, e.g. of openssl rand -hex 16",
+    )?;
+    Some(Endpoint {
+        id,
+        tenant: raw.tenant.clone(),
+        scheme: scheme?,
+        content_types: raw.content_types.iter().map(|media| media.to_ascii_lowercase()).collect(),
+        body_bytes_max: raw.body_bytes_max as usize,
+        forward_headers,
+        routes,
+    })
+}
+
+fn scheme(key: &str, raw: &raw::Endpoint, faults: &mut Faults) -> Option<Scheme> {
+    let secret_key = format!("{key}.secret_files");
+    let secrets: Vec<_> =
+        raw.secret_files.iter().filter_map(|file| faults.secret(&secret_key, file)).collect();
+    if secrets.len() < raw.secret_files.len() {
+        return None;
+    }
+    let bytes: Vec<Vec<u8>> = secrets.iter().map(|secret| secret.as_bytes().to_vec()).collect();
+    let built = match (raw.scheme, &raw.hmac) {
+        (SchemeName::Github, None) => Scheme::github(&bytes),
+        (SchemeName::StandardWebhooks, None) => {
+            Scheme::standard_webhooks(&secrets.iter().map(|secret| secret.to_string()).collect::<Vec<_>>())
+        }
+        (SchemeName::Hmac, Some(hmac)) => Scheme::hmac(hmac_settings(hmac), &bytes),
+        (SchemeName::Hmac, None) => {
+            faults.push(
+                format_args!("{key}.hmac"),
+                "is missing",
+                "the scheme hmac needs at least its header",
+            );
+            return None;
+        }
+        (_, Some(_)) => {
+            faults.push(format_args!("{key}.hmac"), "does not belong to this scheme", "remove it");
+            return None;
+        }
+    };
+    built.map_err(|error| faults.push(&secret_key, error, "see docs/configuration.md, endpoints")).ok()
+}
+
+fn hmac_settings(raw: &raw::Hmac) -> HmacSettings {
+    HmacSettings {
+        algorithm: match raw.algorithm {
+            raw::HmacAlgorithm::Sha256 => HashAlgorithm::Sha256,
+            raw::HmacAlgorithm::Sha512 => HashAlgorithm::Sha512,
+        },
+        header: raw.header.to_ascii_lowercase(),
+        encoding: match raw.encoding {
+            raw::Encoding::Hex => verify::Encoding::Hex,
+            raw::Encoding::Base64 => verify::Encoding::Base64,
+        },
+        prefix: raw.prefix.clone(),
+        source_id_header: raw.source_id_header.as_ref().map(|name| name.to_ascii_lowercase()),
+        timestamp: None,
+    }
+}
