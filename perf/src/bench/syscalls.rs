@@ -24,8 +24,25 @@ const ATTACH_TIME: Duration = Duration::from_millis(700);
 const ENTERS: &str = "zen_ring_enters_total";
 /// Calls that move bytes of sockets and files, or make connections; the ring does all of that.
 const MOVES: [&str; 20] = [
-    "read", "write", "pread64", "pwrite64", "readv", "writev", "preadv", "pwritev", "recvfrom", "sendto",
-    "recvmsg", "sendmsg", "recvmmsg", "sendmmsg", "accept", "accept4", "connect", "fsync", "fdatasync",
+    "read",
+    "write",
+    "pread64",
+    "pwrite64",
+    "readv",
+    "writev",
+    "preadv",
+    "pwritev",
+    "recvfrom",
+    "sendto",
+    "recvmsg",
+    "sendmsg",
+    "recvmmsg",
+    "sendmmsg",
+    "accept",
+    "accept4",
+    "connect",
+    "fsync",
+    "fdatasync",
     "sendfile",
 ];
 
@@ -62,7 +79,8 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
     let mut strace = attach(&trace, pids.map(|(_, pid)| pid))?;
     tokio::time::sleep(ATTACH_TIME).await;
     let traced_events = load(&mut bench, length).await?;
-    kill(Pid::from_raw(strace.id().cast_signed()), Signal::SIGINT).expect("strace runs until it is told to stop");
+    kill(Pid::from_raw(strace.id().cast_signed()), Signal::SIGINT)
+        .expect("strace runs until it is told to stop");
     strace.wait().map_err(LabError::file(&trace))?;
     let text = std::fs::read_to_string(&trace).map_err(LabError::file(&trace))?;
 
@@ -146,7 +164,8 @@ fn worker_calls(trace: &str, threads: &BTreeMap<u32, String>) -> Calls {
     let mut calls = Calls::new();
     for line in trace.lines() {
         let Some((tid, call)) = line.split_once(' ') else { continue };
-        let worker = tid.parse().ok().and_then(|tid| threads.get(&tid)).is_some_and(|name| name.starts_with("worker"));
+        let worker =
+            tid.parse().ok().and_then(|tid| threads.get(&tid)).is_some_and(|name| name.starts_with("worker"));
         let Some((name, _)) = call.trim_start().split_once('(') else { continue };
         let plain = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         if worker && plain {
