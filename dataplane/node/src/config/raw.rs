@@ -1,6 +1,6 @@
 //! The configuration file as written: TOML to structs, unknown keys refused, defaults filled in.
 //!
-//! Nothing is checked here beyond types; [`super::validate`] turns this into a snapshot.
+//! Nothing is checked here beyond types; [`super::validate()`] turns this into a snapshot.
 
 use serde::{Deserialize, Serialize};
 
