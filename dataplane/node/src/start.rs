@@ -127,8 +127,7 @@ fn load(file: &Path) -> Result<(Raw, Certificates, Snapshot), StartError> {
 }
 
 fn start_log(raw: &Raw) {
-    let filter = tracing_subscriber::EnvFilter::try_new(&raw.node.log)
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let filter = tracing_subscriber::EnvFilter::try_new(&raw.node.log).expect("checked with all other keys");
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
 }
 

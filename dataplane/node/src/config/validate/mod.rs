@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 pub(super) use faults::Faults;
+use tracing_subscriber::EnvFilter;
 use zen_identity::{Policy, SharedPolicy};
 
 use self::egress::egress;
@@ -47,6 +48,8 @@ fn node(raw: &Raw, faults: &mut Faults) -> NodeSettings {
     faults.bound("node.workers", raw.node.workers, 0, 64);
     faults.bound("node.drain_timeout_ms", raw.node.drain_timeout_ms, 100, 600_000);
     faults.bound("node.reload_poll_ms", raw.node.reload_poll_ms, 100, 3_600_000);
+    let log = &raw.node.log;
+    let _ = faults.parse::<EnvFilter>("node.log", log, "give error, warn, info, debug or trace");
     if let Some(listen) = &raw.admin.listen {
         let address = faults.parse::<SocketAddr>("admin.listen", listen, "give an address and a port");
         if address.is_some_and(|address| !address.ip().is_loopback()) {
