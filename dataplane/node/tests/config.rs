@@ -156,6 +156,11 @@ fn ingester_faults() -> Vec<Fault> {
         ),
         fault("nobody listens", "link_listen = ", "# ", &["ingester.egresses[0]", "set link_listen"]),
         fault("key id", "key_id = \"link-1\"", "key_id = \"\"", &["ingester.egresses[0].key_id"]),
+    ]
+}
+
+fn endpoint_faults() -> Vec<Fault> {
+    vec![
         fault(
             "key not whsec",
             "secrets/link",
@@ -211,7 +216,7 @@ fn each_fault_of_an_ingester_names_file_key_and_remedy() {
     fs::write(lab.path("secrets/binary"), [0xff; 32]).unwrap();
     fs::set_permissions(lab.path("secrets/binary"), fs::Permissions::from_mode(0o600)).unwrap();
     let good = lab.ingester_text(Ports::pick());
-    refuse_each(&lab, &good, [shape_faults(), node_faults(), ingester_faults()].concat());
+    refuse_each(&lab, &good, [shape_faults(), node_faults(), ingester_faults(), endpoint_faults()].concat());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::HashSet;
+use std::fmt::Write as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -218,7 +219,7 @@ fn signed_standard(body: &[u8]) -> Vec<u8> {
 fn chunked(pieces: &[&str]) -> Vec<u8> {
     let mut request = github_head(GITHUB, pieces.concat().as_bytes(), "Transfer-Encoding: chunked\r\n");
     for piece in pieces {
-        request.push_str(&format!("{:X};name=value\r\n{piece}\r\n", piece.len()));
+        write!(request, "{:X};name=value\r\n{piece}\r\n", piece.len()).unwrap();
     }
     request.push_str("0\r\nX-Trailer: x\r\n\r\n");
     request.into_bytes()

@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::fmt::Write as _;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
@@ -125,7 +126,8 @@ impl Lab {
     /// The whole configuration of the ingester `edge`: three endpoints, and the egress `inside`, which dials.
     pub fn ingester_text(&self, ports: Ports) -> String {
         let mut text = self.node_text("edge", ports);
-        text.push_str(&format!(
+        write!(
+            text,
             "[ingester]\nlisten = [\"{}\"]\ncertificate_file = \"pki/public.pem\"\n\
              private_key_file = \"pki/public.key\"\nlink_listen = \"{}\"\nrequest_timeout_ms = 1000\n\
              idle_timeout_ms = 5000\n\n\
@@ -133,7 +135,8 @@ impl Lab {
              spiffe_ids = [\"spiffe://{TRUST_DOMAIN}/egress/inside\"]\nkey_id = \"link-1\"\n\
              key_file = \"secrets/link\"\n\n",
             ports.listen, ports.link,
-        ));
+        )
+        .unwrap();
         text.push_str(&endpoint(GITHUB, "github", "source", "forward_headers = [\"x-github-event\"]"));
         text.push_str(&endpoint(STANDARD, "standard-webhooks", "standard", ""));
         let hmac = "content_types = [\"application/json\"]\nbody_bytes_max = 65536\n\
@@ -145,15 +148,18 @@ impl Lab {
     /// The whole configuration of the egress `inside`, which dials `ingester`; `targets` are sections to add.
     pub fn egress_text(&self, ports: Ports, ingester: SocketAddr, targets: &str) -> String {
         let mut text = self.node_text("inside", ports);
-        text.push_str(&format!(
+        write!(
+            text,
             "[egress]\n\n[[egress.ingesters]]\nname = \"edge\"\ndirection = \"egress-dials\"\n\
              address = \"{ingester}\"\nspiffe_ids = [\"spiffe://{TRUST_DOMAIN}/ingester/edge\"]\n\
              keys = [{{ id = \"link-1\", file = \"secrets/link\" }}]\n\n{targets}"
-        ));
+        )
+        .unwrap();
         text
     }
 
     /// A `[[egress.targets]]` section; `extra` holds further keys, one a line.
+    #[allow(clippy::unused_self, reason = "reads like the other sections")]
     pub fn target_text(&self, name: &str, address: SocketAddr, extra: &str) -> String {
         format!(
             "[[egress.targets]]\nname = \"{name}\"\nurl = \"https://{address}/hooks/{name}\"\n\
@@ -205,7 +211,7 @@ pub fn free_address() -> SocketAddr {
 }
 
 fn write(path: &Path, text: &str, mode: u32) -> PathBuf {
-    use std::io::Write;
+    use std::io::Write as _;
     let _ = fs::remove_file(path);
     let mut file = fs::File::options().write(true).create_new(true).mode(mode).open(path).unwrap();
     file.write_all(text.as_bytes()).unwrap();
