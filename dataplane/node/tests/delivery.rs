@@ -94,8 +94,8 @@ fn a_retry_has_the_same_id_and_a_fresh_signature() {
     assert_ne!(field(&first, 1), field(&second, 1), "time");
     assert_ne!(field(&first, 2), field(&second, 2), "nonce");
     assert!(deliveries[1].at - deliveries[0].at >= Duration::from_millis(45), "the schedule says 50 ms");
-    mesh.inside.wait_metric("zen_deliveries_total{reason=\"delivered\"}", 1.0);
-    assert_eq!(mesh.inside.metric("zen_deliveries_total{reason=\"server_error\"}") as u64, 1);
+    mesh.inside.wait_metric("zen_deliveries_total{outcome=\"delivered\"}", 1.0);
+    assert_eq!(mesh.inside.metric("zen_deliveries_total{outcome=\"server_error\"}") as u64, 1);
     assert_eq!(mesh.inside.metric("zen_retries_total") as u64, 1);
     assert_eq!(target.connections(), 1, "the connection survives an answer of any status");
 }
@@ -125,7 +125,7 @@ fn a_redirect_is_a_failure_and_is_not_followed() {
     let mesh = Mesh::start(lab, &section);
     mesh.send(b"{}");
     redirecting.wait(4);
-    mesh.inside.wait_metric("zen_deliveries_total{reason=\"redirected\"}", 3.0);
+    mesh.inside.wait_metric("zen_deliveries_total{outcome=\"redirected\"}", 3.0);
     assert_eq!(elsewhere.connections(), 0, "nobody dials a Location");
 }
 
@@ -203,7 +203,7 @@ fn an_attempt_that_takes_too_long_is_given_up() {
     let deliveries = target.wait(2);
     let pause = deliveries[1].at - deliveries[0].at;
     assert!(pause < Duration::from_secs(2), "{pause:?}");
-    mesh.inside.wait_metric("zen_deliveries_total{reason=\"timed_out\"}", 1.0);
+    mesh.inside.wait_metric("zen_deliveries_total{outcome=\"timed_out\"}", 1.0);
     assert_eq!(target.connections(), 2, "a connection with an attempt given up is not used again");
 }
 
@@ -214,7 +214,7 @@ fn a_kept_alive_connection_that_the_target_closed_costs_no_attempt() {
         mesh.send(&numbered(round, 10));
         target.wait(round + 1);
     }
-    mesh.inside.wait_metric("zen_deliveries_total{reason=\"delivered\"}", 5.0);
+    mesh.inside.wait_metric("zen_deliveries_total{outcome=\"delivered\"}", 5.0);
     assert_eq!(mesh.inside.metric("zen_deliveries_total") as u64, 5, "no attempt failed");
     assert!(target.deliveries().iter().all(|delivery| delivery.header("zen-attempt") == "1"));
 }
@@ -227,11 +227,11 @@ fn a_request_lost_on_a_used_connection_is_sent_again_without_counting() {
     });
     mesh.send(b"1");
     target.wait(1);
-    mesh.inside.wait_metric("zen_deliveries_total{reason=\"delivered\"}", 1.0);
+    mesh.inside.wait_metric("zen_deliveries_total{outcome=\"delivered\"}", 1.0);
     let id = mesh.send(b"2");
     let deliveries = target.wait(3);
     assert_eq!((deliveries[1].event_id(), deliveries[2].event_id()), (id.as_str(), id.as_str()));
-    mesh.inside.wait_metric("zen_deliveries_total{reason=\"delivered\"}", 2.0);
+    mesh.inside.wait_metric("zen_deliveries_total{outcome=\"delivered\"}", 2.0);
     assert_eq!(mesh.inside.metric("zen_deliveries_total") as u64, 2);
 }
 
@@ -244,7 +244,7 @@ fn a_target_with_the_wrong_spiffe_id_gets_nothing() {
     let mesh = Mesh::start(lab, &section);
     mesh.send(b"{}");
     mesh.inside.wait_metric("zen_dead_letters_total", 1.0);
-    assert_eq!(mesh.inside.metric("zen_deliveries_total{reason=\"tls_failed\"}") as u64, 3);
+    assert_eq!(mesh.inside.metric("zen_deliveries_total{outcome=\"tls_failed\"}") as u64, 3);
     assert_eq!((impostor.deliveries().len(), impostor.handshakes_failed()), (0, 3));
 }
 
@@ -337,7 +337,7 @@ fn a_target_that_comes_back_is_delivered_to() {
     std::thread::sleep(Duration::from_millis(1_300));
     let id = mesh.send(b"second");
     assert_eq!(target.wait(2)[1].event_id(), id);
-    mesh.inside.wait_metric("zen_deliveries_total{reason=\"delivered\"}", 1.0);
+    mesh.inside.wait_metric("zen_deliveries_total{outcome=\"delivered\"}", 1.0);
 }
 
 #[test]
