@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::client::{Answer, Client, github, github_head, signature};
+use support::client::{Answer, Client, github, github_head, signature, source_config};
 use support::node::{Node, wait_until};
 use support::{GITHUB, HMAC, Lab, Ports, STANDARD, WHSEC, change};
 
@@ -373,6 +373,20 @@ fn who_dawdles_is_told_and_who_idles_is_closed() {
     let start = Instant::now();
     assert!(client.is_closed(), "no answer to nothing");
     assert!(start.elapsed() >= Duration::from_millis(2900), "{:?}", start.elapsed());
+}
+
+#[test]
+fn connections_are_bounded() {
+    let (lab, ports, node) = start(|text| change(&text, "[ingester]\n", "[ingester]\nconnections_max = 2\n"));
+    let mut kept: Vec<Client> = (0..2).map(|_| Client::connect(&lab, ports.listen)).collect();
+    assert!(Client::connect_with(&source_config(&lab), ports.listen).is_err(), "the third is closed");
+    assert_eq!(node.metric("zen_requests_refused_total{reason=\"connections\"}") as usize, 1);
+    for client in &mut kept {
+        assert_accepted(&client.ask(&github(GITHUB, BODY, "")));
+    }
+    kept.pop();
+    wait_until("one connection", || node.metric("zen_source_connections") as usize == 1);
+    assert_accepted(&Client::connect(&lab, ports.listen).ask(&github(GITHUB, BODY, "")));
 }
 
 #[test]
