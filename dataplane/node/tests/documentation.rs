@@ -2,6 +2,7 @@
 //!
 //! Keys come from the source of the raw configuration, defaults from `--print-config`, metrics from
 //! their table; examples are extracted from the pages and checked by the node itself.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -98,8 +99,8 @@ fn documented_defaults_are_those_in_force() {
         let mut found = Vec::new();
         collect_defaults("", Some(&given), &printed, &mut found);
         for (section, key, value) in found {
-            let heading = SECTIONS.iter().map(|(_, heading)| *heading);
-            let heading = heading.filter(|heading| heading.trim_matches(['[', ']']) == section).next_back();
+            let mut headings = SECTIONS.iter().map(|(_, heading)| *heading);
+            let heading = headings.find(|heading| heading.trim_matches(['[', ']']) == section);
             let Some(row) = documented.get(heading.unwrap_or(&section)).and_then(|rows| rows.get(&key))
             else {
                 panic!("{section}.{key} has a default that is not documented");
@@ -324,12 +325,11 @@ impl Lab {
         self.write(&format!("pki/{name}.key"), &key.serialize_pem(), 0o600);
     }
 
-    /// Writes a page's TOML blocks that begin with `# <name>.toml`; returns names and texts.
+    /// Writes a page's TOML blocks that begin with `# <name>`, fragments left out; returns names and texts.
     fn write_examples(&self, name: &str) -> Vec<(String, String)> {
         let page = page(name);
         let blocks = page.split("```toml\n# ").skip(1).filter_map(|rest| rest.split("\n```").next());
-        let named =
-            blocks.filter_map(|block| block.split_once('\n')).filter(|(name, _)| name.ends_with(".toml"));
+        let named = blocks.filter_map(|block| block.split_once('\n')).filter(|(name, _)| *name != "fragment");
         let examples: Vec<_> = named.map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
         for (name, text) in &examples {
             fs::write(self.path(name), text).unwrap();
