@@ -13,6 +13,7 @@ use std::time::Instant;
 
 pub use outbox::Outbox;
 pub use source::Source;
+use zen_core::event::EVENT_BYTES_MAX;
 use zen_core::id::{EndpointId, EventId};
 use zen_core::journal::{AppendError, Kind, Record, Sequence};
 use zen_uring::{AlignedBuffer, Reactor, SocketId};
@@ -247,9 +248,9 @@ impl Ingester {
             && !self.journal.is_writing()
     }
 
-    /// Whether events could be taken right now.
+    /// Whether events of any size could be taken right now.
     pub fn has_room(&self) -> bool {
-        !matches!(self.journal.can_append(0), Err(AppendError::NoSegment))
+        !matches!(self.journal.can_append(EVENT_BYTES_MAX), Err(AppendError::NoSegment))
     }
 
     /// Configuration generation for the journal.
