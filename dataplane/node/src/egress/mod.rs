@@ -371,11 +371,14 @@ impl Egress {
         }
     }
 
-    /// Carries the oldest live records forward when they keep more than half of the journal from reuse.
+    /// Carries the oldest live records forward when they keep much of the journal from reuse.
     fn carry(&mut self, reactor: &mut Reactor) {
         let Some(oldest) = self.table.oldest() else { return };
-        let bound = self.snapshot.journal.bytes_max / 2;
-        if self.journal.bytes_live() <= bound || self.journal.is_current(oldest) || !self.fetches.is_empty() {
+        let (bytes, bytes_max) = (self.journal.bytes_live(), self.snapshot.journal.bytes_max);
+        // Carrying what is nearly all live would free nothing and never end.
+        let is_worth_it =
+            bytes > bytes_max / 2 && bytes.saturating_sub(self.table.live_bytes()) > bytes_max / 4;
+        if !is_worth_it || self.journal.is_current(oldest) || !self.fetches.is_empty() {
             return;
         }
         let handles: Vec<(Sequence, u64)> = self.table.handles().take(CARRIED_MAX).collect();

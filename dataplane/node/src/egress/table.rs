@@ -11,6 +11,9 @@ use zen_core::record::{Ending, HeldEvent, OutcomeRecord, RetryRecord, StreamId, 
 
 use crate::mesh::EventBytes;
 
+/// Bytes of an event's record beside the event and the targets' names.
+const RECORD_BYTES: usize = 64;
+
 /// One target of an event.
 #[derive(Clone, Debug)]
 pub struct TargetLife {
@@ -44,6 +47,7 @@ pub struct Live {
     pub bytes: Option<EventBytes>,
     /// The event's size.
     pub bytes_len: u32,
+    record_bytes: u64,
 }
 
 /// All events of one worker that are not done.
@@ -55,6 +59,7 @@ pub struct Table {
     streams: BTreeMap<StreamId, u64>,
     names: BTreeSet<Arc<str>>,
     cached_bytes: usize,
+    live_bytes: u64,
 }
 
 impl Table {
@@ -97,7 +102,11 @@ impl Table {
         }
         self.cached_bytes += bytes.as_ref().map_or(0, |bytes| bytes.len());
         self.by_record.insert((record, handle));
-        self.live.insert(handle, Live { record, stream: held.stream, targets, bytes, bytes_len });
+        let names: usize = held.targets.iter().map(|name| 1 + name.len()).sum();
+        let record_bytes = (RECORD_BYTES + names + held.event.len()) as u64;
+        self.live_bytes += record_bytes;
+        let live = Live { record, stream: held.stream, targets, bytes, bytes_len, record_bytes };
+        self.live.insert(handle, live);
     }
 
     /// A delivery ended. Returns whether the event is done and gone.
@@ -122,6 +131,7 @@ impl Table {
         let live = self.live.remove(&handle).expect("it was there just now");
         self.by_record.remove(&(live.record, handle));
         self.cached_bytes -= live.bytes.map_or(0, |bytes| bytes.len());
+        self.live_bytes -= live.record_bytes;
         true
     }
 
@@ -177,6 +187,11 @@ impl Table {
         self.cached_bytes
     }
 
+    /// What the journal needs for the events that are not done, about.
+    pub fn live_bytes(&self) -> u64 {
+        self.live_bytes
+    }
+
     /// How far each stream's events are in this journal.
     pub fn streams(&self) -> &BTreeMap<StreamId, u64> {
         &self.streams
@@ -223,8 +238,9 @@ mod tests {
         table.insert(Sequence(10), &held(&mut Vec::new(), 4, 0, &["a", "b"]), None);
         assert!(!table.end(10, 0, Ending::Delivered));
         assert_eq!(table.oldest(), Some(Sequence(10)));
+        assert_eq!(table.live_bytes(), 64 + 2 + 2 + 5);
         assert!(table.end(10, 1, Ending::Delivered));
-        assert_eq!((table.len(), table.oldest()), (0, None));
+        assert_eq!((table.len(), table.oldest(), table.live_bytes()), (0, None, 0));
         assert_eq!(table.streams().get(&[1; 16]), Some(&4));
         assert!(!table.end(10, 1, Ending::Delivered), "an end twice changes nothing");
     }
@@ -236,7 +252,7 @@ mod tests {
         table.end(10, 0, Ending::Delivered);
         table.retry(10, 1, 3, 99);
         table.insert(Sequence(50), &held(&mut Vec::new(), 0, 10, &["", "b"]), None);
-        assert_eq!(table.oldest(), Some(Sequence(50)));
+        assert_eq!((table.oldest(), table.live_bytes()), (Some(Sequence(50)), 64 + 2 + 2 + 5));
         let live = table.live(10).unwrap();
         assert_eq!(live.targets[0].state, TargetState::Done);
         assert_eq!(live.targets[1].state, TargetState::Open { attempt: 3, due_ms: 99 });
