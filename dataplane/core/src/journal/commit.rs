@@ -61,7 +61,7 @@ impl CommitReader {
     /// Steps over damage at the start of `bytes` to the next commit, or over all of `bytes`.
     ///
     /// Hands out the readable records of what it steps over and answers how many bytes that was.
-    pub fn skip_damage(&mut self, bytes: &[u8], record: &mut impl FnMut(Record<'_>)) -> usize {
+    pub fn skip_damage<'a>(&mut self, bytes: &'a [u8], record: &mut impl FnMut(Record<'a>)) -> usize {
         let mut at = 0;
         if let Some(header) = self.header_at(bytes) {
             let commit = &bytes[..header.commit_bytes().min(bytes.len())];
@@ -148,12 +148,12 @@ pub(crate) fn deliver<'a>(
 }
 
 /// Hands out the records of a damaged commit that are intact for themselves.
-pub(crate) fn salvage(
+pub(crate) fn salvage<'a>(
     header: &CommitHeader,
-    commit: &[u8],
+    commit: &'a [u8],
     offset: u64,
     crc: Crc32c,
-    record: &mut impl FnMut(Record<'_>),
+    record: &mut impl FnMut(Record<'a>),
 ) {
     let fills = lengths_fill(header, commit);
     for slot in Slots::new(header, commit) {

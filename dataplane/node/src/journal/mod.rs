@@ -295,6 +295,12 @@ impl Journal {
         at.checked_sub(1).map(|at| self.positions[at])
     }
 
+    /// The first known commit start behind `sequence`.
+    pub fn position_after(&self, sequence: Sequence) -> Option<Position> {
+        let at = self.positions.partition_point(|position| position.first <= sequence);
+        self.positions.get(at).copied()
+    }
+
     /// The oldest sequence that is still there.
     pub fn oldest(&self) -> Option<Sequence> {
         self.writer.oldest()

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use zen_core::journal::{CommitReader, Record, SegmentId, Sequence};
+use zen_core::journal::{CommitReader, Damage, Record, SegmentId, Sequence};
 use zen_uring::{AlignedBuffer, Reactor};
 
 use super::{Image, Journal};
@@ -52,7 +52,7 @@ pub enum Next {
 /// A reader's place in a journal.
 #[derive(Debug, Default)]
 pub struct Cursor {
-    reading: Option<Place>,
+    reading: Option<(Place, Sequence)>,
     read_back: Option<Rc<ReadBack>>,
 }
 
@@ -64,31 +64,45 @@ impl Piece {
             Self::Read(read) => (read.place, &read.buffer[..read.bytes]),
         };
         let mut records = Vec::new();
-        whole_commits(place, bytes, &mut |record| records.push(record));
+        whole_commits(place, bytes, &mut |record| records.push(record), &mut |_| {});
         records
     }
 }
 
 impl ReadBack {
-    fn new(place: Place, buffer: AlignedBuffer, bytes: usize) -> Self {
-        let (mut first, mut last) = (Sequence(u64::MAX), Sequence(0));
-        let whole_bytes = whole_commits(place, &buffer[..bytes], &mut |record| {
+    /// `wanted` is at or behind `place`: if it is not among the records, damage has it.
+    fn new(place: Place, wanted: Sequence, buffer: AlignedBuffer, bytes: usize) -> Self {
+        let (mut first, mut last) = (wanted, Sequence(0));
+        let mut record = |record: Record<'_>| {
             first = first.min(record.sequence);
             last = record.sequence;
+        };
+        let whole_bytes = whole_commits(place, &buffer[..bytes], &mut record, &mut |damage| {
+            tracing::error!(segment = %damage.segment, offset = damage.offset, reason = %damage.reason,
+                "the journal is damaged here; what is readable around it is read");
         });
         Self { place, buffer, bytes, first, last, whole_bytes: whole_bytes as u64 }
     }
 }
 
-/// Hands out the records of the whole commits in `bytes`; damage ends it, loudly.
-fn whole_commits<'a>(place: Place, bytes: &'a [u8], record: &mut impl FnMut(Record<'a>)) -> usize {
+/// Hands out the records of the whole commits in `bytes`, and what is readable of damaged ones.
+fn whole_commits<'a>(
+    place: Place,
+    bytes: &'a [u8],
+    record: &mut impl FnMut(Record<'a>),
+    damage: &mut impl FnMut(Damage),
+) -> usize {
     let Place { journal_id, segment, offset } = place;
     let mut reader = CommitReader::new(journal_id, segment, offset, crc32c::crc32c_append);
-    match reader.handle_bytes(bytes, record) {
-        Ok(whole) => whole,
-        Err(damage) => {
-            tracing::error!(segment = %damage.segment, offset = damage.offset, reason = %damage.reason, "the journal is damaged here");
-            0
+    let mut at = 0;
+    loop {
+        match reader.handle_bytes(&bytes[at..], record) {
+            Ok(0) => return at,
+            Ok(whole) => at += whole,
+            Err(found) => {
+                damage(found);
+                at += reader.skip_damage(&bytes[at..], record);
+            }
         }
     }
 }
@@ -106,25 +120,26 @@ impl Cursor {
         if let Some(read) = held {
             return Next::Piece(Piece::Read(Rc::clone(read)));
         }
-        let Some((segment, offset)) = self.place_of(journal, sequence) else {
-            return Next::Nothing;
-        };
-        let Some(bytes) = journal.readable_bytes(segment, offset) else {
+        let readable = |(segment, offset)| Some((segment, offset, journal.readable_bytes(segment, offset)?));
+        // Behind the last commit of a segment, damage has the sequence: the next segment goes on.
+        let behind = || journal.position_after(sequence).map(|next| (next.segment, next.offset));
+        let place = self.place_of(journal, sequence).and_then(readable).or_else(|| readable(behind()?));
+        let Some((segment, offset, bytes)) = place else {
             return Next::Nothing;
         };
         let buffer = AlignedBuffer::new(journal.commit_bytes_max());
         if !journal.read(reactor, segment, offset, buffer, bytes, token) {
             return Next::Nothing;
         }
-        self.reading = Some(Place { journal_id: journal.id(), segment, offset });
+        self.reading = Some((Place { journal_id: journal.id(), segment, offset }, sequence));
         Next::Reading
     }
 
     /// Takes a completed read.
     pub fn handle_read(&mut self, buffer: AlignedBuffer, result: Result<usize, std::io::Error>) {
-        let place = self.reading.take().expect("a read completes once");
+        let (place, wanted) = self.reading.take().expect("a read completes once");
         match result {
-            Ok(bytes) => self.read_back = Some(Rc::new(ReadBack::new(place, buffer, bytes))),
+            Ok(bytes) => self.read_back = Some(Rc::new(ReadBack::new(place, wanted, buffer, bytes))),
             Err(error) => {
                 tracing::error!(%error, segment = %place.segment, place.offset, "a journal segment cannot be read back");
                 self.read_back = None;
