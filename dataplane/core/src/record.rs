@@ -4,6 +4,7 @@
 //! that its bytes are never copied apart. Unknown or short payloads are refused, never guessed.
 //!
 //! - ingester, `Event`: `routes:u8 { egress:name targets:u8 { name } } event`
+//! - ingester, `Checkpoint`: empty; every egress has everything before it
 //! - egress, `Event`: `stream[16] link_sequence:u64 handle:u64 targets:u8 { name } event`; a handle of 0
 //!   means the record's own sequence, an empty name means that this target is done
 //! - egress, `Outcome`: `handle:u64 target:u8 outcome:u8`

@@ -8,11 +8,12 @@ use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
 
 use crate::admin::AdminError;
-use crate::config::{self, Certificates, ConfigError, Raw, Snapshot};
+use crate::config::{self, Certificates, ConfigError, NodeSettings, Raw, Snapshot};
 use crate::control::{self, Control, Resolver, Shared};
-use crate::egress::Watermarks;
+use crate::egress::{Table, Watermarks};
+use crate::ingester::{self, Outbox};
 use crate::journal::{self, OpenError, spawn_segment_maker};
-use crate::mesh::Mesh;
+use crate::mesh::{JournalRole, Mesh};
 use crate::metrics::{Metrics, WorkerMetrics};
 use crate::worker::{self, Launch, WorkerError};
 
@@ -76,7 +77,7 @@ pub fn run(file: &Path) -> Result<(), StartError> {
     tracing::info!(node = snapshot.node.name, workers = snapshot.node.workers, io = %probe, "starting");
     std::fs::create_dir_all(&snapshot.node.data_dir)?;
     let _lock = lock_data_dir(&snapshot)?;
-    journal::check_orphans(&snapshot.node.data_dir, snapshot.node.workers)?;
+    remove_orphans(&snapshot)?;
     let mesh = Mesh::new(snapshot.node.workers);
     let maker = spawn_segment_maker(mesh.clone())?;
     let shared = Arc::new(Shared {
@@ -124,6 +125,19 @@ fn load(file: &Path) -> Result<(Raw, Certificates, Snapshot), StartError> {
     let certificates = config::load_certificates(file, &raw)?;
     let snapshot = config::validate(file, raw.clone(), &certificates, 1)?;
     Ok((raw, certificates, snapshot))
+}
+
+/// After a change to fewer workers: journals that hold nothing go, others stop the start.
+fn remove_orphans(snapshot: &Snapshot) -> Result<(), OpenError> {
+    let NodeSettings { data_dir, workers, .. } = &snapshot.node;
+    journal::remove_orphans(data_dir, &snapshot.journal, *workers, |role, read| {
+        let (mut outboxes, mut table) = (Vec::new(), Table::default());
+        read(&mut |record| match role {
+            JournalRole::Ingester => ingester::recover(&mut outboxes, &record),
+            JournalRole::Egress => drop(table.handle_recovered(&record)),
+        });
+        table.is_empty() && !outboxes.iter().any(Outbox::is_behind)
+    })
 }
 
 fn start_log(raw: &Raw) {

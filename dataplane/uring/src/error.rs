@@ -19,8 +19,8 @@ pub enum SetupError {
     #[error(
         "{call}: io_uring is not permitted. Either the sysctl kernel.io_uring_disabled is not 0: set it to 0, or to 1 \
          with the service's group in kernel.io_uring_group; or a seccomp profile blocks io_uring_setup, \
-         io_uring_enter and io_uring_register, as container runtimes' default profiles do: allow the three, as the \
-         profile in deploy/seccomp does"
+         io_uring_enter and io_uring_register, as container runtimes' default profiles do: allow the three in that \
+         profile"
     )]
     Forbidden {
         /// The system call.

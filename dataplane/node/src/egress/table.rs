@@ -177,6 +177,11 @@ impl Table {
         self.live.len()
     }
 
+    /// Whether nothing is left to do or to keep.
+    pub fn is_empty(&self) -> bool {
+        self.live.is_empty()
+    }
+
     /// Dead letters.
     pub fn dead_len(&self) -> usize {
         self.dead.len()

@@ -76,6 +76,7 @@ pub struct Ingester {
     entropy: Entropy,
     clock: Clock,
     draining: bool,
+    noted: Option<Sequence>,
     metrics: Arc<WorkerMetrics>,
 }
 
@@ -99,6 +100,7 @@ impl Ingester {
             entropy: Entropy::default(),
             clock: Clock::now(),
             draining: false,
+            noted: None,
             metrics,
         };
         ingester.handle_snapshot(snapshot);
@@ -184,6 +186,10 @@ impl Ingester {
             pending.socket
         });
         self.refused.extend(waiting);
+        while let Some(accepted) = self.held.pop_front() {
+            self.refused.push_back(accepted.socket);
+            self.give_body(accepted.body);
+        }
     }
 
     /// Frees segments that every egress has acknowledged.
@@ -240,9 +246,19 @@ impl Ingester {
         self.draining
     }
 
+    /// At the end of a drain: if every egress has everything, the journal says so.
+    pub fn note_all_acknowledged(&mut self) {
+        let idle = self.pending.is_empty() && self.held.is_empty() && self.journal.open_records() == 0;
+        let noted = self.noted == Some(Sequence(self.journal.next_sequence().0 - 1));
+        if idle && !noted && !self.outboxes.iter().any(Outbox::is_behind) {
+            self.noted = self.journal.append(Kind::Checkpoint, self.clock.unix_ms, &[]).ok();
+        }
+    }
+
     /// Whether nobody waits for an answer.
     pub fn is_quiet(&self) -> bool {
-        self.pending.is_empty()
+        self.journal.open_records() == 0
+            && self.pending.is_empty()
             && self.held.is_empty()
             && self.refused.is_empty()
             && !self.journal.is_writing()
@@ -354,6 +370,11 @@ impl Ingester {
 
 /// What recovery learns from one record: which egress it waits for.
 pub fn recover(outboxes: &mut Vec<Outbox>, record: &Record<'_>) {
+    if record.kind == Kind::Checkpoint {
+        for outbox in outboxes.iter_mut() {
+            outbox.handle_acknowledged(record.sequence);
+        }
+    }
     if record.kind != Kind::Event {
         return;
     }

@@ -13,7 +13,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use open::{OpenError, check_orphans, open};
+pub use open::{OpenError, open, remove_orphans};
 pub use reader::{Cursor, Next, Piece, Place};
 pub use segments::{MakerThread, SegmentMaker, SegmentRequest, spawn as spawn_segment_maker};
 use zen_core::journal::{

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use zen_core::journal::{Limits, OnDamage, Record, Recovery, RecoveryError, SegmentId, Writer};
+use zen_core::journal::{Limits, OnDamage, Record, Recovered, Recovery, RecoveryError, SegmentId, Writer};
 use zen_uring::Reactor;
 
 use super::segments::{JournalFiles, MakerThread, open_direct, segment_path};
@@ -15,6 +15,9 @@ use super::{Journal, Position, Start};
 use crate::config::{self, JournalSettings};
 use crate::mesh::JournalRole;
 use crate::metrics::WorkerMetrics;
+
+/// Most workers of a node, as in the bounds of `node.workers`.
+const WORKERS_MAX: u16 = 64;
 
 /// Why a journal was not opened.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +44,7 @@ pub enum OpenError {
     },
     /// Journals of workers that are not configured any more.
     #[error(
-        "{directory} holds events of a worker that does not exist with node.workers = {workers}; start with more workers until it is drained, or remove it"
+        "{directory} holds events of a worker that does not exist with node.workers = {workers}; start with more workers, let it drain (zen_link_lag_events and zen_events_live at 0), stop it with SIGTERM, then change the number"
     )]
     Orphan {
         /// The journal's directory.
@@ -71,33 +74,14 @@ pub fn open(
     let directory = directory(start.data_dir, start.role, start.worker);
     fs::create_dir_all(&directory).map_err(|source| failed(&directory, source))?;
     let limits = limits(&start.settings);
-    let ids = list(&directory)?;
-    let mut recovery = Recovery::new(limits, crc32c::crc32c_append);
-    let mut locked = HashMap::new();
-    for id in &ids {
-        let path = segment_path(&directory, *id);
-        let fd = open_direct(&path).map_err(|source| failed(&path, source))?;
-        locked.insert(*id, fd);
-        let bytes = fs::read(&path).map_err(|source| failed(&path, source))?;
-        recovery
-            .handle_segment(*id, &bytes, record)
-            .map_err(|source| OpenError::Recovery { directory: directory.display().to_string(), source })?;
-    }
-    let on_damage = match start.settings.on_damage {
-        config::OnDamage::Refuse => OnDamage::Refuse,
-        config::OnDamage::Skip => OnDamage::Skip,
-    };
-    let writer = match recovery.finish(on_damage) {
-        Err(RecoveryError::Empty) => {
-            remove(&directory, &ids)?;
+    let Read { locked, recovered } = read(&directory, &start.settings, record)?;
+    let writer = match recovered {
+        None => {
             let mut id = [0; 16];
             getrandom::fill(&mut id).map_err(|error| failed(&directory, io::Error::other(error)))?;
             Writer::new(limits, id, crc32c::crc32c_append)
         }
-        Err(source) => {
-            return Err(OpenError::Recovery { directory: directory.display().to_string(), source });
-        }
-        Ok(recovered) => {
+        Some(recovered) => {
             report(&directory, &recovered);
             remove(&directory, &recovered.unused)?;
             Writer::resume(recovered, limits, crc32c::crc32c_append)
@@ -119,17 +103,71 @@ pub fn open(
     Ok(Journal::new(start, writer, files, positions, maker, metrics))
 }
 
-/// Journals of workers beyond the configured ones must be empty of events.
-pub fn check_orphans(data_dir: &Path, workers: u16) -> Result<(), OpenError> {
+/// Journals of workers beyond the configured ones must hold nothing; then they are removed.
+///
+/// `is_empty` reads a journal's records and says whether anything in it is still needed.
+pub fn remove_orphans(
+    data_dir: &Path,
+    settings: &JournalSettings,
+    workers: u16,
+    mut is_empty: impl FnMut(JournalRole, &mut dyn FnMut(&mut dyn FnMut(Record<'_>))) -> bool,
+) -> Result<(), OpenError> {
     for role in [JournalRole::Ingester, JournalRole::Egress] {
-        for worker in workers..64 {
+        for worker in workers..WORKERS_MAX {
             let directory = directory(data_dir, role, worker);
-            if directory.exists() && !list(&directory)?.is_empty() {
+            if !directory.exists() {
+                continue;
+            }
+            let mut result = Ok(());
+            let empty = is_empty(role, &mut |record| {
+                result = read(&directory, settings, &mut |found| record(found)).map(drop);
+            });
+            result?;
+            if !empty {
                 return Err(OpenError::Orphan { directory: directory.display().to_string(), workers });
             }
+            fs::remove_dir_all(&directory).map_err(|source| failed(&directory, source))?;
+            tracing::info!(directory = %directory.display(), "removed the empty journal of a worker that is gone");
         }
     }
     Ok(())
+}
+
+/// What is on disk: the segments, locked, and what recovery found in them; none for a new journal.
+struct Read {
+    locked: HashMap<SegmentId, OwnedFd>,
+    recovered: Option<Recovered>,
+}
+
+fn read(
+    directory: &Path,
+    settings: &JournalSettings,
+    record: &mut impl FnMut(Record<'_>),
+) -> Result<Read, OpenError> {
+    let refused = |source| OpenError::Recovery { directory: directory.display().to_string(), source };
+    let ids = list(directory)?;
+    let mut recovery = Recovery::new(limits(settings), crc32c::crc32c_append);
+    let mut locked = HashMap::new();
+    for id in &ids {
+        let path = segment_path(directory, *id);
+        let fd = open_direct(&path).map_err(|source| failed(&path, source))?;
+        locked.insert(*id, fd);
+        let bytes = fs::read(&path).map_err(|source| failed(&path, source))?;
+        recovery.handle_segment(*id, &bytes, record).map_err(refused)?;
+    }
+    let on_damage = match settings.on_damage {
+        config::OnDamage::Refuse => OnDamage::Refuse,
+        config::OnDamage::Skip => OnDamage::Skip,
+    };
+    match recovery.finish(on_damage) {
+        Ok(recovered) => Ok(Read { locked, recovered: Some(recovered) }),
+        Err(RecoveryError::Empty) if ids.is_empty() => Ok(Read { locked, recovered: None }),
+        Err(RecoveryError::Empty) if on_damage == OnDamage::Skip => {
+            remove(directory, &ids)?;
+            Ok(Read { locked: HashMap::new(), recovered: None })
+        }
+        Err(source) => Err(refused(source)),
+    }
 }
 
 fn limits(settings: &JournalSettings) -> Limits {
@@ -187,7 +225,7 @@ fn adopt_files(
     Ok(files)
 }
 
-fn report(directory: &Path, recovered: &zen_core::journal::Recovered) {
+fn report(directory: &Path, recovered: &Recovered) {
     let directory = directory.display();
     if let Some(cut) = recovered.truncated {
         tracing::warn!(%directory, segment = %cut.segment, offset = cut.offset, commits = cut.commits,

@@ -131,7 +131,13 @@ impl Links {
                 let receiver = Box::new(Receiver::dial(config, now_ms, &mut out));
                 (
                     Arc::clone(&peer.tls),
-                    Machine::Receiving { receiver, stream: None, durable: 0, owed: (0, 0) },
+                    Machine::Receiving {
+                        receiver,
+                        ingester: ingester.clone(),
+                        stream: None,
+                        durable: 0,
+                        owed: (0, 0),
+                    },
                 )
             }
         };

@@ -91,14 +91,20 @@ impl Links {
             clock: Clock::now(),
             metrics,
         };
-        links.handle_snapshot(snapshot);
+        links.make_slots();
         links
     }
 
-    /// Takes a new configuration: slots come and go; links that are up stay until their peer is refused.
-    pub fn handle_snapshot(&mut self, snapshot: Arc<Snapshot>) {
+    /// Takes a new configuration: slots come and go, and links whose peer is not admitted any more end.
+    pub fn handle_snapshot(&mut self, snapshot: Arc<Snapshot>, reactor: &mut Reactor) {
         self.snapshot = snapshot;
         self.make_slots();
+        let snapshot = Arc::clone(&self.snapshot);
+        let refused = self.open.iter().filter(|(_, link)| !is_admitted(&snapshot, link));
+        let refused: Vec<SocketId> = refused.map(|(socket, _)| *socket).collect();
+        for socket in refused {
+            self.close(socket, "not_admitted", reactor);
+        }
     }
 
     /// Sets the tick's clock.
@@ -335,7 +341,13 @@ impl Links {
                 let config = self.receiver_config(known.ok_or(LinkError::NodeName)?, hello.stream);
                 let receiver = Receiver::accept(config, &hello, self.clock.unix_ms, &mut link.out)?;
                 let receiver = Box::new(receiver);
-                link.machine = Machine::Receiving { receiver, stream: None, durable: 0, owed: (0, 0) };
+                link.machine = Machine::Receiving {
+                    receiver,
+                    ingester: hello.node.clone(),
+                    stream: None,
+                    durable: 0,
+                    owed: (0, 0),
+                };
                 self.begin_receiving(socket, link, &hello, parts);
                 Ok(())
             }
@@ -534,6 +546,17 @@ fn egress_peer<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a EgressPeer>
 
 fn ingester_peer<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a IngesterPeer> {
     snapshot.egress.as_ref()?.ingesters.iter().find(|peer| peer.name == name)
+}
+
+/// Whether the configuration still names the link's peer, with the SPIFFE id that it showed.
+fn is_admitted(snapshot: &Snapshot, link: &Link) -> bool {
+    let policy = match &link.machine {
+        Machine::Sending { egress, .. } => egress_peer(snapshot, egress).map(|peer| &peer.policy),
+        Machine::Receiving { ingester, .. } => ingester_peer(snapshot, ingester).map(|peer| &peer.policy),
+        Machine::AwaitHello | Machine::Dialling | Machine::Moving(_) => return true,
+    };
+    // A peer that is not known yet is checked by its handshake, against the configuration of now.
+    policy.is_some_and(|policy| link.peer().is_none_or(|peer| admits(policy, Some(&peer))))
 }
 
 fn admits(policy: &zen_identity::Policy, peer: Option<&SpiffeId>) -> bool {

@@ -39,6 +39,8 @@ pub enum Machine {
     Receiving {
         /// The machine.
         receiver: Box<Receiver<PreparedKey>>,
+        /// The ingester's name.
+        ingester: String,
         /// The stream, once the peer named it.
         stream: Option<StreamId>,
         /// Highest sequence durable here.

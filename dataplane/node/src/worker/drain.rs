@@ -34,6 +34,9 @@ impl Worker {
     /// Whether a drain ended, and how: with everything finished, or by its deadline.
     pub(super) fn drained(&mut self) -> Option<bool> {
         let until = self.drain_until?;
+        if let Some(ingester) = &mut self.ingester {
+            ingester.note_all_acknowledged();
+        }
         let quiet = self.sources_open == 0
             && self.ingester.as_ref().is_none_or(Ingester::is_quiet)
             && self.egress.as_ref().is_none_or(Egress::is_quiet)

@@ -329,7 +329,7 @@ impl Worker {
         }
         self.snapshot = Arc::clone(&current);
         drop(current);
-        self.links.handle_snapshot(Arc::clone(&self.snapshot));
+        self.links.handle_snapshot(Arc::clone(&self.snapshot), &mut self.reactor);
         if let Some(ingester) = &mut self.ingester {
             ingester.handle_snapshot(Arc::clone(&self.snapshot));
         }

@@ -25,11 +25,14 @@ const LINK_ALPN: &[u8] = b"zen-link/1";
 /// Builds the snapshot or reports all faults.
 pub(super) fn snapshot(
     file: &Path,
-    raw: Raw,
+    mut raw: Raw,
     certificates: &Certificates,
     generation: u64,
 ) -> Result<Snapshot, ConfigError> {
     let mut faults = Faults::new(file);
+    if let Some(socket) = &mut raw.admin.socket {
+        *socket = faults.resolve(socket).display().to_string();
+    }
     let node = node(&raw, &mut faults);
     let journal = journal(&raw.journal, &mut faults);
     if raw.ingester.is_none() && raw.egress.is_none() {
