@@ -147,7 +147,7 @@ fn gone_disables_the_target_and_keeps_its_events() {
     let well = target(&lab, "demo", |_, _| Answer::status(200));
     let sections =
         lab.target_text("demo", gone.address, SHORT_RETRIES) + &lab.target_text("well", well.address, "");
-    let mut mesh = Mesh::start_with(lab, &sections, |text| both_targets(text), str::to_owned);
+    let mut mesh = Mesh::start_with(lab, &sections, both_targets, str::to_owned);
     mesh.send(b"1");
     mesh.inside.wait_metric("zen_targets_disabled", 1.0);
     let ids = [mesh.send(b"2"), mesh.send(b"3")];
@@ -172,7 +172,7 @@ fn a_slow_target_delays_nobody_else() {
     let well = target(&lab, "demo", |_, _| Answer::status(200));
     let sections = lab.target_text("demo", slow.address, "in_flight_max = 2")
         + &lab.target_text("well", well.address, "");
-    let mesh = Mesh::start_with(lab, &sections, |text| both_targets(text), str::to_owned);
+    let mesh = Mesh::start_with(lab, &sections, both_targets, str::to_owned);
     let begun = Instant::now();
     mesh.send_many(20, 100);
     well.wait(20);
@@ -271,7 +271,7 @@ fn a_target_known_by_name_may_opt_out_of_our_certificate_and_is_counted() {
 #[test]
 fn the_queue_survives_a_kill_of_the_egress() {
     let (mut mesh, target) =
-        Mesh::with_target("in_flight_max = 1", |_, _| Answer::status(200).after(Duration::from_secs(60)));
+        Mesh::with_target("in_flight_max = 1", |_, _| Answer::status(200).after(Duration::from_mins(1)));
     let ids = mesh.send_many(30, 2_000);
     mesh.inside.wait_metric("zen_link_events_received_total", 30.0);
     target.wait(1);
@@ -302,9 +302,9 @@ fn retries_go_on_where_they_were_after_a_kill() {
 fn events_of_a_removed_target_are_dead_letters() {
     let lab = Lab::new();
     let dead = target(&lab, "demo", |_, _| Answer::status(500));
-    let hung = target(&lab, "demo", |_, _| Answer::status(200).after(Duration::from_secs(60)));
+    let hung = target(&lab, "demo", |_, _| Answer::status(200).after(Duration::from_mins(1)));
     let sections = lab.target_text("demo", dead.address, "") + &lab.target_text("well", hung.address, "");
-    let mesh = Mesh::start_with(lab, &sections, |text| both_targets(text), str::to_owned);
+    let mesh = Mesh::start_with(lab, &sections, both_targets, str::to_owned);
     mesh.send(b"{}");
     dead.wait(1);
     hung.wait(1);
@@ -322,7 +322,7 @@ fn events_of_a_removed_target_are_dead_letters() {
 #[test]
 fn a_target_that_comes_back_is_delivered_to() {
     let (mesh, target) = Mesh::with_target("", |number, _| {
-        Answer::status(200).after(Duration::from_secs(if number == 0 { 1 } else { 0 }))
+        Answer::status(200).after(Duration::from_secs(u64::from(number == 0)))
     });
     mesh.send(b"first");
     target.wait(1);

@@ -183,7 +183,7 @@ fn damage_in_the_middle_is_refused_by_name_and_skipped_if_told() {
 #[test]
 fn damage_in_the_egress_journal_is_refused_too() {
     let (mut mesh, target) =
-        Mesh::with_target("in_flight_max = 1", |_, _| Answer::status(200).after(Duration::from_secs(60)));
+        Mesh::with_target("in_flight_max = 1", |_, _| Answer::status(200).after(Duration::from_mins(1)));
     for index in 0..10 {
         mesh.send(&numbered(index, 10_000));
         mesh.inside.wait_metric("zen_link_events_received_total", (index + 1) as f64);
@@ -227,7 +227,7 @@ fn a_long_outage_is_read_back_from_disk() {
 #[test]
 fn a_backlog_beyond_the_memory_of_the_egress_is_fetched_from_disk() {
     let lab = Lab::new();
-    let target = target(&lab, "demo", |_, _| Answer::status(200).after(Duration::from_secs(60)));
+    let target = target(&lab, "demo", |_, _| Answer::status(200).after(Duration::from_mins(1)));
     let section = lab.target_text("demo", target.address, "in_flight_max = 2\nattempt_timeout_ms = 1000");
     let small = |text: &str| change(text, "[egress]\n", "[egress]\ncached_bytes_max = 2097152\n");
     let mesh = Mesh::start_with(lab, &section, str::to_owned, small);
@@ -262,7 +262,7 @@ fn live_records_are_carried_forward_past_a_dead_target() {
     }
     well.wait((4 * JOURNAL_BYTES_MAX / 500_000) as usize);
     assert!((mesh.inside.metric("zen_journal_live_bytes") as u64) <= JOURNAL_BYTES_MAX);
-    wait_until("only those that wait are live", || mesh.inside.metric("zen_events_live") == 5.0);
+    wait_until("only those that wait are live", || mesh.inside.metric("zen_events_live") as u64 == 5);
     assert_eq!(dead.deliveries().len(), 5, "carried, not tried again");
 
     mesh.inside.kill();
@@ -277,7 +277,7 @@ fn live_records_are_carried_forward_past_a_dead_target() {
 #[test]
 fn a_journal_full_of_live_events_stands_still() {
     let (mesh, target) =
-        Mesh::with_target("in_flight_max = 1", |_, _| Answer::status(200).after(Duration::from_secs(60)));
+        Mesh::with_target("in_flight_max = 1", |_, _| Answer::status(200).after(Duration::from_mins(1)));
     let ids = fill(&mesh.lab, &mesh.edge, mesh.edge_ports);
     target.wait(1);
     std::thread::sleep(Duration::from_secs(1));
@@ -343,8 +343,8 @@ fn newest_commits(directory: &Path) -> (PathBuf, Vec<(u64, u64)>) {
     let mut files: Vec<PathBuf> =
         fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort_unstable();
-    let all = files.into_iter().map(|file| (commits(&fs::read(&file).unwrap()), file));
-    let (commits, file) = all.filter(|(commits, _)| !commits.is_empty()).last().unwrap();
+    let mut all = files.into_iter().rev().map(|file| (commits(&fs::read(&file).unwrap()), file));
+    let (commits, file) = all.find(|(commits, _)| !commits.is_empty()).unwrap();
     (file, commits)
 }
 

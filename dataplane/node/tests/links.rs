@@ -41,7 +41,7 @@ fn every_direction_and_number_of_workers_serves_every_stream() {
                 mesh.inside.wait_log(&format!("stream={stream}"));
             }
             mesh.edge.wait_metric("zen_link_events_sent_total", 32.0);
-            wait_until("everything is acknowledged", || mesh.edge.metric("zen_link_lag_events") == 0.0);
+            wait_until("everything is acknowledged", || mesh.edge.metric("zen_link_lag_events") as u64 == 0);
             assert_eq!(mesh.inside.metric("zen_link_events_received_total") as u64, 32);
         }
     }
@@ -205,7 +205,7 @@ fn a_wrong_spiffe_id_does_not_get_past_tls() {
         });
         assert!(matches!(said, Err(_) | Ok(Said::Closed)), "{id}: {said:?}");
     }
-    wait_until("three refusals", || node.metric("zen_link_errors_total{reason=\"tls\"}") == 3.0);
+    wait_until("three refusals", || node.metric("zen_link_errors_total{reason=\"tls\"}") as u64 == 3);
     assert_eq!(node.metric("zen_link_connects_total") as u64, 0);
 }
 

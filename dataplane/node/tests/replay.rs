@@ -29,6 +29,11 @@ const TIME_AT: usize = 15;
 const COUNTER_AT: usize = 23;
 const TAG_AT: usize = 31;
 
+const TAG: &str = "an event's tag does not match";
+
+/// What is done to a frame.
+type Change = Box<dyn Fn(&mut Vec<u8>)>;
+
 /// A real egress with a target, and a peer with the identity and the key of its ingester.
 struct Egress {
     lab: Lab,
@@ -62,7 +67,7 @@ fn a_frame_sent_again_is_refused_in_the_same_connection_and_in_a_new_one() {
     for captured in [&frame, &second, &raised] {
         let (mut peer, _) = egress.link(2);
         peer.say(captured);
-        expect(peer.hear_refusal(), RefuseCode::Authentication, "an event's tag does not match");
+        expect(peer.hear_refusal(), RefuseCode::Authentication, TAG);
     }
     egress.expect_received(2);
     assert_eq!(egress.target.deliveries().len(), 2);
@@ -81,8 +86,6 @@ fn each_signed_field_is_checked_on_a_live_link() {
         }
     };
     let flip = |at: usize| move |frame: &mut Vec<u8>| frame[at] ^= 1;
-    const TAG: &str = "an event's tag does not match";
-    type Change = Box<dyn Fn(&mut Vec<u8>)>;
     let changes: Vec<(&str, Change, &str)> = vec![
         ("key id, another key", Box::new(replace(b"link-1", b"link-2")), TAG),
         ("key id, no key", Box::new(replace(b"link-1", b"link-9")), "an event is signed with an unknown key"),
@@ -131,7 +134,7 @@ fn one_bad_event_takes_its_whole_batch_with_it() {
     both[..4].copy_from_slice(&length.to_le_bytes());
     both[5] = 2;
     peer.say(&both);
-    expect(peer.hear_refusal(), RefuseCode::Authentication, "an event's tag does not match");
+    expect(peer.hear_refusal(), RefuseCode::Authentication, TAG);
     egress.expect_received(0);
 }
 
@@ -158,7 +161,7 @@ fn a_key_that_only_shares_its_id_is_refused() {
     let egress = Egress::start();
     let (mut peer, mut sender) = egress.link_with(0, "link-1", &[9; 32]);
     peer.say(&batch(&mut sender, 1, &["demo"], &event(), unix_ms()));
-    expect(peer.hear_refusal(), RefuseCode::Authentication, "an event's tag does not match");
+    expect(peer.hear_refusal(), RefuseCode::Authentication, TAG);
     egress.expect_received(0);
 }
 

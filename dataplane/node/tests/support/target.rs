@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -27,7 +28,7 @@ use zen_hmac::PreparedKey;
 use crate::support::node::PATIENCE;
 
 /// A connection of a target that says nothing for this long is given up.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
+const READ_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// One request, as it came.
 #[derive(Clone, Debug)]
@@ -276,7 +277,7 @@ fn serve(
         }
         let mut text = format!("HTTP/1.1 {} Scripted\r\ncontent-length: 0\r\n", answer.status);
         for (name, value) in &answer.headers {
-            text.push_str(&format!("{name}: {value}\r\n"));
+            write!(text, "{name}: {value}\r\n").unwrap();
         }
         text.push_str("\r\n");
         stream.write_all(text.as_bytes())?;
