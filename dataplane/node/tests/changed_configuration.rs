@@ -42,3 +42,57 @@ fn an_ingester_cannot_be_added_by_a_reload() {
     mesh.inside.wait_metric("zen_deliveries_total{outcome=\"delivered\"}", 1.0);
     assert!(mesh.inside.terminate().success());
 }
+
+#[test]
+fn a_link_ends_when_its_peer_is_not_configured_any_more() {
+    let (mesh, target) = Mesh::with_target("", |_, _| Answer::status(200));
+    mesh.send(b"{}");
+    target.wait(1);
+    let other = change(&mesh.edge_text, "/egress/inside\"", "/egress/outside\"");
+    mesh.lab.write("edge.toml", &other);
+    mesh.edge.signal(Signal::SIGHUP);
+    mesh.edge.wait_metric("zen_link_errors_total{reason=\"not_admitted\"}", 1.0);
+    mesh.send(b"{}");
+    mesh.lab.write("edge.toml", &mesh.edge_text);
+    mesh.edge.signal(Signal::SIGHUP);
+    target.wait(2);
+}
+
+#[test]
+fn fewer_workers_start_only_when_the_others_left_nothing() {
+    let lab = support::Lab::new();
+    let target = target(&lab, "demo", |_, _| Answer::status(200));
+    let section = lab.target_text("demo", target.address, "");
+    let two = |text: &str| change(text, "workers = 1", "workers = 2");
+    let mut mesh = Mesh::start_with(lab, &section, two, two);
+    for _ in 0..8 {
+        mesh.send(b"{}");
+    }
+    target.wait(8);
+    assert!(mesh.inside.terminate().success());
+    // Both journals of the ingester get events that no egress takes.
+    for _ in 0..16 {
+        mesh.send(b"{}");
+    }
+    assert!(mesh.edge.terminate().success());
+    let fewer = mesh.lab.write("edge.toml", &change(&mesh.edge_text, "workers = 2", "workers = 1"));
+    let refused = support::node::run(&["--config", fewer.to_str().expect("a plain path")]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("worker-1") && said.contains("drain"), "{said}");
+
+    mesh.restart_edge();
+    mesh.restart_inside();
+    target.wait(24);
+    wait_until("everything is acknowledged", || mesh.edge.metric("zen_link_lag_events") == 0.0);
+    wait_until("nothing is left to do", || mesh.inside.metric("zen_events_live") == 0.0);
+    assert!(mesh.edge.terminate().success());
+    assert!(mesh.inside.terminate().success());
+    mesh.edge_text = change(&mesh.edge_text, "workers = 2", "workers = 1");
+    mesh.inside_text = change(&mesh.inside_text, "workers = 2", "workers = 1");
+    mesh.restart_edge();
+    mesh.restart_inside();
+    mesh.edge.wait_log("removed the empty journal");
+    mesh.inside.wait_log("removed the empty journal");
+    mesh.send(b"{}");
+    assert_eq!(target.wait(25).len(), 25, "nothing was delivered twice");
+}
