@@ -38,6 +38,11 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    // A bug in one thread must not leave a node that looks alive: the journal is safe, the process goes.
+    std::panic::set_hook(Box::new(|panic| {
+        eprintln!("zen-dataplane: a bug: {panic}");
+        std::process::abort();
+    }));
     let arguments = Arguments::parse();
     let result = if arguments.print_config {
         start::print_config(&arguments.config)
