@@ -10,6 +10,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod crypto;
+pub mod dedupe;
 pub mod deliver;
 pub mod envelope;
 pub mod event;
