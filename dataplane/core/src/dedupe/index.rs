@@ -26,6 +26,20 @@ const _: () = assert!(size_of::<Line>() == 64);
 
 const EMPTY: Line = Line { slots: [0; SLOTS], passed: 0 };
 
+impl Line {
+    /// A bit for each slot that is `tag` under `mask`; without branches, so that it is done for many at once.
+    fn candidates(&self, tag: u32, mask: u32) -> u32 {
+        let slots = self.slots.iter().enumerate();
+        slots.fold(0, |found, (at, slot)| found | u32::from(slot & mask == tag) << at)
+    }
+
+    /// Where `slot` is; 0 is a free one.
+    fn place_of(&self, slot: u32) -> Option<usize> {
+        let found = self.candidates(slot, u32::MAX);
+        (found != 0).then(|| found.trailing_zeros() as usize)
+    }
+}
+
 /// Finds positions below `keys_max` by key.
 #[derive(Debug)]
 pub(super) struct Index {
@@ -56,12 +70,14 @@ impl Index {
         let (mut at, tag) = (self.home(key), self.tag(key));
         loop {
             let line = &self.lines[at];
-            for slot in line.slots {
-                if slot != 0 && slot & !self.position_mask() == tag {
-                    let position = (slot & self.position_mask()) - 1;
-                    if is_it(position) {
-                        return Some(position);
-                    }
+            let mut candidates = line.candidates(tag, !self.position_mask());
+            while candidates != 0 {
+                let slot = line.slots[candidates.trailing_zeros() as usize];
+                candidates &= candidates - 1;
+                // A free slot looks like a key whose bits are all 0.
+                let position = (slot & self.position_mask()).wrapping_sub(1);
+                if slot != 0 && is_it(position) {
+                    return Some(position);
                 }
             }
             if line.passed == 0 {
@@ -77,8 +93,8 @@ impl Index {
         let (mut at, slot) = (self.home(key), self.slot(key, position));
         loop {
             let line = &mut self.lines[at];
-            if let Some(free) = line.slots.iter_mut().find(|slot| **slot == 0) {
-                *free = slot;
+            if let Some(free) = line.place_of(0) {
+                line.slots[free] = slot;
                 self.held += 1;
                 return;
             }
@@ -92,8 +108,8 @@ impl Index {
         let (home, slot) = (self.home(key), self.slot(key, position));
         let mut at = home;
         let taken = loop {
-            let line = &mut self.lines[at];
-            if let Some(taken) = line.slots.iter_mut().find(|taken| **taken == slot) {
+            let line = &self.lines[at];
+            if let Some(taken) = line.place_of(slot) {
                 break taken;
             }
             if line.passed == 0 {
@@ -101,7 +117,7 @@ impl Index {
             }
             at = self.after(at);
         };
-        *taken = 0;
+        self.lines[at].slots[taken] = 0;
         self.held -= 1;
         let mut past = home;
         while past != at {
