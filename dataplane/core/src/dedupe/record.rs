@@ -105,6 +105,7 @@ impl<'a> IndexRecord<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::encode_hex;
 
     fn entry(n: u64) -> IndexEntry {
         IndexEntry { key: EventKey([n as u8; 16]), event_id: EventId([2; 16]), time_ms: n << 33 }
@@ -128,6 +129,19 @@ mod tests {
         assert_eq!(IndexRecord::decode(&payload, &other).err(), Some(IndexError::HashKey));
         payload.push(0);
         assert_eq!(IndexRecord::decode(&payload, &hasher).err(), Some(IndexError::Length));
+    }
+
+    #[test]
+    fn the_record_in_the_documentation_is_this_one() {
+        let entry =
+            IndexEntry { key: EventKey([2; 16]), event_id: EventId([3; 16]), time_ms: 1_700_000_000_000 };
+        let mut payload = Vec::new();
+        encode_index(&mut payload, &KeyHasher::new([1; 16]), &mut [entry].into_iter());
+        let mut text = [0; 104];
+        encode_hex(&payload, &mut text);
+        let page = include_str!("../../../../docs/idempotency.md");
+        let lines: Vec<&str> = text.chunks(64).map(|line| core::str::from_utf8(line).unwrap()).collect();
+        assert!(page.contains(&lines.join("\n")), "{lines:#?}");
     }
 
     #[test]
