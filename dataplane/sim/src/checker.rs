@@ -1,0 +1,478 @@
+//! The judge: knows what every disk really holds and what every target really took, and compares.
+//!
+//! Enters: what sources made, commits at the moment they are on a disk, answers to sources, files given up,
+//! what recovery found, what targets took. Leaves: the first violation of an invariant, and whether anything is
+//! still owed. It trusts no node: durable is what a disk was seen to hold. Excused is only what lay where bits rotted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use zen_core::event::Event;
+use zen_core::id::{EndpointId, EventId};
+use zen_core::journal::{CommitReader, Kind, Record, Recovered, SegmentId};
+use zen_core::record::{HeldEvent, decode_egresses, decode_routes};
+
+use crate::context::NodeId;
+use crate::disk::Waiting;
+use crate::plan::Plan;
+
+/// The place of a commit that was seen by recovery only.
+const COMMIT_UNKNOWN: u64 = u64::MAX;
+
+/// A broken promise.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Violation {
+    /// A 2xx for what a power cut would lose.
+    #[error("a source got 2xx for event {0}, which is not on disk")]
+    AnsweredNotDurable(EventId),
+    /// A request that is not what it claims to be got a 2xx, or its body is in a journal.
+    #[error("an event that no source signed was taken")]
+    Unverified,
+    /// Two events with one id.
+    #[error("id {0} stands for two events")]
+    IdTwice(EventId),
+    /// A journal gave up an event that the next hop does not have, and that is not done.
+    #[error("journal {journal} gave up event {event} too early")]
+    TrimmedTooEarly {
+        /// Whose journal.
+        journal: usize,
+        /// The event.
+        event: EventId,
+    },
+    /// What was on disk is not there after a restart, or is something else.
+    #[error("journal {journal} lost record {sequence}, which was on disk")]
+    RecordLost {
+        /// Whose journal.
+        journal: usize,
+        /// Which.
+        sequence: u64,
+    },
+    /// Recovery sees damage where no bit rotted, or cannot read the journal.
+    #[error("journal {journal} was refused or found damaged although no bit rotted: {why}")]
+    DamageInvented {
+        /// Whose journal.
+        journal: usize,
+        /// What recovery said.
+        why: String,
+    },
+    /// A target took what no source made, or another body or endpoint under the same id.
+    #[error("target {target} took event {event}, which is not what was accepted")]
+    DeliveredWrong {
+        /// The target.
+        target: usize,
+        /// The id that it saw.
+        event: EventId,
+    },
+    /// A target refused an honest delivery for a reason that is none.
+    #[error("target {target} refused an honest delivery: {why}")]
+    RefusedHonest {
+        /// The target.
+        target: usize,
+        /// What its check said.
+        why: String,
+    },
+    /// A target took the same delivery twice.
+    #[error("target {0} took a replayed delivery")]
+    ReplayTaken(usize),
+    /// A delivery was given up although its schedule was not over.
+    #[error("event {event} became a dead letter for target {target}")]
+    DeadLetter {
+        /// The handle at its egress.
+        event: u64,
+        /// The target.
+        target: usize,
+    },
+    /// A queue, table or buffer is over its bound.
+    #[error("{name}: {value}, bound {bound}")]
+    Bound {
+        /// What.
+        name: &'static str,
+        /// How much.
+        value: usize,
+        /// How much may be.
+        bound: usize,
+    },
+    /// Without faults, not everything was delivered in time.
+    #[error(
+        "no progress: {sources} events not accepted, {deliveries} deliveries missing long after the last fault"
+    )]
+    NoProgress {
+        /// Genuine events without a 2xx.
+        sources: usize,
+        /// Accepted events that a target does not have.
+        deliveries: usize,
+    },
+}
+
+/// What a source made.
+#[derive(Clone, Debug)]
+pub struct Made {
+    /// Where it belongs.
+    pub endpoint: EndpointId,
+    /// Its body.
+    pub body: Rc<[u8]>,
+    /// Whether its signature is right.
+    pub genuine: bool,
+}
+
+/// Where a journal's events come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Source,
+    Link,
+}
+
+/// An event in a journal.
+#[derive(Clone, Debug)]
+struct Kept {
+    id: EventId,
+    /// At an ingester: egress and target. At an egress: its own number and target.
+    owed_to: Vec<(usize, usize)>,
+    handle: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    crc: u32,
+    segment: SegmentId,
+    offset: u64,
+    bytes: usize,
+    commit: u64,
+    rotted: bool,
+    event: Option<Kept>,
+}
+
+/// What a disk really holds of one journal.
+#[derive(Debug, Default)]
+struct Ledger {
+    entries: BTreeMap<u64, Entry>,
+    /// Up to here nothing is missing.
+    prefix: u64,
+    rot: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Checker {
+    ingesters: usize,
+    ledgers: Vec<Ledger>,
+    made: BTreeMap<u64, Made>,
+    journaled: BTreeMap<EventId, u64>,
+    /// Which journals of egresses had which event durably.
+    held: BTreeSet<(usize, EventId)>,
+    delivered: BTreeSet<(usize, EventId)>,
+    owed: BTreeSet<(usize, EventId)>,
+    excused: BTreeSet<EventId>,
+    accepted: BTreeSet<u64>,
+    violation: Option<Violation>,
+    /// Events that got a 2xx, with every try of a source counted.
+    pub answered: u64,
+    /// Deliveries that targets took.
+    pub deliveries: u64,
+}
+
+impl Checker {
+    /// Nothing has happened yet.
+    pub fn new(plan: &Plan) -> Self {
+        let nodes = plan.ingesters + plan.egresses;
+        Self {
+            ingesters: plan.ingesters,
+            ledgers: (0..nodes).map(|_| Ledger::default()).collect(),
+            made: BTreeMap::new(),
+            journaled: BTreeMap::new(),
+            held: BTreeSet::new(),
+            delivered: BTreeSet::new(),
+            owed: BTreeSet::new(),
+            excused: BTreeSet::new(),
+            accepted: BTreeSet::new(),
+            violation: None,
+            answered: 0,
+            deliveries: 0,
+        }
+    }
+
+    /// The first broken promise.
+    pub fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    /// Notes a broken promise, unless there was one before.
+    pub fn blame(&mut self, violation: Violation) {
+        self.violation.get_or_insert(violation);
+    }
+
+    /// Blames what is over its bound.
+    pub fn check_bound(&mut self, name: &'static str, value: usize, bound: usize) {
+        if value > bound {
+            self.blame(Violation::Bound { name, value, bound });
+        }
+    }
+
+    /// A source made an event; its body begins with `key` in hex.
+    pub fn handle_made(&mut self, key: u64, made: Made) {
+        self.made.insert(key, made);
+    }
+
+    /// A commit is on a disk.
+    pub fn handle_flushed(&mut self, node: NodeId, journal_id: [u8; 16], written: &Waiting) {
+        let mut reader =
+            CommitReader::new(journal_id, written.segment, written.offset, crc32c::crc32c_append);
+        let mut entries = Vec::new();
+        let whole = reader.handle_bytes(&written.bytes, &mut |record| {
+            entries.push((record.sequence.0, self.entry(node, &record, written.offset)));
+        });
+        assert!(whole.is_ok_and(|bytes| bytes == written.bytes.len()), "a writer seals whole commits");
+        for (sequence, entry) in entries {
+            self.ledgers[node.0].entries.insert(sequence, entry);
+        }
+        self.advance(node);
+    }
+
+    /// An ingester answers 2xx.
+    pub fn handle_answered(&mut self, node: NodeId, key: u64, id: EventId) {
+        let ledger = &self.ledgers[node.0];
+        let mut durable = ledger.entries.range(..=ledger.prefix).rev();
+        let kept = durable.find_map(|(_, entry)| entry.event.as_ref().filter(|kept| kept.id == id));
+        let Some(kept) = kept else {
+            if !self.excused.contains(&id) {
+                self.blame(Violation::AnsweredNotDurable(id));
+            }
+            return;
+        };
+        let targets: Vec<usize> = kept.owed_to.iter().map(|(_, target)| *target).collect();
+        if !self.made.get(&key).is_some_and(|made| made.genuine) {
+            self.blame(Violation::Unverified);
+        }
+        self.answered += 1;
+        for target in targets {
+            if !self.delivered.contains(&(target, id)) && !self.excused.contains(&id) {
+                self.owed.insert((target, id));
+            }
+        }
+    }
+
+    /// A source has its 2xx.
+    pub fn handle_accepted(&mut self, key: u64) {
+        self.accepted.insert(key);
+    }
+
+    /// A node gave up a file of its journal.
+    pub fn handle_given_up(&mut self, node: NodeId, segment: SegmentId) {
+        let ledger = &mut self.ledgers[node.0];
+        let prefix = ledger.prefix;
+        let given_up: Vec<(u64, Entry)> =
+            ledger.entries.extract_if(.., |_, entry| entry.segment == segment).collect();
+        for (sequence, entry) in given_up {
+            let Some(kept) = entry.event.filter(|kept| !self.excused.contains(&kept.id)) else { continue };
+            let is_safe = |(egress, target): &(usize, usize)| {
+                if node.0 < self.ingesters {
+                    return self.held.contains(&(self.ingesters + egress, kept.id));
+                }
+                self.delivered.contains(&(*target, kept.id)) || self.has_copy(node, kept.handle, prefix)
+            };
+            if sequence > prefix || !kept.owed_to.iter().all(is_safe) {
+                self.blame(Violation::TrimmedTooEarly { journal: node.0, event: kept.id });
+            }
+        }
+    }
+
+    /// A bit rots in a durable record that is not in the newest two commits: where, if there is one.
+    pub fn choose_rot(
+        &mut self,
+        node: NodeId,
+        choose: impl FnOnce(usize) -> usize,
+    ) -> Option<(SegmentId, u64, usize)> {
+        let ledger = &mut self.ledgers[node.0];
+        let place = |entry: &Entry| (entry.segment, entry.commit);
+        let mut commits: Vec<_> =
+            ledger.entries.range(..=ledger.prefix).map(|(_, entry)| place(entry)).collect();
+        commits.dedup();
+        // What no later commit vouches for may have been in flight at a crash; recovery cannot tell.
+        commits.truncate(commits.len().saturating_sub(2));
+        commits.retain(|(_, commit)| *commit != COMMIT_UNKNOWN);
+        if commits.is_empty() {
+            return None;
+        }
+        let chosen = commits[choose(commits.len())];
+        let mut within = ledger.entries.values_mut().filter(|entry| place(entry) == chosen);
+        let (mut offset, mut bytes) = (0, 0);
+        for entry in &mut within {
+            entry.rotted = true;
+            (offset, bytes) = (entry.offset, entry.bytes);
+            self.excused.extend(entry.event.as_ref().map(|kept| kept.id));
+        }
+        ledger.rot = true;
+        let excused = &self.excused;
+        self.owed.retain(|(_, id)| !excused.contains(id));
+        Some((chosen.0, offset, bytes))
+    }
+
+    /// Whether bits rotted in that journal.
+    pub fn has_rot(&self, node: NodeId) -> bool {
+        self.ledgers[node.0].rot
+    }
+
+    /// What a restart found, with every record that was handed out.
+    pub fn handle_recovered(
+        &mut self,
+        node: NodeId,
+        recovered: &Recovered,
+        records: &BTreeMap<u64, Entered>,
+    ) {
+        if !self.ledgers[node.0].rot && !recovered.damage.is_empty() {
+            let why = format!("{:?}", recovered.damage);
+            self.blame(Violation::DamageInvented { journal: node.0, why });
+        }
+        let ledger = &mut self.ledgers[node.0];
+        let old = core::mem::take(&mut ledger.entries);
+        let durable = old.iter().filter(|(sequence, entry)| **sequence <= ledger.prefix && !entry.rotted);
+        let lost = durable
+            .into_iter()
+            .find(|(sequence, entry)| records.get(sequence).is_none_or(|found| found.0.crc != entry.crc));
+        let lost = lost.map(|(sequence, _)| *sequence);
+        ledger.prefix = recovered.next_sequence.0 - 1;
+        for (sequence, Entered(entry)) in records {
+            let known = old.get(sequence);
+            let rotted = known.is_some_and(|old| old.rotted);
+            let commit = known.map_or(COMMIT_UNKNOWN, |old| old.commit);
+            ledger.entries.insert(*sequence, Entry { commit, rotted, ..entry.clone() });
+        }
+        if let Some(sequence) = lost {
+            self.blame(Violation::RecordLost { journal: node.0, sequence });
+        }
+        for Entered(entry) in records.values() {
+            if let Some(kept) = &entry.event {
+                self.note_held(node, kept.id);
+            }
+        }
+    }
+
+    /// A restart found no journal.
+    pub fn handle_nothing_recovered(&mut self, node: NodeId) {
+        if let Some(sequence) = self.ledgers[node.0].entries.keys().next() {
+            let sequence = *sequence;
+            self.blame(Violation::RecordLost { journal: node.0, sequence });
+        }
+    }
+
+    /// A record as recovery handed it out, for `handle_recovered`.
+    pub fn enter(&mut self, node: NodeId, record: &Record<'_>) -> Entered {
+        Entered(self.entry(node, record, COMMIT_UNKNOWN))
+    }
+
+    /// A target took a delivery.
+    pub fn handle_delivered(&mut self, target: usize, id: EventId, endpoint: &str, body: &[u8]) {
+        let made = self.journaled.get(&id).and_then(|key| self.made.get(key));
+        let is_right = made
+            .is_some_and(|made| made.genuine && *made.body == *body && endpoint.parse() == Ok(made.endpoint));
+        if !is_right {
+            self.blame(Violation::DeliveredWrong { target, event: id });
+        }
+        self.deliveries += 1;
+        self.delivered.insert((target, id));
+        self.owed.remove(&(target, id));
+    }
+
+    /// Genuine events without a 2xx, and deliveries that are missing.
+    pub fn owed(&self) -> (usize, usize) {
+        let genuine = self.made.iter().filter(|(_, made)| made.genuine);
+        (genuine.filter(|(key, _)| !self.accepted.contains(key)).count(), self.owed.len())
+    }
+
+    fn advance(&mut self, node: NodeId) {
+        loop {
+            let ledger = &mut self.ledgers[node.0];
+            let Some(next) = ledger.entries.get(&(ledger.prefix + 1)) else { return };
+            ledger.prefix += 1;
+            if let Some(id) = next.event.as_ref().map(|kept| kept.id) {
+                self.note_held(node, id);
+            }
+        }
+    }
+
+    fn note_held(&mut self, node: NodeId, id: EventId) {
+        if node.0 >= self.ingesters {
+            self.held.insert((node.0, id));
+        }
+    }
+
+    /// Whether an egress has the event of `handle` in another durable record.
+    fn has_copy(&self, node: NodeId, handle: u64, prefix: u64) -> bool {
+        let mut entries = self.ledgers[node.0].entries.range(..=prefix);
+        entries.any(|(_, entry)| entry.event.as_ref().is_some_and(|kept| kept.handle == handle))
+    }
+
+    fn entry(&mut self, node: NodeId, record: &Record<'_>, commit: u64) -> Entry {
+        let event = match (record.kind, node.0 < self.ingesters) {
+            (Kind::Event, true) => Some(self.read_accepted(record)),
+            (Kind::Event, false) => Some(self.read_held(record, node.0 - self.ingesters)),
+            _ => None,
+        };
+        Entry {
+            crc: crc32c::crc32c(record.payload),
+            segment: record.segment,
+            offset: record.offset,
+            bytes: record.payload.len(),
+            commit,
+            rotted: false,
+            event,
+        }
+    }
+
+    fn read_accepted(&mut self, record: &Record<'_>) -> Kept {
+        let egresses = decode_egresses(record.payload).expect("an ingester encodes its routes");
+        let mut owed_to = Vec::new();
+        let mut encoded = record.payload;
+        for egress in egresses {
+            let (targets, event) = decode_routes(record.payload, egress).expect("read just now");
+            encoded = event;
+            let targets = targets.into_iter().flat_map(|names| names.iter().map(number));
+            owed_to.extend(targets.map(|target| (number(egress), target)));
+        }
+        let event = self.read_event(encoded, Origin::Source);
+        Kept { id: event, owed_to, handle: 0 }
+    }
+
+    fn read_held(&mut self, record: &Record<'_>, egress: usize) -> Kept {
+        let held = HeldEvent::decode(record.payload).expect("an egress encodes what it holds");
+        let open = held.targets.iter().filter(|name| !name.is_empty());
+        let owed_to = open.map(|name| (egress, number(name))).collect();
+        let handle = if held.handle == 0 { record.sequence.0 } else { held.handle };
+        Kept { id: self.read_event(held.event, Origin::Link), owed_to, handle }
+    }
+
+    /// Nothing unverified, and one event to an id: that holds for what any disk ever has.
+    fn read_event(&mut self, encoded: &[u8], origin: Origin) -> EventId {
+        let event = Event::decode(encoded).expect("what is journaled is an event");
+        let key = core::str::from_utf8(event.body.get(..16).unwrap_or_default())
+            .ok()
+            .and_then(|text| u64::from_str_radix(text, 16).ok());
+        let made = key.and_then(|key| self.made.get(&key));
+        let is_genuine = made
+            .is_some_and(|made| made.genuine && *made.body == *event.body && made.endpoint == event.endpoint);
+        if !is_genuine {
+            self.blame(Violation::Unverified);
+            return event.id;
+        }
+        let key = key.expect("it was looked up just now");
+        if origin == Origin::Link && !self.journaled.contains_key(&event.id) {
+            self.blame(Violation::Unverified);
+        }
+        if *self.journaled.entry(event.id).or_insert(key) != key {
+            self.blame(Violation::IdTwice(event.id));
+        }
+        event.id
+    }
+}
+
+/// A record that recovery handed out, read by the checker.
+#[derive(Clone, Debug)]
+pub struct Entered(Entry);
+
+/// The number at the end of a name such as `target-3`.
+pub fn number(name: &str) -> usize {
+    name.rsplit('-')
+        .next()
+        .and_then(|digits| digits.parse().ok())
+        .expect("names of the simulation have a number")
+}

@@ -1,0 +1,224 @@
+//! The attempts of an egress: the core's queue per target, the core's signed requests, and what becomes of them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use zen_core::deliver::{
+    self, ConnectFailure, Delivery, Next, Outcome, TargetLimits, TargetQueue, TargetSigner, write_delivery,
+};
+use zen_core::event::Event;
+use zen_core::record::HeldEvent;
+
+use crate::checker::Violation;
+use crate::context::{Context, Crash, Life, NodeId, Step};
+use crate::crypto::{Key, Portable};
+use crate::journal::Journal;
+use crate::table::Table;
+use crate::target::signer;
+
+/// Attempts at one target at the same time.
+const IN_FLIGHT_MAX: u32 = 4;
+/// Deliveries that a target's queue holds.
+const QUEUE_MAX: u32 = 1_000;
+/// From the start of an attempt to the end of its answer, ms.
+const ATTEMPT_TIMEOUT_MS: u64 = 5_000;
+/// Attempts after which a delivery would be dead; no run gets there.
+const ATTEMPTS_MAX: usize = 500;
+
+/// What became of an attempt, for the journal.
+#[derive(Clone, Copy, Debug)]
+pub enum Verdict {
+    /// The target has it.
+    Delivered,
+    /// Again later.
+    Retry { attempt: u32, due_ms: u64 },
+}
+
+struct Owned {
+    queue: TargetQueue,
+    signer: TargetSigner<Key>,
+}
+
+/// The targets of one egress.
+pub struct Deliveries {
+    node: NodeId,
+    life: Life,
+    targets: BTreeMap<usize, Owned>,
+    /// Attempts in flight, by target and handle.
+    attempts: BTreeMap<(usize, u64), u64>,
+    last_attempt: u64,
+    verdicts: VecDeque<(usize, u64, Verdict)>,
+}
+
+impl core::fmt::Debug for Deliveries {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Deliveries").field("attempts", &self.attempts).finish_non_exhaustive()
+    }
+}
+
+impl Deliveries {
+    /// Empty queues for the targets of an egress.
+    pub fn new(context: &mut Context, node: NodeId, egress: usize, life: Life) -> Self {
+        let ours = (0..context.plan.targets).filter(|target| target % context.plan.egresses == egress);
+        let targets = ours.collect::<Vec<_>>().into_iter().map(|target| {
+            let queue = TargetQueue::new(limits(), context.prng.draw());
+            (target, Owned { queue, signer: signer(target) })
+        });
+        let targets = targets.collect();
+        let (attempts, verdicts) = (BTreeMap::new(), VecDeque::new());
+        Self { node, life, targets, attempts, last_attempt: 0, verdicts }
+    }
+
+    /// Takes a delivery, fresh or after a restart.
+    pub fn handle_delivery(
+        &mut self,
+        context: &mut Context,
+        target: usize,
+        key: u64,
+        attempt: u32,
+        due_ms: u64,
+    ) {
+        let now_ms = context.clock_ms(self.node);
+        let queue = &mut self.targets.get_mut(&target).expect("routes name the targets of an egress").queue;
+        let delivery = Delivery { key, attempt, bytes: 1 };
+        let result = match attempt {
+            0 => queue.handle_event(delivery, now_ms),
+            _ => queue.handle_restored(delivery, due_ms),
+        };
+        if result.is_err() {
+            let (name, bound) = ("deliveries of a target", QUEUE_MAX as usize);
+            context.checker.blame(Violation::Bound { name, value: bound + 1, bound });
+        }
+    }
+
+    /// Starts the attempts that may start.
+    pub fn start(&mut self, context: &mut Context, journal: &Journal, table: &Table) -> Result<(), Crash> {
+        let now_ms = context.clock_ms(self.node);
+        for (target, owned) in &mut self.targets {
+            while let Some(delivery) = owned.queue.poll_attempt(now_ms) {
+                self.last_attempt += 1;
+                let attempt = self.last_attempt;
+                self.attempts.insert((*target, delivery.key), attempt);
+                let end = |outcome| Step::Outcome {
+                    egress: self.node,
+                    life: self.life,
+                    target: *target,
+                    handle: delivery.key,
+                    attempt,
+                    outcome,
+                };
+                let Some(request) = request(context, journal, table, &owned.signer, delivery, now_ms) else {
+                    context.schedule(0, end(Outcome::TargetRemoved));
+                    continue;
+                };
+                send(context, end, request);
+                context.step(self.node)?;
+            }
+            context.checker.check_bound(
+                "attempts in flight",
+                owned.queue.in_flight(),
+                IN_FLIGHT_MAX as usize,
+            );
+        }
+        Ok(())
+    }
+
+    /// An attempt ended; late news of it mean nothing.
+    pub fn handle_outcome(
+        &mut self,
+        context: &mut Context,
+        (target, handle): (usize, u64),
+        attempt: u64,
+        outcome: &Outcome,
+    ) {
+        if self.attempts.get(&(target, handle)) != Some(&attempt) {
+            return;
+        }
+        self.attempts.remove(&(target, handle));
+        let now_ms = context.clock_ms(self.node);
+        let queue = &mut self.targets.get_mut(&target).expect("it made the attempt").queue;
+        let next = queue.handle_outcome(handle, outcome, now_ms);
+        context.note(format_args!(
+            "node {}: event {handle} at target {target}: {outcome:?}, {next:?}",
+            self.node.0
+        ));
+        let verdict = match next {
+            Next::Delivered => Verdict::Delivered,
+            Next::Retry { attempt, due_ms } | Next::Disabled { attempt, due_ms } => {
+                Verdict::Retry { attempt, due_ms }
+            }
+            // A record under rotten bits cannot be read back; its event is excused.
+            Next::Dead { .. } if *outcome == Outcome::TargetRemoved && context.checker.has_rot(self.node) => {
+                Verdict::Delivered
+            }
+            Next::Dead { .. } => {
+                return context.checker.blame(Violation::DeadLetter { event: handle, target });
+            }
+        };
+        self.verdicts.push_back((target, handle, verdict));
+    }
+
+    /// What became of attempts, in order.
+    pub fn poll_verdict(&mut self) -> Option<(usize, u64, Verdict)> {
+        self.verdicts.pop_front()
+    }
+
+    /// An operator resumes targets that answered 410.
+    pub fn resume(&mut self, context: &Context) {
+        let now_ms = context.clock_ms(self.node);
+        self.targets.values_mut().for_each(|owned| owned.queue.resume(now_ms));
+    }
+}
+
+/// Sends a request; its end is an answer, a refused connection, or the timeout.
+fn send(context: &mut Context, end: impl Fn(Outcome) -> Step, request: Rc<[u8]>) {
+    let delay_ms = context.delay_ms();
+    if context.is_lost() && context.prng.chance(500) {
+        return context.schedule(delay_ms, end(Outcome::ConnectFailed(ConnectFailure::Refused)));
+    }
+    let timeout = end(Outcome::TimedOut);
+    let Step::Outcome { egress, life, target, handle, attempt, .. } = timeout else { return };
+    context.schedule(ATTEMPT_TIMEOUT_MS, timeout);
+    if !context.is_lost() {
+        context.schedule(delay_ms, Step::Deliver { egress, life, target, handle, attempt, request });
+    }
+}
+
+/// The signed request of an attempt; none when its event cannot be read.
+fn request(
+    context: &mut Context,
+    journal: &Journal,
+    table: &Table,
+    signer: &TargetSigner<Key>,
+    delivery: Delivery,
+    now_ms: u64,
+) -> Option<Rc<[u8]>> {
+    let live = table.live(delivery.key)?;
+    let encoded: Rc<[u8]> = match &live.bytes {
+        Some(bytes) => Rc::clone(bytes),
+        None => {
+            let (records, _) = journal.read_from(live.record);
+            let found = records.first().filter(|found| found.sequence == live.record)?;
+            HeldEvent::decode(&found.payload).expect("an egress encodes its records").event.into()
+        }
+    };
+    let event = Event::decode(&encoded).expect("journaled events are in their encoding");
+    let nonce = context.prng.bytes();
+    let attempt = deliver::Attempt { made: delivery.attempt, time_ms: now_ms, nonce };
+    let mut request = Vec::with_capacity(1024 + event.body.len());
+    write_delivery(&Portable, signer, &event, attempt, &mut request).expect("decoded events fit a request");
+    request.extend_from_slice(event.body);
+    Some(request.into())
+}
+
+fn limits() -> TargetLimits {
+    let mut retry_schedule_ms = vec![200, 1_000, 4_000];
+    retry_schedule_ms.resize(ATTEMPTS_MAX, 15_000);
+    TargetLimits {
+        in_flight_max: IN_FLIGHT_MAX,
+        queue_max: QUEUE_MAX,
+        retry_schedule_ms,
+        attempt_timeout_ms: ATTEMPT_TIMEOUT_MS,
+        ..TargetLimits::default()
+    }
+}

@@ -1,0 +1,490 @@
+//! An egress: takes events off its links, journals them, acknowledges what is durable, and hands it out.
+//!
+//! The core's receiver and writer do the work; the glue between them is that of the node, in small.
+//! Attempts are made in `deliveries`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use zen_core::crypto::Mac;
+use zen_core::event::EVENT_BYTES_MAX;
+use zen_core::journal::{Kind, Sequence};
+use zen_core::link::{
+    Frame, HANDSHAKE_TIMEOUT_MS, Hello, LinkError, Receiver, ReceiverConfig, ReceiverEvent,
+};
+use zen_core::record::{Ending, HeldEvent, OutcomeRecord, RetryRecord, StreamId, encode_checkpoint};
+
+use crate::checker::number;
+use crate::context::{Context, Crash, DiskStep, Life, NodeId, Step};
+use crate::crypto::{Key, Portable};
+use crate::deliveries::{Deliveries, Verdict};
+use crate::disk::Disk;
+use crate::journal::Journal;
+use crate::link::{Link, Machine, Slot, ingester_dials, link_secret};
+use crate::network::{ConnectionId, Side};
+use crate::table::{self, Table};
+
+/// Segments of an egress's journal.
+const SEGMENTS_MAX: u32 = 16;
+/// Events granted to a link.
+const CREDIT_EVENTS: u32 = 16;
+/// Bytes granted to a link.
+const CREDIT_BYTES: u64 = 2 * EVENT_BYTES_MAX as u64;
+/// Notes that may wait for room in the journal.
+const NOTES_MAX: usize = 10_000;
+/// Records carried forward in one tick.
+const CARRIED_MAX: usize = 16;
+
+#[derive(Debug)]
+struct Incoming {
+    link: ConnectionId,
+    stream: StreamId,
+    link_sequence: u64,
+    head: Vec<u8>,
+    event: Rc<[u8]>,
+}
+
+#[derive(Debug)]
+struct Arrival {
+    record: Sequence,
+    link: ConnectionId,
+    stream: StreamId,
+    link_sequence: u64,
+    bytes: u64,
+}
+
+/// A running egress.
+#[derive(Debug)]
+pub struct Egress {
+    node: NodeId,
+    index: usize,
+    life: Life,
+    journal: Journal,
+    table: Table,
+    marks: BTreeMap<StreamId, u64>,
+    backlog: VecDeque<Incoming>,
+    arrivals: VecDeque<Arrival>,
+    notes: VecDeque<(Kind, Vec<u8>)>,
+    carried: VecDeque<(Sequence, Sequence)>,
+    checkpoint: Option<Sequence>,
+    checkpoint_segment: u64,
+    links: BTreeMap<ConnectionId, Link>,
+    slots: Vec<(usize, Slot)>,
+    deliveries: Deliveries,
+    woken: bool,
+}
+
+impl Egress {
+    /// Starts on what a disk holds.
+    pub fn start(context: &mut Context, index: usize, life: Life, disk: Disk) -> Self {
+        let node = NodeId(context.plan.ingesters + index);
+        let mut table = Table::default();
+        // A checkpoint from before counts: a full journal has no place for another, and must be trimmed first.
+        let mut checkpoint = None;
+        let journal = Journal::open(context, (node, life), disk, SEGMENTS_MAX, &mut |record| {
+            table.handle_recovered(record);
+            checkpoint = if record.kind == Kind::Checkpoint { Some(record.sequence) } else { checkpoint };
+        });
+        let dialled = (0..context.plan.ingesters).filter(|ingester| !ingester_dials(*ingester, index));
+        let mut egress = Self {
+            node,
+            index,
+            life,
+            journal,
+            marks: table.streams().clone(),
+            table,
+            backlog: VecDeque::new(),
+            arrivals: VecDeque::new(),
+            notes: VecDeque::new(),
+            carried: VecDeque::new(),
+            checkpoint,
+            checkpoint_segment: 0,
+            links: BTreeMap::new(),
+            slots: dialled.map(|ingester| (ingester, Slot::default())).collect(),
+            deliveries: Deliveries::new(context, node, index, life),
+            woken: false,
+        };
+        let handles: Vec<u64> = egress.table.handles().map(|(_, handle)| handle).collect();
+        for handle in handles {
+            egress.hand_out(context, handle);
+        }
+        egress
+    }
+
+    /// Ends; what it leaves is its disk.
+    pub fn stop(self, context: &mut Context) -> Disk {
+        self.journal.into_disk(context)
+    }
+
+    /// The journal, for faults.
+    pub fn journal_mut(&mut self) -> &mut Journal {
+        &mut self.journal
+    }
+
+    /// The deliveries, for outcomes and operators.
+    pub fn deliveries_mut(&mut self) -> &mut Deliveries {
+        &mut self.deliveries
+    }
+
+    /// Events that are not done.
+    pub fn live(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Lets it work soon, once.
+    pub fn wake(&mut self, context: &mut Context) {
+        if !core::mem::replace(&mut self.woken, true) {
+            let delay_ms = context.prng.between(0, 1);
+            context.schedule(delay_ms, Step::Wake { node: self.node, life: self.life });
+        }
+    }
+
+    /// A disk operation ended.
+    pub fn handle_disk(&mut self, context: &mut Context, step: DiskStep) {
+        self.journal.handle_disk(context, step);
+        self.wake(context);
+    }
+
+    /// Bytes of a link.
+    pub fn handle_bytes(&mut self, context: &mut Context, connection: ConnectionId, to: Side, bytes: &[u8]) {
+        let now_ms = context.clock_ms(self.node);
+        if to == Side::Acceptor {
+            let link = || Link::new(to, Machine::AwaitHello, now_ms, Vec::new());
+            self.links.entry(connection).or_insert_with(link);
+        }
+        let Some(mut link) = self.links.remove(&connection) else { return context.reset(connection) };
+        let taken = link.reader.handle_bytes(bytes);
+        assert_eq!(taken, bytes.len(), "frames are polled after each piece");
+        let result = self.handle_frames(context, connection, &mut link, now_ms);
+        if let Err(error) = &result {
+            error.write_refuse(&mut link.out);
+        }
+        link.flush(context, connection);
+        self.links.insert(connection, link);
+        if let Err(error) = result {
+            self.close(context, connection, &error);
+        }
+        self.wake(context);
+    }
+
+    /// A link broke.
+    pub fn handle_lost(&mut self, context: &mut Context, connection: ConnectionId) {
+        self.forget(connection);
+        self.slots.iter_mut().for_each(|(_, slot)| slot.handle_lost(context, connection));
+    }
+
+    /// Deadlines of links, and dialling.
+    pub fn handle_clock(&mut self, context: &mut Context) {
+        let now_ms = context.clock_ms(self.node);
+        let mut failed = Vec::new();
+        for (connection, link) in &mut self.links {
+            let result = match &mut link.machine {
+                Machine::Receiving { receiver, .. } => receiver.handle_timeout(now_ms, &mut link.out),
+                _ if now_ms.saturating_sub(link.since_ms) > HANDSHAKE_TIMEOUT_MS => {
+                    Err(LinkError::HandshakeTimeout)
+                }
+                _ => Ok(()),
+            };
+            link.flush(context, *connection);
+            failed.extend(result.err().map(|error| (*connection, error)));
+        }
+        for (connection, error) in failed {
+            self.close(context, connection, &error);
+        }
+        self.dial(context, now_ms);
+        self.wake(context);
+    }
+
+    /// One tick: verdicts, commit, acknowledge, deliver, trim.
+    pub fn work(&mut self, context: &mut Context) -> Result<(), Crash> {
+        self.woken = false;
+        context.step(self.node)?;
+        self.take_verdicts(context);
+        self.append_all(context);
+        context.step(self.node)?;
+        self.journal.commit(context);
+        context.step(self.node)?;
+        self.handle_durable(context);
+        context.step(self.node)?;
+        self.acknowledge(context)?;
+        self.deliveries.start(context, &self.journal, &self.table)?;
+        self.carry(context);
+        context.step(self.node)?;
+        self.trim(context);
+        context.checker.check_bound("notes", self.notes.len(), NOTES_MAX);
+        let granted = CREDIT_EVENTS as usize * self.links.len();
+        context.checker.check_bound("backlog", self.backlog.len(), granted);
+        context.step(self.node)
+    }
+
+    fn take_verdicts(&mut self, context: &Context) {
+        while let Some((target, handle, verdict)) = self.deliveries.poll_verdict() {
+            let Some(live) = self.table.live(handle) else { continue };
+            let place =
+                live.targets.iter().position(|(found, life)| *found == target && *life != table::Life::Done);
+            let Some(place) = place else { continue };
+            let target = place as u8;
+            let note = match verdict {
+                Verdict::Delivered => {
+                    let ending = Ending::Delivered;
+                    self.table.end(handle, place, ending);
+                    (Kind::Outcome, OutcomeRecord { handle, target, ending }.encode().to_vec())
+                }
+                Verdict::Retry { attempt, due_ms } => {
+                    self.table.retry(handle, place, attempt, due_ms);
+                    (Kind::Retry, RetryRecord { handle, target, attempt, due_ms }.encode().to_vec())
+                }
+            };
+            self.notes.push_back(note);
+        }
+        debug_assert!(self.table.len() < context.plan.events * 1_000);
+    }
+
+    fn append_all(&mut self, context: &mut Context) {
+        let now_ms = context.clock_ms(self.node);
+        self.checkpoint_if_new_segment(now_ms);
+        while let Some((kind, payload)) = self.notes.front() {
+            if self.journal.append(*kind, now_ms, &[payload]).is_err() {
+                return;
+            }
+            self.notes.pop_front();
+        }
+        while self.journal.has_reserve() {
+            let Some(incoming) = self.backlog.front() else { return };
+            let Incoming { link, stream, link_sequence, head, event } = incoming;
+            let Ok(record) = self.journal.append(Kind::Event, now_ms, &[head, event]) else { return };
+            let held = HeldEvent { event, ..held(head) };
+            self.table.insert(record, &held, Some(Rc::clone(event)));
+            let (link, stream, link_sequence, bytes) = (*link, *stream, *link_sequence, event.len() as u64);
+            self.arrivals.push_back(Arrival { record, link, stream, link_sequence, bytes });
+            self.backlog.pop_front();
+        }
+    }
+
+    fn handle_durable(&mut self, context: &mut Context) {
+        let durable = self.journal.durable();
+        while let Some(arrival) = self.arrivals.pop_front_if(|arrival| arrival.record <= durable) {
+            let mark = self.marks.entry(arrival.stream).or_default();
+            *mark = (*mark).max(arrival.link_sequence);
+            if let Some(Machine::Receiving { durable, owed, .. }) =
+                self.links.get_mut(&arrival.link).map(|link| &mut link.machine)
+            {
+                *durable = (*durable).max(arrival.link_sequence);
+                *owed = (owed.0 + arrival.bytes, owed.1 + 1);
+            }
+            self.hand_out(context, arrival.record.0);
+        }
+    }
+
+    fn acknowledge(&mut self, context: &mut Context) -> Result<(), Crash> {
+        let has_reserve = self.journal.has_reserve();
+        for (connection, link) in &mut self.links {
+            let Machine::Receiving { receiver, durable, owed, .. } = &mut link.machine else { continue };
+            if !receiver.is_open() {
+                continue;
+            }
+            if has_reserve && owed.1 > 0 {
+                receiver.grant(owed.0, owed.1);
+                *owed = (0, 0);
+            }
+            receiver.ack(*durable, &mut link.out);
+            link.flush(context, *connection);
+            context.step(self.node)?;
+        }
+        Ok(())
+    }
+
+    fn hand_out(&mut self, context: &mut Context, handle: u64) {
+        let Some(live) = self.table.live(handle) else { return };
+        for (target, life) in &live.targets {
+            if let table::Life::Open { attempt, due_ms } = life {
+                self.deliveries.handle_delivery(context, *target, handle, *attempt, *due_ms);
+            }
+        }
+    }
+
+    /// Carries the oldest live records forward when they keep much of the journal from reuse.
+    fn carry(&mut self, context: &mut Context) {
+        let Some(oldest) = self.table.oldest() else { return };
+        let (bytes, bytes_max) = (self.journal.bytes_live(), self.journal.bytes_max());
+        let frees = bytes > bytes_max / 2 && bytes.saturating_sub(self.table.live_bytes()) > bytes_max / 4;
+        if !frees || self.journal.is_current(oldest) {
+            return;
+        }
+        let handles: Vec<(Sequence, u64)> = self.table.handles().take(CARRIED_MAX).collect();
+        for (record, handle) in handles {
+            if self.journal.is_current(record) || record > self.journal.durable() {
+                return;
+            }
+            let (records, _) = self.journal.read_from(record);
+            let Some(found) = records.first().filter(|found| found.sequence == record) else { return };
+            let event: Rc<[u8]> =
+                HeldEvent::decode(&found.payload).expect("an egress encodes its records").event.into();
+            if !self.carry_one(context, handle, record, &event) {
+                return;
+            }
+        }
+    }
+
+    fn carry_one(&mut self, context: &mut Context, handle: u64, original: Sequence, event: &[u8]) -> bool {
+        let live = self.table.live(handle).expect("taken from the table in this tick");
+        let name = |(target, life): &(usize, table::Life)| match life {
+            table::Life::Done => String::new(),
+            table::Life::Open { .. } => format!("target-{target}"),
+        };
+        let names: Vec<String> = live.targets.iter().map(name).collect();
+        let mut head = Vec::new();
+        HeldEvent::encode_head(&mut head, &live.stream, 0, handle, names.iter().map(String::as_str));
+        let lives: Vec<table::Life> = live.targets.iter().map(|(_, life)| *life).collect();
+        let appended = self.journal.append(Kind::Event, context.clock_ms(self.node), &[&head, event]);
+        let Ok(record) = appended else { return false };
+        context.note(format_args!("egress {} carries record {original} forward to {record}", self.index));
+        self.carried.push_back((record, original));
+        self.table.insert(record, &HeldEvent { event, ..held(&head) }, None);
+        self.table.cache(handle, event);
+        for (place, life) in lives.into_iter().enumerate() {
+            if let table::Life::Open { attempt: attempt @ 1.., due_ms } = life {
+                let note = RetryRecord { handle, target: place as u8, attempt, due_ms };
+                self.notes.push_back((Kind::Retry, note.encode().to_vec()));
+            }
+        }
+        true
+    }
+
+    /// Each segment gets a checkpoint of the streams, so that older ones may go.
+    fn checkpoint_if_new_segment(&mut self, now_ms: u64) {
+        let segment = self.journal.current_segment();
+        if segment == self.checkpoint_segment {
+            return;
+        }
+        let streams: Vec<(StreamId, u64)> =
+            self.table.streams().iter().map(|(stream, sequence)| (*stream, *sequence)).collect();
+        let mut payload = Vec::new();
+        encode_checkpoint(&mut payload, &streams);
+        if let Ok(record) = self.journal.append(Kind::Checkpoint, now_ms, &[&payload]) {
+            self.checkpoint = Some(record);
+            self.checkpoint_segment = segment;
+        }
+    }
+
+    fn trim(&mut self, context: &mut Context) {
+        let durable = self.journal.durable();
+        let Some(checkpoint) = self.checkpoint.filter(|record| *record <= durable) else { return };
+        let mut needed = self.table.oldest().map_or(checkpoint, |oldest| oldest.min(checkpoint));
+        while self.carried.pop_front_if(|(copy, _)| *copy <= durable).is_some() {}
+        if let Some((_, original)) = self.carried.front() {
+            needed = needed.min(*original);
+        }
+        self.journal.trim(context, Sequence(needed.0.saturating_sub(1)));
+    }
+
+    fn dial(&mut self, context: &mut Context, now_ms: u64) {
+        for (ingester, slot) in &mut self.slots {
+            if !slot.is_due(context.now_ms) {
+                continue;
+            }
+            let connection = context.dial(self.node, NodeId(*ingester));
+            slot.connection = Some(connection);
+            let mut out = Vec::new();
+            let config = receiver_config(context, *ingester, self.index);
+            let receiver = Box::new(Receiver::dial(config, now_ms, &mut out));
+            let machine = Machine::Receiving { receiver, stream: None, durable: 0, owed: (0, 0) };
+            let mut link = Link::new(Side::Dialer, machine, now_ms, out);
+            link.flush(context, connection);
+            self.links.insert(connection, link);
+        }
+    }
+
+    fn handle_frames(
+        &mut self,
+        context: &mut Context,
+        connection: ConnectionId,
+        link: &mut Link,
+        now_ms: u64,
+    ) -> Result<(), LinkError> {
+        while let Some(frame) = link.reader.poll_frame()? {
+            match (&mut link.machine, frame) {
+                (Machine::Receiving { receiver, stream, durable, .. }, frame) => {
+                    match receiver.handle_frame(frame, now_ms, &mut link.out)? {
+                        ReceiverEvent::None | ReceiverEvent::Goodbye(_) => {}
+                        ReceiverEvent::PeerHello(hello) => {
+                            *stream = Some(hello.journal_id);
+                            *durable = self.marks.get(&hello.journal_id).copied().unwrap_or(0);
+                            receiver.start(*durable, &mut link.out);
+                        }
+                        ReceiverEvent::Batch(batch) => {
+                            let mut checked = Vec::with_capacity(batch.count());
+                            receiver.open_batch(&Portable, &batch, now_ms, &mut checked)?;
+                            let stream = stream.expect("batches come after the start");
+                            for incoming in &checked {
+                                let mut head = Vec::new();
+                                let targets: Vec<&str> = incoming.targets.iter().collect();
+                                HeldEvent::encode_head(
+                                    &mut head,
+                                    &stream,
+                                    incoming.sequence,
+                                    0,
+                                    targets.into_iter(),
+                                );
+                                let (link_sequence, event) = (incoming.sequence, incoming.encoded.into());
+                                let incoming =
+                                    Incoming { link: connection, stream, link_sequence, head, event };
+                                self.backlog.push_back(incoming);
+                            }
+                        }
+                    }
+                }
+                (_, Frame::Hello(hello)) => {
+                    link.machine = self.begin_receiving(context, &hello, now_ms, &mut link.out)?;
+                }
+                (_, frame) => return Err(LinkError::Unexpected(frame.frame_type())),
+            }
+        }
+        Ok(())
+    }
+
+    fn begin_receiving(
+        &self,
+        context: &mut Context,
+        hello: &Hello,
+        now_ms: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<Machine, LinkError> {
+        let config = receiver_config(context, number(&hello.node), self.index);
+        let mut receiver = Box::new(Receiver::accept(config, hello, now_ms, out)?);
+        let durable = self.marks.get(&hello.journal_id).copied().unwrap_or(0);
+        receiver.start(durable, out);
+        Ok(Machine::Receiving { receiver, stream: Some(hello.journal_id), durable, owed: (0, 0) })
+    }
+
+    /// What a link brought and the journal has not taken goes with it: the next link brings it again, on new credit.
+    fn forget(&mut self, connection: ConnectionId) -> Option<Link> {
+        self.backlog.retain(|incoming| incoming.link != connection);
+        self.links.remove(&connection)
+    }
+
+    fn close(&mut self, context: &mut Context, connection: ConnectionId, error: &LinkError) {
+        context.note(format_args!("egress {} closes {connection:?}: {error}", self.index));
+        if let Some(link) = self.forget(connection) {
+            context.close(connection, link.side);
+        }
+        self.slots.iter_mut().for_each(|(_, slot)| slot.handle_lost(context, connection));
+    }
+}
+
+fn receiver_config(context: &mut Context, ingester: usize, egress: usize) -> ReceiverConfig<Key> {
+    ReceiverConfig {
+        node: format!("egress-{egress}"),
+        ingester: format!("ingester-{ingester}"),
+        stream: 0,
+        keys: vec![("link-1".to_owned(), Portable.prepare(&link_secret(ingester, egress)))],
+        session: context.prng.bytes(),
+        credit_bytes: CREDIT_BYTES,
+        credit_events: CREDIT_EVENTS,
+    }
+}
+
+/// The head of a record that was encoded here.
+fn held(head: &[u8]) -> HeldEvent<'_> {
+    HeldEvent::decode(head).expect("encoded by this egress")
+}

@@ -1,0 +1,156 @@
+//! What one run looks like: who is there, how the weather is, which bug is planted. All of it follows from the seed.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::prng::Prng;
+
+/// A bug planted into the simulated glue, to show that the checker sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// An ingester answers 2xx when the record is appended, not when it is on disk.
+    AnswerBeforeDurable,
+    /// An ingester trims what it sent, not what was acknowledged.
+    TrimBeforeAck,
+    /// A target forgets a delivery one millisecond before its window is over.
+    ReplayWindowOffByOne,
+}
+
+impl Planted {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::AnswerBeforeDurable, Self::TrimBeforeAck, Self::ReplayWindowOffByOne];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::AnswerBeforeDurable => "answer-before-durable",
+            Self::TrimBeforeAck => "trim-before-ack",
+            Self::ReplayWindowOffByOne => "replay-window-off-by-one",
+        }
+    }
+}
+
+impl fmt::Display for Planted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// No planted bug has that name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected answer-before-durable, trim-before-ack or replay-window-off-by-one")]
+pub struct UnknownFault;
+
+impl FromStr for Planted {
+    type Err = UnknownFault;
+
+    fn from_str(text: &str) -> Result<Self, UnknownFault> {
+        Self::ALL.into_iter().find(|planted| planted.name() == text).ok_or(UnknownFault)
+    }
+}
+
+/// What can go wrong; each run uses some of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// A process is killed, at once or after some of its next steps.
+    Kill,
+    /// A machine loses power.
+    PowerCut,
+    /// Two nodes cannot reach each other for a while.
+    Partition,
+    /// A connection is reset.
+    Cut,
+    /// A node's clock jumps.
+    ClockStep,
+    /// No new file fits on a disk for a while.
+    DiskFull,
+    /// Writes fail for a while.
+    WriteErrors,
+    /// A bit flips on a disk.
+    BitRot,
+    /// A target changes its mood.
+    Target,
+}
+
+impl Trouble {
+    const ALL: [Self; 9] = [
+        Self::Kill,
+        Self::PowerCut,
+        Self::Partition,
+        Self::Cut,
+        Self::ClockStep,
+        Self::DiskFull,
+        Self::WriteErrors,
+        Self::BitRot,
+        Self::Target,
+    ];
+}
+
+/// The shape of a run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Sources, each with an endpoint of its own.
+    pub sources: usize,
+    /// Ingesters; any source may use any of them.
+    pub ingesters: usize,
+    /// Egresses.
+    pub egresses: usize,
+    /// Targets; each belongs to one egress.
+    pub targets: usize,
+    /// Targets of each source's events.
+    pub routes: Vec<Vec<usize>>,
+    /// Events that sources make, forged ones included.
+    pub events: usize,
+    /// How long things go wrong, ms.
+    pub storm_ms: u64,
+    /// Mean time between two troubles, ms.
+    pub trouble_every_ms: u64,
+    /// What goes wrong in this run.
+    pub troubles: Vec<Trouble>,
+    /// Requests and answers that get lost during the storm, of a thousand.
+    pub loss_permille: u64,
+    /// Longest time on the way, ms.
+    pub delay_ms_max: u64,
+    /// Longest time for a write, ms.
+    pub write_ms_max: u64,
+    /// Deliveries that an eavesdropper sends again, of a thousand.
+    pub replay_permille: u64,
+    /// Segments of an ingester's journal.
+    pub ingester_segments_max: u32,
+    /// The planted bug.
+    pub planted: Option<Planted>,
+}
+
+impl Plan {
+    /// Draws a plan.
+    pub fn draw(prng: &mut Prng, events: usize, planted: Option<Planted>) -> Self {
+        let (sources, ingesters) = (1 + prng.below(3), 1 + prng.below(2));
+        let (egresses, targets) = (1 + prng.below(2), 1 + prng.below(4));
+        let routes = (0..sources).map(|_| draw_route(prng, targets)).collect();
+        let mut troubles: Vec<Trouble> = Trouble::ALL.into_iter().filter(|_| prng.chance(500)).collect();
+        if troubles.is_empty() {
+            troubles.push(Trouble::PowerCut);
+        }
+        Self {
+            sources,
+            ingesters,
+            egresses,
+            targets,
+            routes,
+            events,
+            storm_ms: prng.between(5_000, 60_000),
+            trouble_every_ms: prng.choose(&[300, 1_000, 3_000]),
+            troubles,
+            loss_permille: prng.choose(&[0, 0, 20, 200]),
+            delay_ms_max: prng.choose(&[2, 20, 300]),
+            write_ms_max: prng.choose(&[2, 20, 200]),
+            replay_permille: prng.choose(&[0, 0, 100, 500]),
+            ingester_segments_max: prng.choose(&[3, 4, 8]),
+            planted,
+        }
+    }
+}
+
+fn draw_route(prng: &mut Prng, targets: usize) -> Vec<usize> {
+    let sure = prng.below(targets);
+    (0..targets).filter(|target| *target == sure || prng.chance(400)).collect()
+}
