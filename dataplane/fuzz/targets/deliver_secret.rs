@@ -1,0 +1,4 @@
+//! Secrets as files hold them.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| zen_core::deliver::fuzz::fuzz_secret(data));

@@ -1,0 +1,4 @@
+//! Deliveries that nobody signed.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| zen_core::envelope::fuzz::fuzz_delivery(data));

@@ -1,0 +1,4 @@
+//! Patterns of SPIFFE ids.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| zen_identity::fuzz::fuzz_pattern(data));

@@ -1,0 +1,4 @@
+//! SPIFFE ids.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| zen_identity::fuzz::fuzz_spiffe_id(data));
