@@ -75,6 +75,14 @@ struct Arrival {
     stream: StreamId,
     link_sequence: u64,
     bytes: u64,
+    is: Taken,
+}
+
+/// Whether an arrival brought a record, or its event was in the journal already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    Now,
+    Before,
 }
 
 struct Fetch {
@@ -119,6 +127,8 @@ impl Egress {
         for (stream, sequence) in table.streams() {
             watermarks.of(*stream).fetch_max(*sequence, Ordering::AcqRel);
         }
+        // A full journal has no room for a new checkpoint; the old one is what lets it be trimmed.
+        let checkpoint = table.checkpoint();
         Self {
             worker,
             journal,
@@ -134,7 +144,7 @@ impl Egress {
             fetches: VecDeque::new(),
             cursor: Cursor::default(),
             carried: VecDeque::new(),
-            checkpoint: None,
+            checkpoint,
             checkpoint_segment: 0,
             clock: Clock::now(),
             metrics,
@@ -162,6 +172,11 @@ impl Egress {
     /// Takes an event off a link; it is acknowledged when it is durable.
     pub fn take(&mut self, incoming: Incoming) {
         self.backlog.push_back(incoming);
+    }
+
+    /// A link is gone: what was not taken off it yet comes again on the next one.
+    pub fn handle_link_closed(&mut self, link: SocketId) {
+        self.backlog.retain(|incoming| incoming.link != link);
     }
 
     /// A delivery of ours ended or was put off.
@@ -280,6 +295,15 @@ impl Egress {
         }
         while self.has_room() {
             let Some(incoming) = self.backlog.pop_front() else { return };
+            if self
+                .table
+                .streams()
+                .get(&incoming.stream)
+                .is_some_and(|known| incoming.link_sequence <= *known)
+            {
+                self.pass_duplicate(&incoming);
+                continue;
+            }
             let Ok(record) = self.journal.append(Kind::Event, now_ms, &[&incoming.head, &incoming.event])
             else {
                 self.backlog.push_front(incoming);
@@ -287,6 +311,19 @@ impl Egress {
             };
             self.remember(record, incoming);
         }
+    }
+
+    /// An event that an earlier link brought; it is acknowledged when its record is durable.
+    fn pass_duplicate(&mut self, incoming: &Incoming) {
+        self.metrics.duplicates.add(1);
+        self.arrivals.push_back(Arrival {
+            record: Sequence(self.journal.next_sequence().0 - 1),
+            link: incoming.link,
+            stream: incoming.stream,
+            link_sequence: incoming.link_sequence,
+            bytes: incoming.event.len() as u64,
+            is: Taken::Before,
+        });
     }
 
     fn remember(&mut self, record: Sequence, incoming: Incoming) {
@@ -300,6 +337,7 @@ impl Egress {
             stream: incoming.stream,
             link_sequence: incoming.link_sequence,
             bytes: incoming.event.len() as u64,
+            is: Taken::Now,
         });
     }
 
@@ -310,9 +348,11 @@ impl Egress {
             let watermarks = &self.watermarks;
             let mark = self.marks.entry(arrival.stream).or_insert_with(|| watermarks.of(arrival.stream));
             mark.fetch_max(arrival.link_sequence, Ordering::AcqRel);
-            self.metrics.link_events_received.add(1);
             self.acknowledge(&arrival);
-            self.hand_out(arrival.record.0);
+            if arrival.is == Taken::Now {
+                self.metrics.link_events_received.add(1);
+                self.hand_out(arrival.record.0);
+            }
         }
     }
 
@@ -357,6 +397,8 @@ impl Egress {
                 None => Found::Nothing,
                 Some(live) => match &live.bytes {
                     Some(bytes) => Found::Event(Arc::clone(bytes)),
+                    // A record that was just carried forward is there after its commit.
+                    None if live.record > self.journal.durable() => Found::Reading,
                     None => read_event(&mut self.cursor, &self.journal, reactor, live.record),
                 },
             };

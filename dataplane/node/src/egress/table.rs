@@ -58,6 +58,7 @@ pub struct Table {
     dead: VecDeque<(u64, u8)>,
     streams: BTreeMap<StreamId, u64>,
     names: BTreeSet<Arc<str>>,
+    checkpoint: Option<Sequence>,
     cached_bytes: usize,
     live_bytes: u64,
 }
@@ -76,6 +77,7 @@ impl Table {
                 self.retry(retry.handle, retry.target, retry.attempt, retry.due_ms);
             }
             Kind::Checkpoint => {
+                self.checkpoint = Some(record.sequence);
                 for (stream, sequence) in decode_checkpoint(record.payload)? {
                     self.advance(stream, sequence);
                 }
@@ -195,6 +197,11 @@ impl Table {
     /// What the journal needs for the events that are not done, about.
     pub fn live_bytes(&self) -> u64 {
         self.live_bytes
+    }
+
+    /// The newest checkpoint that recovery read.
+    pub fn checkpoint(&self) -> Option<Sequence> {
+        self.checkpoint
     }
 
     /// How far each stream's events are in this journal.

@@ -58,6 +58,7 @@ pub struct Parts<'a> {
 pub struct Links {
     worker: u16,
     open: HashMap<SocketId, Link>,
+    closed: Vec<SocketId>,
     slots: Vec<Slot>,
     streams: HashMap<String, u16>,
     snapshot: Arc<Snapshot>,
@@ -81,6 +82,7 @@ impl Links {
         let mut links = Self {
             worker,
             open: HashMap::new(),
+            closed: Vec::new(),
             slots: Vec::new(),
             streams: HashMap::new(),
             snapshot: Arc::clone(&snapshot),
@@ -239,6 +241,9 @@ impl Links {
     /// Sends what the journal has and credit allows; acknowledges what became durable.
     pub fn pump(&mut self, parts: &mut Parts<'_>) {
         if let Some(egress) = parts.egress.as_deref_mut() {
+            for link in self.closed.drain(..) {
+                egress.handle_link_closed(link);
+            }
             self.acknowledge(egress);
         }
         if let Some(ingester) = parts.ingester.as_deref_mut() {
@@ -471,6 +476,7 @@ impl Links {
         let Some(link) = self.open.remove(&socket) else { return };
         if let Machine::Receiving { receiver, .. } = &link.machine {
             self.metrics.duplicates.add(receiver.duplicates());
+            self.closed.push(socket);
         }
         if let Some(slot) = self.slots.iter_mut().find(|slot| slot.is(socket)) {
             slot.handle_lost(self.clock.unix_ms);
