@@ -77,6 +77,8 @@ pub struct Ingester {
     clock: Clock,
     draining: bool,
     noted: Option<Sequence>,
+    #[cfg(feature = "fault-early-answer")]
+    fault_written_ms: u64,
     metrics: Arc<WorkerMetrics>,
 }
 
@@ -101,6 +103,8 @@ impl Ingester {
             clock: Clock::now(),
             draining: false,
             noted: None,
+            #[cfg(feature = "fault-early-answer")]
+            fault_written_ms: 0,
             metrics,
         };
         ingester.handle_snapshot(snapshot);
@@ -142,6 +146,10 @@ impl Ingester {
 
     /// Seals and submits what can be written now.
     pub fn commit(&mut self, reactor: &mut Reactor) {
+        #[cfg(feature = "fault-early-answer")]
+        if self.writes_later() {
+            return;
+        }
         self.journal.handle_time(reactor, self.clock.unix_ms);
         self.journal.commit(reactor, self.clock.unix_ms);
         while let Some(accepted) = self.held.pop_front() {
@@ -332,6 +340,17 @@ impl Ingester {
 
     fn settings(&self) -> &IngesterSettings {
         settings(&self.snapshot)
+    }
+
+    /// The fault of the crash test: answered events are written a few milliseconds later.
+    #[cfg(feature = "fault-early-answer")]
+    fn writes_later(&mut self) -> bool {
+        const WRITE_AFTER_MS: u64 = 5;
+        let waits = self.clock.unix_ms < self.fault_written_ms + WRITE_AFTER_MS;
+        if !waits {
+            self.fault_written_ms = self.clock.unix_ms;
+        }
+        waits
     }
 
     /// Up to which sequence answers may leave.
