@@ -29,6 +29,9 @@ struct Arguments {
     /// The configuration file (TOML); see docs/configuration.md.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// What drives sockets and files: `uring`, `epoll`, or `auto`, which is epoll where `io_uring` is blocked.
+    #[arg(long, value_name = "auto|uring|epoll", default_value_t)]
+    io: zen_uring::Io,
     /// Check the file and everything it names, say what is wrong, and exit.
     #[arg(long)]
     check_config: bool,
@@ -49,7 +52,7 @@ fn main() -> ExitCode {
     } else if arguments.check_config {
         start::check_config(&arguments.config)
     } else {
-        start::run(&arguments.config)
+        start::run(&arguments.config, arguments.io)
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

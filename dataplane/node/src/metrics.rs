@@ -178,7 +178,7 @@ worker_metrics! {
     gauge source_connections "Open connections of sources";
     gauge link_connections "Open links";
     gauge target_connections "Open connections to targets";
-    counter ring_enters "Calls of `io_uring_enter` by workers";
+    counter ring_enters "Calls of `io_uring_enter` or `epoll_wait` by workers";
     counter ring_completions "Completions handled";
     gauge drain "1 while draining";
 }

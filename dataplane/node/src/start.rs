@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16};
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
+use zen_uring::{Backend, Io};
 
 use crate::admin::AdminError;
 use crate::config::{self, Certificates, ConfigError, NodeSettings, Raw, Snapshot};
@@ -70,11 +71,10 @@ pub fn check_config(file: &Path) -> Result<(), StartError> {
 }
 
 /// Runs a node until it has drained.
-pub fn run(file: &Path) -> Result<(), StartError> {
+pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
     let (raw, certificates, snapshot) = load(file)?;
     start_log(&raw);
-    let probe = zen_uring::probe().map_err(WorkerError::from)?;
-    tracing::info!(node = snapshot.node.name, workers = snapshot.node.workers, io = %probe, "starting");
+    let backend = choose_backend(&snapshot.node, io)?;
     std::fs::create_dir_all(&snapshot.node.data_dir)?;
     let _lock = lock_data_dir(&snapshot)?;
     remove_orphans(&snapshot)?;
@@ -101,6 +101,7 @@ pub fn run(file: &Path) -> Result<(), StartError> {
         resolver: resolver.clone(),
         watermarks: Arc::clone(&watermarks),
         metrics: Arc::clone(metrics),
+        backend,
     });
     let threads = worker::start_all(launches.collect(), &done)?;
     drop(done);
@@ -125,6 +126,16 @@ fn load(file: &Path) -> Result<(Raw, Certificates, Snapshot), StartError> {
     let certificates = config::load_certificates(file, &raw)?;
     let snapshot = config::validate(file, raw.clone(), &certificates, 1)?;
     Ok((raw, certificates, snapshot))
+}
+
+/// Once for all workers; that `io_uring` is blocked is said here, with the remedy, and nowhere else.
+fn choose_backend(node: &NodeSettings, io: Io) -> Result<Backend, WorkerError> {
+    let chosen = Backend::choose(io)?;
+    tracing::info!(node = node.name, workers = node.workers, io = %chosen, "starting");
+    if let Some(reason) = &chosen.reason {
+        tracing::warn!(%reason, "io_uring is blocked, epoll takes its place and costs more per event");
+    }
+    Ok(chosen.backend)
 }
 
 /// After a change to fewer workers: journals that hold nothing go, others stop the start.

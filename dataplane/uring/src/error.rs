@@ -36,7 +36,7 @@ pub enum SetupError {
     },
     /// No memory that may be locked.
     #[error(
-        "{call}: out of memory for the ring; raise RLIMIT_MEMLOCK (LimitMEMLOCK= in the unit) or the cgroup's \
+        "{call}: out of memory for the reactor; raise RLIMIT_MEMLOCK (LimitMEMLOCK= in the unit) or the cgroup's \
          memory limit, or lower the number of sockets and buffers"
     )]
     Memory {
@@ -48,6 +48,14 @@ pub enum SetupError {
     Descriptors {
         /// The system call.
         call: &'static str,
+    },
+    /// No thread for files.
+    #[error(
+        "cannot start a thread for files: {source}; raise the process limit (LimitNPROC= in the unit, or pids.max of the cgroup)"
+    )]
+    Thread {
+        /// The error of the call.
+        source: io::Error,
     },
     /// A limit that no reactor can have.
     #[error("reactor limit {name}: {rule}")]
@@ -68,6 +76,11 @@ pub enum SetupError {
 }
 
 impl SetupError {
+    /// Whether `io_uring` is blocked here, and not merely short of something that could be raised.
+    pub fn is_blocked(&self) -> bool {
+        matches!(self, Self::Missing { .. } | Self::Forbidden { .. } | Self::TooOld { .. })
+    }
+
     /// Sorts the error of `call`; `lacks` is what is missing if the kernel did not know an argument.
     pub(crate) fn sort(call: &'static str, lacks: &'static str, source: io::Error) -> Self {
         match source.raw_os_error().map(Errno::from_raw) {
@@ -205,7 +218,10 @@ mod tests {
             (libc::EIO, "os error 5"),
         ] {
             let source = io::Error::from_raw_os_error(errno);
-            let text = SetupError::sort("io_uring_setup", "multishot receive", source).to_string();
+            let error = SetupError::sort("io_uring_setup", "multishot receive", source);
+            let blocked = [libc::ENOSYS, libc::EOPNOTSUPP, libc::EPERM, libc::EINVAL].contains(&errno);
+            assert_eq!(error.is_blocked(), blocked, "{errno}");
+            let text = error.to_string();
             assert!(text.starts_with("io_uring_setup: ") && text.contains(word), "{errno}: {text}");
         }
     }

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{Completion, Limits, Reactor, ReceiveBuffer, SocketId};
+use crate::{Backend, Completion, Limits, Reactor, ReceiveBuffer, SocketId};
 
 const SOCKETS_MAX: usize = 6;
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -63,10 +63,16 @@ struct Model {
     completions: Vec<Completion>,
 }
 
-/// Runs the operations in `data`, then brings every stream to its end.
+/// Runs the operations in `data` on each backend, and brings every stream to its end.
 pub fn fuzz_reactor(data: &[u8]) {
+    for backend in Backend::ALL {
+        run(data, backend);
+    }
+}
+
+fn run(data: &[u8], backend: Backend) {
     let mut model = Model {
-        reactor: Reactor::new(&LIMITS).expect("this machine offers io_uring"),
+        reactor: Reactor::new(&LIMITS, backend).expect("this machine offers both"),
         pairs: HashMap::new(),
         order: Vec::new(),
         held: Vec::new(),

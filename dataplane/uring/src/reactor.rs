@@ -11,9 +11,12 @@ use std::{
 };
 
 use crate::{
+    backend::Backend,
     buffer::{AlignedBuffer, ReceiveBuffer},
     completion::{Completion, FileId, ListenerId, SocketId},
+    epoll::Poller,
     error::{DrainTimeout, OpError, SetupError},
+    files::{Transfer, Work},
     ring::Ring,
     table::TABLE_ENTRIES_MAX,
     timers::Timers,
@@ -45,7 +48,7 @@ pub struct Limits {
     pub receive_buffers: u16,
     /// Size of each, bytes.
     pub receive_buffer_bytes: u32,
-    /// Operations submitted at once, at most 32768; more take another round.
+    /// Operations submitted to a ring at once, at most 32768; more take another round.
     pub submission_entries: u32,
 }
 
@@ -81,9 +84,9 @@ impl Limits {
 /// Counts since start, except `sockets_open` and `operations_in_flight`, which are of this moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// System calls that submitted or waited.
+    /// System calls that submitted or waited: `io_uring_enter(2)` or `epoll_wait(2)`.
     pub enters: u64,
-    /// Operations submitted.
+    /// Operations begun, as far as the kernel has heard of them.
     pub submissions: u64,
     /// Completions collected.
     pub completions: u64,
@@ -97,107 +100,130 @@ pub struct Counters {
     pub receive_buffers_dropped: u64,
     /// Sockets in the table.
     pub sockets_open: u64,
-    /// Operations the kernel has.
+    /// Operations begun and not ended; the waker's is one.
     pub operations_in_flight: u64,
 }
 
 /// One worker's reactor. It stays on the thread that made it.
 #[derive(Debug)]
 pub struct Reactor {
-    backend: Ring,
+    engine: Engine,
     timers: Timers,
+}
+
+#[derive(Debug)]
+enum Engine {
+    Ring(Box<Ring>),
+    Poller(Box<Poller>),
+}
+
+/// The same call on whichever engine it is: both have the same methods.
+macro_rules! on_engine {
+    ($engine:expr, $method:ident($($argument:expr),*)) => {
+        match $engine {
+            Engine::Ring(ring) => ring.$method($($argument),*),
+            Engine::Poller(poller) => poller.$method($($argument),*),
+        }
+    };
 }
 
 impl Reactor {
     /// A reactor for the calling thread.
-    pub fn new(limits: &Limits) -> Result<Self, SetupError> {
+    pub fn new(limits: &Limits, backend: Backend) -> Result<Self, SetupError> {
         limits.check()?;
-        Ok(Self { backend: Ring::new(limits)?, timers: Timers::default() })
+        let engine = match backend {
+            Backend::Uring => Engine::Ring(Box::new(Ring::new(limits)?)),
+            Backend::Epoll => Engine::Poller(Box::new(Poller::new(limits)?)),
+        };
+        Ok(Self { engine, timers: Timers::default() })
     }
 
     /// A handle with which any thread can end a tick.
     pub fn waker(&self) -> Waker {
-        self.backend.waker()
+        on_engine!(&self.engine, waker())
     }
 
     /// Accepts on a listening socket, TCP (`TCP_NODELAY` on each connection) or unix, until stopped.
     pub fn listen(&mut self, fd: OwnedFd) -> Result<ListenerId, OpError> {
-        self.backend.listen(fd)
+        on_engine!(&mut self.engine, listen(fd))
     }
 
     /// Accepts no more and closes the socket.
     pub fn stop_listening(&mut self, listener: ListenerId) {
-        self.backend.stop_listening(listener);
+        on_engine!(&mut self.engine, stop_listening(listener));
     }
 
     /// Takes in a connected stream socket from elsewhere.
     pub fn adopt(&mut self, fd: OwnedFd) -> Result<SocketId, OpError> {
-        self.backend.adopt(fd)
+        on_engine!(&mut self.engine, adopt(fd))
     }
 
     /// Begins a TCP connection, with `TCP_NODELAY`; `Completion::Connected` follows.
     pub fn connect(&mut self, address: SocketAddr) -> Result<SocketId, OpError> {
-        self.backend.connect(address)
+        on_engine!(&mut self.engine, connect(address))
     }
 
     /// The peer's address (`getpeername(2)`); none for a unix socket or one that is not connected.
     pub fn peer(&self, socket: SocketId) -> Option<SocketAddr> {
-        self.backend.peer(socket)
+        on_engine!(&self.engine, peer(socket))
     }
 
     /// Reports what arrives, until `pause` or `Completion::Closed`. Harmless when it already does.
     pub fn receive(&mut self, socket: SocketId) {
-        self.backend.receive(socket);
+        on_engine!(&mut self.engine, receive(socket));
     }
 
     /// Takes no more from the socket; what the kernel had already completed is still reported.
     pub fn pause(&mut self, socket: SocketId) {
-        self.backend.pause(socket);
+        on_engine!(&mut self.engine, pause(socket));
     }
 
     /// Sends all of `bytes`. A second send before `Completion::Sent` is a bug and aborts.
     pub fn send(&mut self, socket: SocketId, bytes: Vec<u8>) {
-        self.backend.send(socket, bytes);
+        on_engine!(&mut self.engine, send(socket, bytes));
     }
 
     /// Ends our side (`SHUT_WR`), after the send in flight if there is one.
     pub fn shutdown_write(&mut self, socket: SocketId) {
-        self.backend.shutdown_write(socket);
+        on_engine!(&mut self.engine, shutdown_write(socket));
     }
 
-    /// Closes the socket once its operations have ended; no later tick names it.
+    /// Closes the socket once its operations have ended; no later tick names it. A send that was begun
+    /// goes out as far as the kernel takes it without waiting.
     pub fn close(&mut self, socket: SocketId) {
-        self.backend.close(socket);
+        on_engine!(&mut self.engine, close(socket));
     }
 
     /// Stops receiving, lets the send in flight end, and gives the socket back: `Completion::Detached`.
     pub fn detach(&mut self, socket: SocketId) {
-        self.backend.detach(socket);
+        on_engine!(&mut self.engine, detach(socket));
     }
 
     /// Takes in an open file.
     pub fn add_file(&mut self, fd: OwnedFd) -> Result<FileId, OpError> {
-        self.backend.add_file(fd)
+        on_engine!(&mut self.engine, add_file(fd))
     }
 
     /// Closes the file once its operations have completed; they are still reported.
     pub fn remove_file(&mut self, file: FileId) {
-        self.backend.remove_file(file);
+        on_engine!(&mut self.engine, remove_file(file));
     }
 
     /// Writes the first `len` bytes of `buffer` at `offset`.
     pub fn write(&mut self, file: FileId, offset: u64, buffer: AlignedBuffer, len: usize, token: u64) {
-        self.backend.write(file, offset, buffer, len, token);
+        let work = Work::Write(Transfer::new(buffer, offset, len));
+        on_engine!(&mut self.engine, begin_file(file, token, work));
     }
 
     /// Reads `len` bytes at `offset` into the front of `buffer`.
     pub fn read(&mut self, file: FileId, offset: u64, buffer: AlignedBuffer, len: usize, token: u64) {
-        self.backend.read(file, offset, buffer, len, token);
+        let work = Work::Read(Transfer::new(buffer, offset, len));
+        on_engine!(&mut self.engine, begin_file(file, token, work));
     }
 
     /// `fdatasync(2)`. It covers the writes whose `Completion::Wrote` was seen before this call.
     pub fn sync(&mut self, file: FileId, token: u64) {
-        self.backend.sync(file, token);
+        on_engine!(&mut self.engine, begin_file(file, token, Work::Sync));
     }
 
     /// `Completion::Timer` in the first tick at or after `at`.
@@ -216,7 +242,7 @@ impl Reactor {
             let until = [deadline, self.timers.next()].into_iter().flatten().min();
             let wait = until.map(|at| at.saturating_duration_since(now));
             let wait = if completions.len() > found { Some(Duration::ZERO) } else { wait };
-            self.backend.poll(wait, completions);
+            on_engine!(&mut self.engine, poll(wait, completions));
             if completions.len() > found || deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 return;
             }
@@ -225,23 +251,23 @@ impl Reactor {
 
     /// The received bytes.
     pub fn bytes(&self, buffer: &ReceiveBuffer) -> &[u8] {
-        self.backend.bytes(buffer)
+        on_engine!(&self.engine, bytes(buffer))
     }
 
     /// Gives a receive buffer back for use by any socket.
     pub fn recycle(&mut self, buffer: ReceiveBuffer) {
-        self.backend.recycle(buffer);
+        on_engine!(&mut self.engine, recycle(buffer));
     }
 
     /// What was done so far.
     pub fn counters(&self) -> Counters {
-        self.backend.counters()
+        on_engine!(&self.engine, counters())
     }
 
     /// Ends the reactor's work: cancels everything and waits until the kernel holds no buffer of ours.
     /// Completions are discarded, so wait for the writes that matter first. Drop it afterwards.
     pub fn drain(&mut self, deadline: Instant) -> Result<(), DrainTimeout> {
-        self.backend.drain(deadline)
+        on_engine!(&mut self.engine, drain(deadline))
     }
 }
 
@@ -259,8 +285,10 @@ mod tests {
             ("receive_buffer_bytes", Limits { receive_buffer_bytes: 0, ..good() }),
             ("submission_entries", Limits { submission_entries: 0, ..good() }),
         ] {
-            let error = Reactor::new(&limits).unwrap_err();
-            assert!(matches!(error, SetupError::Limit { name: found, .. } if found == name), "{error}");
+            for backend in Backend::ALL {
+                let error = Reactor::new(&limits, backend).unwrap_err();
+                assert!(matches!(error, SetupError::Limit { name: found, .. } if found == name), "{error}");
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A bounded table whose keys carry a generation: a key of a removed entry finds nothing.
 
-/// Most entries of one table: an index takes 24 bits of an operation's token.
+/// Most entries of one table: an index takes 24 bits of `Key::pack`.
 pub(crate) const TABLE_ENTRIES_MAX: u32 = 1 << 24;
 
 /// Where an entry is, and which of the entries that were ever there.
@@ -8,6 +8,20 @@ pub(crate) const TABLE_ENTRIES_MAX: u32 = 1 << 24;
 pub(crate) struct Key {
     pub(crate) index: u32,
     pub(crate) generation: u32,
+}
+
+impl Key {
+    /// One number of kind (8 bits), index (24) and generation (32), for the kernel to give back.
+    pub(crate) fn pack(self, kind: u8) -> u64 {
+        assert!(self.index < TABLE_ENTRIES_MAX);
+        u64::from(kind) << 56 | u64::from(self.index) << 32 | u64::from(self.generation)
+    }
+
+    /// The reverse of `pack`.
+    pub(crate) fn unpack(bits: u64) -> (u8, Self) {
+        let index = (bits >> 32) as u32 & (TABLE_ENTRIES_MAX - 1);
+        ((bits >> 56) as u8, Self { index, generation: bits as u32 })
+    }
 }
 
 /// At most `entries_max` values, found by [`Key`]. Room for the keys is taken at once.
@@ -67,6 +81,10 @@ impl<T> Table<T> {
             return None;
         }
         slot.value.as_mut()
+    }
+
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.slots.iter_mut().filter_map(|slot| slot.value.as_mut())
     }
 
     /// Takes the entry out; from now on its key finds nothing.

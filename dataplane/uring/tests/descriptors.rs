@@ -9,7 +9,7 @@ use std::{
 
 use harness::Harness;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use zen_uring::{Completion, SetupError, bind_reuseport};
+use zen_uring::{Backend, Completion, Io, Limits, Reactor, SetupError, bind_reuseport};
 
 mod harness;
 
@@ -20,7 +20,12 @@ const DESCRIPTORS_MAX: u64 = 64;
 fn accepting_rests_without_descriptors_and_goes_on_when_there_are_some() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS_MAX, hard).unwrap();
-    let mut harness = Harness::small();
+    // One after the other: the limit is for both.
+    Backend::ALL.into_iter().for_each(accept_without_descriptors);
+}
+
+fn accept_without_descriptors(backend: Backend) {
+    let mut harness = Harness::small(backend);
     let listener = TcpListener::from(bind_reuseport("127.0.0.1:0".parse().unwrap(), 64).unwrap());
     let address = listener.local_addr().unwrap();
     let client = TcpStream::connect(address).unwrap();
@@ -30,8 +35,11 @@ fn accepting_rests_without_descriptors_and_goes_on_when_there_are_some() {
         taken.push(file);
     }
 
-    let refused = zen_uring::probe().unwrap_err();
-    assert!(matches!(refused, SetupError::Descriptors { .. }), "{refused}");
+    for refused in
+        [Backend::choose(Io::Auto).unwrap_err(), Reactor::new(&Limits::default(), backend).unwrap_err()]
+    {
+        assert!(matches!(refused, SetupError::Descriptors { .. }), "{refused}");
+    }
     let nothing = harness.during(Duration::from_millis(350));
     assert!(nothing.is_empty(), "{nothing:?}");
     let counters = harness.reactor.counters();

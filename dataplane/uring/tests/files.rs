@@ -8,9 +8,23 @@ use std::{
 };
 
 use harness::{Harness, pattern};
-use zen_uring::{AlignedBuffer, Completion, FILE_OPERATIONS_PER_FILE_MAX, FileId, Limits, OpError};
+use zen_uring::{AlignedBuffer, Backend, Completion, FILE_OPERATIONS_PER_FILE_MAX, FileId, Limits, OpError};
 
+#[macro_use]
 mod harness;
+
+on_both! {
+    direct_synchronous_writes_are_read_back,
+    two_commits_in_flight_both_complete,
+    a_buffered_write_of_any_length_is_synced_and_ends_where_it_ends,
+    a_full_device_fails_the_write_and_gives_the_buffer_back,
+    a_write_that_is_taken_in_parts_goes_on_to_its_end,
+    a_removed_file_completes_its_operations_and_frees_its_slot,
+    #[should_panic(expected = "FILE_OPERATIONS_PER_FILE_MAX")]
+    more_operations_than_the_bound_are_a_bug,
+    #[should_panic(expected = "removed")]
+    a_removed_file_is_not_used_again,
+}
 
 fn open(path: &Path, flags: i32) -> OwnedFd {
     let mut options = OpenOptions::new();
@@ -51,11 +65,10 @@ fn read(harness: &mut Harness, file: FileId, offset: u64, len: usize) -> Vec<u8>
     found
 }
 
-#[test]
-fn direct_synchronous_writes_are_read_back() {
+fn direct_synchronous_writes_are_read_back(backend: Backend) {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let path = folder.path().join("journal");
-    let mut harness = Harness::small();
+    let mut harness = Harness::small(backend);
     let file = harness.reactor.add_file(open(&path, libc::O_DIRECT | libc::O_DSYNC)).unwrap();
     let bytes = pattern(64 * 1024);
     let (first, second) = bytes.split_at(4096 * 3);
@@ -70,10 +83,9 @@ fn direct_synchronous_writes_are_read_back() {
     harness.drained();
 }
 
-#[test]
-fn two_commits_in_flight_both_complete() {
+fn two_commits_in_flight_both_complete(backend: Backend) {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let mut harness = Harness::small();
+    let mut harness = Harness::small(backend);
     let path = folder.path().join("journal");
     let file = harness.reactor.add_file(open(&path, libc::O_DIRECT | libc::O_DSYNC)).unwrap();
     for token in 0..20_u64 {
@@ -93,11 +105,10 @@ fn two_commits_in_flight_both_complete() {
     harness.drained();
 }
 
-#[test]
-fn a_buffered_write_of_any_length_is_synced_and_ends_where_it_ends() {
+fn a_buffered_write_of_any_length_is_synced_and_ends_where_it_ends(backend: Backend) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");
-    let mut harness = Harness::small();
+    let mut harness = Harness::small(backend);
     let file = harness.reactor.add_file(open(&path, 0)).unwrap();
     let bytes = pattern(10_007);
     harness.reactor.write(file, 5, filled(&bytes), 10_001, 7);
@@ -114,9 +125,8 @@ fn a_buffered_write_of_any_length_is_synced_and_ends_where_it_ends() {
     harness.drained();
 }
 
-#[test]
-fn a_full_device_fails_the_write_and_gives_the_buffer_back() {
-    let mut harness = Harness::small();
+fn a_full_device_fails_the_write_and_gives_the_buffer_back(backend: Backend) {
+    let mut harness = Harness::small(backend);
     let full: OwnedFd = OpenOptions::new().write(true).open("/dev/full").unwrap().into();
     let file = harness.reactor.add_file(full).unwrap();
     harness.reactor.write(file, 0, filled(&[1; 4096]), 4096, 3);
@@ -128,10 +138,9 @@ fn a_full_device_fails_the_write_and_gives_the_buffer_back() {
     harness.drained();
 }
 
-#[test]
-fn a_write_that_is_taken_in_parts_goes_on_to_its_end() {
+fn a_write_that_is_taken_in_parts_goes_on_to_its_end(backend: Backend) {
     // A pipe stands for a file that takes part of a write: 64 KiB fit, the rest follows as it is read.
-    let mut harness = Harness::small();
+    let mut harness = Harness::small(backend);
     let (mut reader, writer) = std::io::pipe().unwrap();
     let file = harness.reactor.add_file(writer.into()).unwrap();
     let bytes = pattern(300_000);
@@ -152,10 +161,9 @@ fn a_write_that_is_taken_in_parts_goes_on_to_its_end() {
     harness.drained();
 }
 
-#[test]
-fn a_removed_file_completes_its_operations_and_frees_its_slot() {
+fn a_removed_file_completes_its_operations_and_frees_its_slot(backend: Backend) {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let mut harness = Harness::new(&Limits { files_max: 1, ..Limits::default() });
+    let mut harness = Harness::new(&Limits { files_max: 1, ..Limits::default() }, backend);
     let mut previous = None;
     for round in 0..5_u64 {
         let path = folder.path().join(round.to_string());
@@ -171,20 +179,16 @@ fn a_removed_file_completes_its_operations_and_frees_its_slot() {
     harness.drained();
 }
 
-#[test]
-#[should_panic(expected = "FILE_OPERATIONS_PER_FILE_MAX")]
-fn more_operations_than_the_bound_are_a_bug() {
-    let mut harness = Harness::new(&Limits { files_max: 1, ..Limits::default() });
+fn more_operations_than_the_bound_are_a_bug(backend: Backend) {
+    let mut harness = Harness::new(&Limits { files_max: 1, ..Limits::default() }, backend);
     let file = harness.reactor.add_file(File::open("/dev/zero").unwrap().into()).unwrap();
     for token in 0..=u64::from(FILE_OPERATIONS_PER_FILE_MAX) {
         harness.reactor.read(file, 0, AlignedBuffer::new(1), 1, token);
     }
 }
 
-#[test]
-#[should_panic(expected = "removed")]
-fn a_removed_file_is_not_used_again() {
-    let mut harness = Harness::small();
+fn a_removed_file_is_not_used_again(backend: Backend) {
+    let mut harness = Harness::small(backend);
     let file = harness.reactor.add_file(File::open("/dev/zero").unwrap().into()).unwrap();
     harness.reactor.remove_file(file);
     harness.reactor.sync(file, 0);

@@ -12,13 +12,26 @@ use std::{
 };
 
 use harness::Harness;
-use zen_uring::{AlignedBuffer, Completion, DrainTimeout, Limits, Reactor};
+use zen_uring::{AlignedBuffer, Backend, Completion, DrainTimeout, Limits, Reactor};
 
+#[macro_use]
 mod harness;
 
-#[test]
-fn rings_from_other_threads_come_as_one_and_none_is_lost() {
-    let mut harness = Harness::small();
+on_both! {
+    rings_from_other_threads_come_as_one_and_none_is_lost,
+    a_tick_without_end_is_ended_by_a_ring,
+    a_ring_after_the_reactor_is_gone_is_harmless,
+    timers_come_in_order_and_not_early,
+    a_tick_that_does_not_wait_returns_at_once_and_without_a_call_if_nothing_is_there,
+    ticks_that_do_not_wait_still_see_what_arrives,
+    a_drain_ends_everything_that_is_in_flight,
+    a_drain_without_time_says_what_it_could_not_end,
+    dropping_a_busy_reactor_ends_its_connections,
+    many_reactors_on_one_thread_and_many_threads,
+}
+
+fn rings_from_other_threads_come_as_one_and_none_is_lost(backend: Backend) {
+    let mut harness = Harness::small(backend);
     let wakers: Vec<_> = (0..4)
         .map(|_| {
             let waker = harness.reactor.waker();
@@ -40,9 +53,8 @@ fn rings_from_other_threads_come_as_one_and_none_is_lost() {
     harness.drained();
 }
 
-#[test]
-fn a_tick_without_end_is_ended_by_a_ring() {
-    let mut reactor = Reactor::new(&Limits::default()).unwrap();
+fn a_tick_without_end_is_ended_by_a_ring(backend: Backend) {
+    let mut reactor = Reactor::new(&Limits::default(), backend).unwrap();
     let waker = reactor.waker();
     let ring = thread::spawn(move || {
         thread::sleep(Duration::from_millis(30));
@@ -56,17 +68,15 @@ fn a_tick_without_end_is_ended_by_a_ring() {
     ring.join().unwrap();
 }
 
-#[test]
-fn a_ring_after_the_reactor_is_gone_is_harmless() {
-    let reactor = Reactor::new(&Limits::default()).unwrap();
+fn a_ring_after_the_reactor_is_gone_is_harmless(backend: Backend) {
+    let reactor = Reactor::new(&Limits::default(), backend).unwrap();
     let waker = reactor.waker();
     drop(reactor);
     waker.wake();
 }
 
-#[test]
-fn timers_come_in_order_and_not_early() {
-    let mut harness = Harness::small();
+fn timers_come_in_order_and_not_early(backend: Backend) {
+    let mut harness = Harness::small(backend);
     let start = Instant::now();
     let at = |ms: u64| start + Duration::from_millis(ms);
     for ms in [40, 10, 30, 20, 0] {
@@ -83,9 +93,8 @@ fn timers_come_in_order_and_not_early() {
     assert!(harness.drained().enters < 30, "timers wait, they do not spin");
 }
 
-#[test]
-fn a_tick_that_does_not_wait_returns_at_once_and_without_a_call_if_nothing_is_there() {
-    let mut harness = Harness::small();
+fn a_tick_that_does_not_wait_returns_at_once_and_without_a_call_if_nothing_is_there(backend: Backend) {
+    let mut harness = Harness::small(backend);
     harness.during(Duration::from_millis(2));
     let before = harness.reactor.counters().enters;
     let mut out = Vec::new();
@@ -93,13 +102,15 @@ fn a_tick_that_does_not_wait_returns_at_once_and_without_a_call_if_nothing_is_th
         harness.reactor.tick(Some(Duration::ZERO), &mut out);
     }
     assert!(out.is_empty());
-    assert_eq!(harness.reactor.counters().enters, before);
+    if backend == Backend::Uring {
+        // A ring says in shared memory that there is nothing; epoll has to be asked.
+        assert_eq!(harness.reactor.counters().enters, before);
+    }
     harness.drained();
 }
 
-#[test]
-fn ticks_that_do_not_wait_still_see_what_arrives() {
-    let mut harness = Harness::small();
+fn ticks_that_do_not_wait_still_see_what_arrives(backend: Backend) {
+    let mut harness = Harness::small(backend);
     let (inside, mut outside) = UnixStream::pair().unwrap();
     let socket = harness.reactor.adopt(inside.into()).unwrap();
     harness.reactor.receive(socket);
@@ -114,10 +125,9 @@ fn ticks_that_do_not_wait_still_see_what_arrives() {
     assert!(matches!(&out[..], [Completion::Received { buffer, .. }] if buffer.len() == 1), "{out:?}");
 }
 
-#[test]
-fn a_drain_ends_everything_that_is_in_flight() {
+fn a_drain_ends_everything_that_is_in_flight(backend: Backend) {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let mut harness = Harness::small();
+    let mut harness = Harness::small(backend);
     let mut outsides = Vec::new();
     for _ in 0..20 {
         let (inside, outside) = UnixStream::pair().unwrap();
@@ -138,13 +148,12 @@ fn a_drain_ends_everything_that_is_in_flight() {
     assert_eq!(counters.operations_in_flight, 0);
 }
 
-#[test]
-fn a_drain_without_time_says_what_it_could_not_end() {
+fn a_drain_without_time_says_what_it_could_not_end(backend: Backend) {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).custom_flags(libc::O_DIRECT | libc::O_DSYNC);
     let fd: OwnedFd = options.open(folder.path().join("file")).unwrap().into();
-    let mut harness = Harness::small();
+    let mut harness = Harness::small(backend);
     let file = harness.reactor.add_file(fd).unwrap();
     for token in 0..8 {
         harness.reactor.write(file, token << 22, AlignedBuffer::new(1 << 22), 1 << 22, token);
@@ -158,11 +167,10 @@ fn a_drain_without_time_says_what_it_could_not_end() {
     harness.drained();
 }
 
-#[test]
-fn dropping_a_busy_reactor_ends_its_connections() {
+fn dropping_a_busy_reactor_ends_its_connections(backend: Backend) {
     let mut outsides = Vec::new();
     for _ in 0..20 {
-        let mut reactor = Reactor::new(&Limits { sockets_max: 8, ..Limits::default() }).unwrap();
+        let mut reactor = Reactor::new(&Limits { sockets_max: 8, ..Limits::default() }, backend).unwrap();
         for _ in 0..4 {
             let (inside, outside) = UnixStream::pair().unwrap();
             let socket = reactor.adopt(inside.into()).unwrap();
@@ -177,13 +185,12 @@ fn dropping_a_busy_reactor_ends_its_connections() {
     }
 }
 
-#[test]
-fn many_reactors_on_one_thread_and_many_threads() {
+fn many_reactors_on_one_thread_and_many_threads(backend: Backend) {
     // A registered ring descriptor that is not given back would run out: a thread has sixteen.
     for _ in 0..40 {
-        drop(Reactor::new(&Limits { sockets_max: 8, ..Limits::default() }).unwrap());
+        drop(Reactor::new(&Limits { sockets_max: 8, ..Limits::default() }, backend).unwrap());
     }
-    let threads: Vec<_> = (0..4).map(|_| thread::spawn(|| Harness::small().drained())).collect();
+    let threads: Vec<_> = (0..4).map(|_| thread::spawn(move || Harness::small(backend).drained())).collect();
     for thread in threads {
         assert_eq!(thread.join().unwrap().operations_in_flight, 0);
     }

@@ -15,9 +15,39 @@ use std::{
 };
 
 use harness::{Harness, pattern, take};
-use zen_uring::{Completion, Limits, OpError, Reactor, SocketId, bind_reuseport};
+use zen_uring::{Backend, Completion, Limits, OpError, Reactor, SocketId, bind_reuseport};
 
+#[macro_use]
 mod harness;
+
+on_both! {
+    echo_over_many_sockets_in_less_than_a_system_call_a_message,
+    a_mebibyte_goes_to_a_slow_reader_whole_and_comes_back,
+    an_accepted_connection_has_nodelay_and_a_peer,
+    unix_sockets_are_accepted_and_have_no_address,
+    a_socket_that_does_not_listen_is_refused,
+    nonblocking_sockets_wait_in_the_ring_all_the_same,
+    a_paused_socket_reports_nothing_until_it_receives_again,
+    starvation_of_buffers_loses_nothing_and_recovers,
+    idle_sockets_among_starved_ones_do_not_stall_those_with_data,
+    a_dropped_receive_buffer_is_counted_and_comes_back,
+    nothing_comes_out_for_a_socket_closed_with_operations_in_flight,
+    the_last_words_before_a_close_are_heard,
+    nothing_comes_out_for_a_detached_socket_that_was_closed_before_it_left,
+    the_end_of_a_stream_is_reported_once_and_our_side_can_still_send,
+    shutdown_follows_the_send_in_flight,
+    a_send_to_a_peer_that_is_gone_fails_without_a_signal,
+    #[should_panic(expected = "a second send")]
+    a_second_send_in_flight_is_a_bug,
+    a_detached_socket_keeps_its_data_on_a_second_reactor,
+    connect_succeeds_where_somebody_listens_and_is_refused_where_nobody_does,
+    a_connect_that_hangs_can_be_closed,
+    one_multishot_accept_takes_five_hundred_connections,
+    a_full_table_closes_what_it_cannot_hold_and_counts_it,
+    a_stopped_listener_accepts_no_more_and_frees_its_slot,
+    more_operations_than_the_queue_holds_are_all_done,
+    a_flood_of_completions_beyond_the_queue_is_not_lost,
+}
 
 fn loopback() -> (OwnedFd, SocketAddr) {
     let fd = bind_reuseport("127.0.0.1:0".parse().unwrap(), 4096).unwrap();
@@ -67,11 +97,10 @@ fn echo(
     0
 }
 
-#[test]
-fn echo_over_many_sockets_in_less_than_a_system_call_a_message() {
+fn echo_over_many_sockets_in_less_than_a_system_call_a_message(backend: Backend) {
     const SOCKETS: usize = 64;
     const ROUNDS: usize = 20;
-    let mut harness = Harness::new(&Limits::default());
+    let mut harness = Harness::new(&Limits::default(), backend);
     let (fd, address) = loopback();
     harness.reactor.listen(fd).unwrap();
     let client = thread::spawn(move || {
@@ -100,9 +129,8 @@ fn echo_over_many_sockets_in_less_than_a_system_call_a_message() {
     assert!(counters.enters < counters.completions, "{counters:?}");
 }
 
-#[test]
-fn a_mebibyte_goes_to_a_slow_reader_whole_and_comes_back() {
-    let mut harness = Harness::small();
+fn a_mebibyte_goes_to_a_slow_reader_whole_and_comes_back(backend: Backend) {
+    let mut harness = Harness::small(backend);
     let (fd, address) = loopback();
     harness.reactor.listen(fd).unwrap();
     let bytes = pattern(1 << 20);
@@ -125,9 +153,8 @@ fn a_mebibyte_goes_to_a_slow_reader_whole_and_comes_back() {
     harness.drained();
 }
 
-#[test]
-fn an_accepted_connection_has_nodelay_and_a_peer() {
-    let mut harness = Harness::small();
+fn an_accepted_connection_has_nodelay_and_a_peer(backend: Backend) {
+    let mut harness = Harness::small(backend);
     let (fd, address) = loopback();
     harness.reactor.listen(fd).unwrap();
     let client = TcpStream::connect(address).unwrap();
@@ -143,11 +170,10 @@ fn an_accepted_connection_has_nodelay_and_a_peer() {
     harness.drained();
 }
 
-#[test]
-fn unix_sockets_are_accepted_and_have_no_address() {
+fn unix_sockets_are_accepted_and_have_no_address(backend: Backend) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("socket");
-    let mut harness = Harness::small();
+    let mut harness = Harness::small(backend);
     harness.reactor.listen(UnixListener::bind(&path).unwrap().into()).unwrap();
     let mut client = UnixStream::connect(&path).unwrap();
     let socket = harness.accepted();
@@ -157,17 +183,15 @@ fn unix_sockets_are_accepted_and_have_no_address() {
     harness.drained();
 }
 
-#[test]
-fn a_socket_that_does_not_listen_is_refused() {
-    let mut harness = Harness::small();
+fn a_socket_that_does_not_listen_is_refused(backend: Backend) {
+    let mut harness = Harness::small(backend);
     let (inside, _outside) = UnixStream::pair().unwrap();
     let error = harness.reactor.listen(inside.into()).unwrap_err();
     assert!(matches!(error, OpError::NotListening), "{error}");
 }
 
-#[test]
-fn nonblocking_sockets_wait_in_the_ring_all_the_same() {
-    let mut harness = Harness::small();
+fn nonblocking_sockets_wait_in_the_ring_all_the_same(backend: Backend) {
+    let mut harness = Harness::small(backend);
     let (inside, mut outside) = UnixStream::pair().unwrap();
     inside.set_nonblocking(true).unwrap();
     let socket = harness.reactor.adopt(inside.into()).unwrap();
@@ -178,9 +202,8 @@ fn nonblocking_sockets_wait_in_the_ring_all_the_same() {
     harness.drained();
 }
 
-#[test]
-fn a_paused_socket_reports_nothing_until_it_receives_again() {
-    let mut harness = Harness::small();
+fn a_paused_socket_reports_nothing_until_it_receives_again(backend: Backend) {
+    let mut harness = Harness::small(backend);
     let (socket, mut outside) = pair(&mut harness);
     outside.write_all(b"before").unwrap();
     assert_eq!(harness.received(socket, 6), b"before");
@@ -198,13 +221,12 @@ fn a_paused_socket_reports_nothing_until_it_receives_again() {
     harness.drained();
 }
 
-#[test]
-fn starvation_of_buffers_loses_nothing_and_recovers() {
+fn starvation_of_buffers_loses_nothing_and_recovers(backend: Backend) {
     const SOCKETS: usize = 8;
     const BYTES: usize = 100_000;
     let limits =
         Limits { receive_buffers: 4, receive_buffer_bytes: 512, sockets_max: 16, ..Limits::default() };
-    let mut harness = Harness::new(&limits);
+    let mut harness = Harness::new(&limits, backend);
     let mut received: HashMap<SocketId, Vec<u8>> = HashMap::new();
     let writers: Vec<_> = (0..SOCKETS)
         .map(|_| {
@@ -241,11 +263,10 @@ fn starvation_of_buffers_loses_nothing_and_recovers() {
     assert!(harness.drained().buffer_shortages > 0);
 }
 
-#[test]
-fn idle_sockets_among_starved_ones_do_not_stall_those_with_data() {
+fn idle_sockets_among_starved_ones_do_not_stall_those_with_data(backend: Backend) {
     let limits =
         Limits { receive_buffers: 2, receive_buffer_bytes: 64, sockets_max: 64, ..Limits::default() };
-    let mut harness = Harness::new(&limits);
+    let mut harness = Harness::new(&limits, backend);
     let (busy, mut writer) = pair(&mut harness);
     writer.write_all(&[1; 128]).unwrap();
     harness.reactor.receive(busy);
@@ -275,10 +296,9 @@ fn idle_sockets_among_starved_ones_do_not_stall_those_with_data() {
     harness.drained();
 }
 
-#[test]
-fn a_dropped_receive_buffer_is_counted_and_comes_back() {
+fn a_dropped_receive_buffer_is_counted_and_comes_back(backend: Backend) {
     let limits = Limits { receive_buffers: 1, ..Limits::default() };
-    let mut harness = Harness::new(&limits);
+    let mut harness = Harness::new(&limits, backend);
     let (socket, mut outside) = pair(&mut harness);
     harness.reactor.receive(socket);
     for round in 1..=5 {
@@ -288,9 +308,8 @@ fn a_dropped_receive_buffer_is_counted_and_comes_back() {
     }
 }
 
-#[test]
-fn nothing_comes_out_for_a_socket_closed_with_operations_in_flight() {
-    let mut harness = Harness::small();
+fn nothing_comes_out_for_a_socket_closed_with_operations_in_flight(backend: Backend) {
+    let mut harness = Harness::small(backend);
     let mut stale = Vec::new();
     for round in 0..50_u32 {
         let (socket, mut outside) = pair(&mut harness);
@@ -320,9 +339,22 @@ fn nothing_comes_out_for_a_socket_closed_with_operations_in_flight() {
     assert_eq!((counters.sockets_open, counters.buffer_shortages), (0, 0));
 }
 
-#[test]
-fn nothing_comes_out_for_a_detached_socket_that_was_closed_before_it_left() {
-    let mut harness = Harness::small();
+fn the_last_words_before_a_close_are_heard(backend: Backend) {
+    let mut harness = Harness::small(backend);
+    let (socket, mut outside) = pair(&mut harness);
+    harness.reactor.receive(socket);
+    harness.during(Duration::from_millis(1));
+    harness.reactor.send(socket, b"goodbye".to_vec());
+    harness.reactor.close(socket);
+    assert!(harness.during(Duration::from_millis(5)).is_empty());
+    let mut words = Vec::new();
+    outside.read_to_end(&mut words).unwrap();
+    assert_eq!(words, b"goodbye");
+    assert_eq!(harness.drained().sockets_open, 0);
+}
+
+fn nothing_comes_out_for_a_detached_socket_that_was_closed_before_it_left(backend: Backend) {
+    let mut harness = Harness::small(backend);
     for receiving in [false, true] {
         let (socket, mut outside) = pair(&mut harness);
         if receiving {
@@ -338,9 +370,8 @@ fn nothing_comes_out_for_a_detached_socket_that_was_closed_before_it_left() {
     assert_eq!(harness.drained().sockets_open, 0);
 }
 
-#[test]
-fn the_end_of_a_stream_is_reported_once_and_our_side_can_still_send() {
-    let mut harness = Harness::small();
+fn the_end_of_a_stream_is_reported_once_and_our_side_can_still_send(backend: Backend) {
+    let mut harness = Harness::small(backend);
     let (socket, mut outside) = pair(&mut harness);
     outside.write_all(b"last words").unwrap();
     outside.shutdown(std::net::Shutdown::Write).unwrap();
@@ -356,9 +387,8 @@ fn the_end_of_a_stream_is_reported_once_and_our_side_can_still_send() {
     harness.drained();
 }
 
-#[test]
-fn shutdown_follows_the_send_in_flight() {
-    let mut harness = Harness::small();
+fn shutdown_follows_the_send_in_flight(backend: Backend) {
+    let mut harness = Harness::small(backend);
     let (socket, mut outside) = pair(&mut harness);
     outside.set_read_timeout(Some(harness::PATIENCE)).unwrap();
     let bytes = pattern(3 << 20);
@@ -374,9 +404,8 @@ fn shutdown_follows_the_send_in_flight() {
     harness.drained();
 }
 
-#[test]
-fn a_send_to_a_peer_that_is_gone_fails_without_a_signal() {
-    let mut harness = Harness::small();
+fn a_send_to_a_peer_that_is_gone_fails_without_a_signal(backend: Backend) {
+    let mut harness = Harness::small(backend);
     let (socket, outside) = pair(&mut harness);
     drop(outside);
     harness.reactor.send(socket, vec![1; 100]);
@@ -388,18 +417,15 @@ fn a_send_to_a_peer_that_is_gone_fails_without_a_signal() {
     harness.drained();
 }
 
-#[test]
-#[should_panic(expected = "a second send")]
-fn a_second_send_in_flight_is_a_bug() {
-    let mut harness = Harness::small();
+fn a_second_send_in_flight_is_a_bug(backend: Backend) {
+    let mut harness = Harness::small(backend);
     let (socket, _outside) = pair(&mut harness);
     harness.reactor.send(socket, vec![1]);
     harness.reactor.send(socket, vec![2]);
 }
 
-#[test]
-fn a_detached_socket_keeps_its_data_on_a_second_reactor() {
-    let mut harness = Harness::small();
+fn a_detached_socket_keeps_its_data_on_a_second_reactor(backend: Backend) {
+    let mut harness = Harness::small(backend);
     let (fd, address) = loopback();
     harness.reactor.listen(fd).unwrap();
     let bytes = pattern(400_000);
@@ -431,7 +457,7 @@ fn a_detached_socket_keeps_its_data_on_a_second_reactor() {
     let (to_second, for_second) = mpsc::channel::<(OwnedFd, Vec<u8>)>();
     let second = thread::spawn(move || {
         let (fd, mut all) = for_second.recv().unwrap();
-        let mut harness = Harness::small();
+        let mut harness = Harness::small(backend);
         let socket = harness.reactor.adopt(fd).unwrap();
         if all.len() < expected.len() {
             all.extend(harness.received(socket, expected.len() - all.len()));
@@ -446,9 +472,8 @@ fn a_detached_socket_keeps_its_data_on_a_second_reactor() {
     assert_eq!(harness.drained().sockets_open, 0);
 }
 
-#[test]
-fn connect_succeeds_where_somebody_listens_and_is_refused_where_nobody_does() {
-    let mut harness = Harness::small();
+fn connect_succeeds_where_somebody_listens_and_is_refused_where_nobody_does(backend: Backend) {
+    let mut harness = Harness::small(backend);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let socket = harness.reactor.connect(address).unwrap();
@@ -477,9 +502,8 @@ fn connect_succeeds_where_somebody_listens_and_is_refused_where_nobody_does() {
     harness.drained();
 }
 
-#[test]
-fn a_connect_that_hangs_can_be_closed() {
-    let mut harness = Harness::small();
+fn a_connect_that_hangs_can_be_closed(backend: Backend) {
+    let mut harness = Harness::small(backend);
     // A listener whose queue is full leaves the next connections hanging.
     let (inside, address) = loopback();
     let listener = TcpListener::from(inside);
@@ -495,10 +519,9 @@ fn a_connect_that_hangs_can_be_closed() {
     assert_eq!((counters.sockets_open, counters.operations_in_flight), (0, 1), "only the waker's read");
 }
 
-#[test]
-fn one_multishot_accept_takes_five_hundred_connections() {
+fn one_multishot_accept_takes_five_hundred_connections(backend: Backend) {
     const CONNECTIONS: usize = 500;
-    let mut harness = Harness::new(&Limits::default());
+    let mut harness = Harness::new(&Limits::default(), backend);
     let (fd, address) = loopback();
     let listener = harness.reactor.listen(fd).unwrap();
     let client = thread::spawn(move || {
@@ -524,9 +547,9 @@ fn one_multishot_accept_takes_five_hundred_connections() {
     }
 }
 
-#[test]
-fn a_full_table_closes_what_it_cannot_hold_and_counts_it() {
-    let mut harness = Harness::new(&Limits { sockets_max: 3, listeners_max: 1, ..Limits::default() });
+fn a_full_table_closes_what_it_cannot_hold_and_counts_it(backend: Backend) {
+    let mut harness =
+        Harness::new(&Limits { sockets_max: 3, listeners_max: 1, ..Limits::default() }, backend);
     let (fd, address) = loopback();
     harness.reactor.listen(fd).unwrap();
     let error = harness.reactor.listen(loopback().0).unwrap_err();
@@ -548,9 +571,8 @@ fn a_full_table_closes_what_it_cannot_hold_and_counts_it() {
     harness.drained();
 }
 
-#[test]
-fn a_stopped_listener_accepts_no_more_and_frees_its_slot() {
-    let mut harness = Harness::new(&Limits { listeners_max: 1, ..Limits::default() });
+fn a_stopped_listener_accepts_no_more_and_frees_its_slot(backend: Backend) {
+    let mut harness = Harness::new(&Limits { listeners_max: 1, ..Limits::default() }, backend);
     for _ in 0..3 {
         let (fd, address) = loopback();
         let listener = harness.reactor.listen(fd).unwrap();
@@ -565,10 +587,9 @@ fn a_stopped_listener_accepts_no_more_and_frees_its_slot() {
     harness.drained();
 }
 
-#[test]
-fn more_operations_than_the_queue_holds_are_all_done() {
+fn more_operations_than_the_queue_holds_are_all_done(backend: Backend) {
     let limits = Limits { submission_entries: 4, sockets_max: 256, ..Limits::default() };
-    let mut harness = Harness::new(&limits);
+    let mut harness = Harness::new(&limits, backend);
     let mut pairs: Vec<_> = (0..200).map(|_| pair(&mut harness)).collect();
     for (socket, _) in &pairs {
         harness.reactor.receive(*socket);
@@ -600,8 +621,7 @@ fn more_operations_than_the_queue_holds_are_all_done() {
     harness.drained();
 }
 
-#[test]
-fn a_flood_of_completions_beyond_the_queue_is_not_lost() {
+fn a_flood_of_completions_beyond_the_queue_is_not_lost(backend: Backend) {
     // Sixteen completions fit; each of the eight sockets has thousands of bytes for one-byte buffers.
     let limits = Limits {
         sockets_max: 8,
@@ -610,7 +630,7 @@ fn a_flood_of_completions_beyond_the_queue_is_not_lost() {
         receive_buffer_bytes: 1,
         ..Limits::default()
     };
-    let mut harness = Harness::new(&limits);
+    let mut harness = Harness::new(&limits, backend);
     let mut received: HashMap<SocketId, Vec<u8>> = HashMap::new();
     for _ in 0..8 {
         let (socket, mut outside) = pair(&mut harness);

@@ -6,7 +6,7 @@ use std::sync::{Arc, mpsc as std_mpsc};
 use std::thread::JoinHandle;
 
 use tokio::sync::mpsc;
-use zen_uring::{Limits, Reactor};
+use zen_uring::{Backend, Limits, Reactor};
 
 use super::{Listening, Worker};
 use crate::clock::Clock;
@@ -27,13 +27,13 @@ const SOCKETS_BESIDE_SOURCES: u32 = 8192;
 /// Why a worker did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
-    /// The ring.
+    /// The reactor.
     #[error("{0}")]
     Setup(#[from] zen_uring::SetupError),
     /// A listener.
     #[error("{0}")]
     Bind(#[from] zen_uring::BindError),
-    /// A listener on the ring.
+    /// A listener in the reactor.
     #[error("cannot listen: {0}")]
     Listen(#[from] zen_uring::OpError),
     /// A journal.
@@ -58,6 +58,8 @@ pub struct Launch {
     pub watermarks: Arc<Watermarks>,
     /// Its counters.
     pub metrics: Arc<WorkerMetrics>,
+    /// The same for all.
+    pub backend: Backend,
 }
 
 /// Starts all workers; returns when each has recovered and listens, or with the first error.
@@ -117,7 +119,7 @@ impl Worker {
         if snapshot.node.pin_workers {
             pin(launch.index);
         }
-        let mut reactor = Reactor::new(&limits(&snapshot))?;
+        let mut reactor = Reactor::new(&limits(&snapshot), launch.backend)?;
         launch.shared.mesh.attach(launch.index, reactor.waker());
         let ingester = snapshot.ingester.is_some().then(|| open_ingester(&launch, &snapshot, &mut reactor));
         let egress = snapshot.egress.is_some().then(|| open_egress(&launch, &snapshot, &mut reactor));

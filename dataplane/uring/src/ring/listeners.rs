@@ -7,12 +7,6 @@ use std::{
 };
 
 use io_uring::{cqueue, opcode, types};
-use nix::{
-    fcntl::{FcntlArg, OFlag, fcntl},
-    sys::socket::{
-        AddressFamily, SockaddrLike, SockaddrStorage, getsockname, getsockopt, setsockopt, sockopt,
-    },
-};
 
 use super::{
     Ring,
@@ -22,11 +16,9 @@ use super::{
 use crate::{
     completion::{Completion, ListenerId, SocketId},
     error::OpError,
+    socket::{ACCEPT_PASSING, ACCEPT_REST_MS, Waiting, prepare_listener, set_waiting},
     table::Key,
 };
-
-/// Pause of a listener after `accept` failed for lack of descriptors or memory.
-const ACCEPT_REST_MS: u64 = 100;
 
 #[derive(Debug)]
 pub(super) struct Listener {
@@ -37,18 +29,8 @@ pub(super) struct Listener {
 
 impl Ring {
     pub(crate) fn listen(&mut self, fd: OwnedFd) -> Result<ListenerId, OpError> {
-        let listens =
-            getsockopt(&fd, sockopt::AcceptConn).map_err(OpError::system("getsockopt SO_ACCEPTCONN"))?;
-        if !listens {
-            return Err(OpError::NotListening);
-        }
-        set_blocking(&fd)?;
-        let address =
-            getsockname::<SockaddrStorage>(fd.as_raw_fd()).map_err(OpError::system("getsockname"))?;
-        if matches!(address.family(), Some(AddressFamily::Inet | AddressFamily::Inet6)) {
-            // Linux lets accepted sockets inherit it, which spares a system call for each.
-            setsockopt(&fd, sockopt::TcpNoDelay, &true).map_err(OpError::system("setsockopt TCP_NODELAY"))?;
-        }
+        prepare_listener(&fd)?;
+        set_waiting(&fd, Waiting::Blocking)?;
         let limit = u32::from(self.limits.listeners_max);
         let listener = Listener { fd, armed: false, stopping: false };
         let inserted = self.listeners.insert(listener);
@@ -97,8 +79,7 @@ impl Ring {
         if self.draining {
             return;
         }
-        let passing = [libc::ECANCELED, libc::ECONNABORTED, libc::EINTR, libc::EAGAIN, libc::EPROTO];
-        if result >= 0 || passing.contains(&-result) {
+        if result >= 0 || ACCEPT_PASSING.contains(&-result) {
             return self.arm_accept(key);
         }
         self.counters.accept_rests += 1;
@@ -133,15 +114,4 @@ impl Ring {
     fn listener(&mut self, key: Key) -> &mut Listener {
         self.listeners.get_mut(key).expect("a listener is kept until its accept has ended")
     }
-}
-
-/// Clears `O_NONBLOCK`, with which the ring would report EAGAIN instead of waiting.
-pub(super) fn set_blocking(fd: &OwnedFd) -> Result<(), OpError> {
-    let flags = fcntl(fd, FcntlArg::F_GETFL).map_err(OpError::system("fcntl F_GETFL"))?;
-    let flags = OFlag::from_bits_retain(flags);
-    if !flags.contains(OFlag::O_NONBLOCK) {
-        return Ok(());
-    }
-    let blocking = FcntlArg::F_SETFL(flags.difference(OFlag::O_NONBLOCK));
-    fcntl(fd, blocking).map(drop).map_err(OpError::system("fcntl F_SETFL"))
 }

@@ -22,7 +22,6 @@ use io_uring::{IoUring, cqueue, opcode, types};
 
 pub use self::setup::{Probe, RingMode, probe};
 use self::{
-    files::{FileOperation, OpenFile},
     listeners::Listener,
     pool::ReceivePool,
     queue::Queue,
@@ -33,7 +32,8 @@ use crate::{
     buffer::{AlignedBuffer, ReceiveBuffer},
     completion::Completion,
     error::{DrainTimeout, SetupError},
-    reactor::{Counters, FILE_OPERATIONS_PER_FILE_MAX, Limits},
+    files::{FileOperation, Files},
+    reactor::{Counters, Limits},
     table::{Key, Table},
     waker::Waker,
 };
@@ -53,7 +53,7 @@ pub(crate) struct Ring {
     pool: ReceivePool,
     sockets: Table<Socket>,
     listeners: Table<Listener>,
-    files: Table<OpenFile>,
+    files: Files,
     operations: Table<FileOperation>,
     waker: Waker,
     rings: AlignedBuffer,
@@ -83,14 +83,14 @@ impl Ring {
         // SAFETY: `pool` lives in the same struct behind the ring's queue, so it is freed after the ring.
         unsafe { pool.register(&ring.submitter())? };
         let queue = Queue::new(ring, mode)?;
-        let operations_max = u32::from(limits.files_max) * FILE_OPERATIONS_PER_FILE_MAX;
+        let files = Files::new(limits.files_max);
         let mut this = Self {
             queue,
             pool,
             sockets: Table::new(limits.sockets_max),
             listeners: Table::new(u32::from(limits.listeners_max)),
-            files: Table::new(u32::from(limits.files_max)),
-            operations: Table::new(operations_max),
+            operations: Table::new(files.operations_max()),
+            files,
             waker,
             rings: AlignedBuffer::new(EVENT_BYTES),
             limits: limits.clone(),
@@ -224,7 +224,7 @@ impl Drop for Ring {
         // The kernel may still write to these: leaked, not freed.
         mem::forget(mem::replace(&mut self.pool, ReceivePool::new(1, 1)));
         mem::forget(mem::replace(&mut self.sockets, Table::new(0)));
-        mem::forget(mem::replace(&mut self.files, Table::new(0)));
+        mem::forget(mem::replace(&mut self.files, Files::new(0)));
         mem::forget(mem::replace(&mut self.operations, Table::new(0)));
         mem::forget(mem::replace(&mut self.rings, AlignedBuffer::new(0)));
     }

@@ -53,7 +53,7 @@ impl Queue {
             SetupError::sort("io_uring_register", "registered ring descriptors", error.into())
         })?;
         let backlog = VecDeque::with_capacity(ring.params().sq_entries() as usize);
-        Ok(Self {
+        let this = Self {
             ring,
             mode,
             registered: Some(update.offset),
@@ -63,7 +63,11 @@ impl Queue {
             enters: 0,
             submissions: 0,
             completions: 0,
-        })
+        };
+        // A filter may forbid this call alone, and must be found out before the first tick.
+        let entered = this.call(0, Some(Duration::ZERO));
+        entered.map_err(|error| SetupError::sort("io_uring_enter", "EXT_ARG", error.into()))?;
+        Ok(this)
     }
 
     /// Queues an operation for the next enter.

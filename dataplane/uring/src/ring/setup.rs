@@ -4,7 +4,7 @@ use std::{fmt, io};
 
 use io_uring::{IoUring, opcode};
 
-use super::pool::ReceivePool;
+use super::{pool::ReceivePool, queue::Queue};
 use crate::error::SetupError;
 
 /// Largest completion queue (`io_uring_setup(2)`).
@@ -88,7 +88,8 @@ pub fn probe() -> Result<Probe, SetupError> {
     let pool = ReceivePool::new(1, 1);
     // SAFETY: `pool` was made after the ring but is dropped by hand after it.
     unsafe { pool.register(&ring.submitter())? };
-    drop(ring);
+    let queue = Queue::new(ring, mode)?;
+    drop(queue);
     drop(pool);
     Ok(Probe { mode, operations: OPCODES.iter().map(|(name, _)| *name).collect() })
 }

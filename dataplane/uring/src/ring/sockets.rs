@@ -2,19 +2,15 @@
 
 use std::{
     io,
-    net::{SocketAddr, SocketAddrV4, SocketAddrV6},
+    net::SocketAddr,
     os::fd::{AsRawFd, IntoRawFd, OwnedFd},
 };
 
 use io_uring::{cqueue, opcode, types};
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrLike, SockaddrStorage, getpeername, setsockopt, socket,
-    sockopt,
-};
+use nix::sys::socket::{SockaddrLike, SockaddrStorage};
 
 use super::{
     NO_SLOT, Ring,
-    listeners::set_blocking,
     pool::GROUP,
     queue::failure,
     token::{Operation, Token},
@@ -22,6 +18,7 @@ use super::{
 use crate::{
     completion::{Completion, SocketId},
     error::OpError,
+    socket::{Waiting, for_connection_to, peer_of, set_waiting},
     table::Key,
 };
 
@@ -87,15 +84,12 @@ impl Socket {
 
 impl Ring {
     pub(crate) fn adopt(&mut self, fd: OwnedFd) -> Result<SocketId, OpError> {
-        set_blocking(&fd)?;
+        set_waiting(&fd, Waiting::Blocking)?;
         self.insert_socket(Socket::new(fd))
     }
 
     pub(crate) fn connect(&mut self, address: SocketAddr) -> Result<SocketId, OpError> {
-        let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-        let fd = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
-            .map_err(OpError::system("socket"))?;
-        setsockopt(&fd, sockopt::TcpNoDelay, &true).map_err(OpError::system("setsockopt TCP_NODELAY"))?;
+        let fd = for_connection_to(address)?;
         let address = Box::new(SockaddrStorage::from(address));
         let connect =
             opcode::Connect::new(types::Fd(fd.as_raw_fd()), address.as_ptr(), address.len()).build();
@@ -106,10 +100,7 @@ impl Ring {
     }
 
     pub(crate) fn peer(&self, id: SocketId) -> Option<SocketAddr> {
-        let socket = self.sockets.get(id.0)?;
-        let address = getpeername::<SockaddrStorage>(socket.fd.as_raw_fd()).ok()?;
-        let v4 = address.as_sockaddr_in().map(|address| SocketAddrV4::from(*address).into());
-        v4.or_else(|| address.as_sockaddr_in6().map(|address| SocketAddrV6::from(*address).into()))
+        peer_of(&self.sockets.get(id.0)?.fd)
     }
 
     pub(crate) fn receive(&mut self, id: SocketId) {

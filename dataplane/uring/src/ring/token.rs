@@ -1,6 +1,6 @@
-//! What an operation's `user_data` says: kind in 8 bits, slot in 24, generation in 32.
+//! What an operation's `user_data` says: its kind, and slot and generation of what it belongs to.
 
-use crate::table::{Key, TABLE_ENTRIES_MAX};
+use crate::table::Key;
 
 /// What a completion answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,21 +41,20 @@ impl Token {
     }
 
     pub(super) fn encode(self) -> u64 {
-        assert!(self.key.index < TABLE_ENTRIES_MAX);
-        (self.operation as u64) << 56 | u64::from(self.key.index) << 32 | u64::from(self.key.generation)
+        self.key.pack(self.operation as u8)
     }
 
     /// The kernel returns what `encode` made; anything else is a bug.
     pub(super) fn decode(bits: u64) -> Self {
-        let operation = OPERATIONS[(bits >> 56) as usize];
-        let index = (bits >> 32) as u32 & (TABLE_ENTRIES_MAX - 1);
-        Self { operation, key: Key { index, generation: bits as u32 } }
+        let (kind, key) = Key::unpack(bits);
+        Self { operation: OPERATIONS[usize::from(kind)], key }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::TABLE_ENTRIES_MAX;
 
     #[test]
     fn each_token_survives_its_encoding() {

@@ -6,10 +6,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use zen_uring::{Completion, Counters, Limits, Reactor, SocketId};
+use zen_uring::{Backend, Completion, Counters, Limits, Reactor, SocketId};
 
 /// Longest that any expected completion may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Makes tests of functions that take a backend: one in `uring`, one in `epoll`.
+#[allow(unused_macros, reason = "each test binary uses its part")]
+macro_rules! on_both {
+    ($($(#[$attribute:meta])* $name:ident,)+) => {
+        mod uring {
+            $(#[test] $(#[$attribute])* fn $name() { super::$name(zen_uring::Backend::Uring); })+
+        }
+        mod epoll {
+            $(#[test] $(#[$attribute])* fn $name() { super::$name(zen_uring::Backend::Epoll); })+
+        }
+    };
+}
 
 pub(crate) struct Harness {
     pub(crate) reactor: Reactor,
@@ -17,12 +30,12 @@ pub(crate) struct Harness {
 }
 
 impl Harness {
-    pub(crate) fn new(limits: &Limits) -> Self {
-        Self { reactor: Reactor::new(limits).unwrap(), completions: VecDeque::new() }
+    pub(crate) fn new(limits: &Limits, backend: Backend) -> Self {
+        Self { reactor: Reactor::new(limits, backend).unwrap(), completions: VecDeque::new() }
     }
 
-    pub(crate) fn small() -> Self {
-        Self::new(&Limits { sockets_max: 64, ..Limits::default() })
+    pub(crate) fn small(backend: Backend) -> Self {
+        Self::new(&Limits { sockets_max: 64, ..Limits::default() }, backend)
     }
 
     /// Ticks until `done` says so; it sees every completion up to that one, the rest is kept for the next.
