@@ -32,7 +32,9 @@ impl Node {
 
     /// Starts a node without waiting.
     pub fn spawn(config: &Path, admin: SocketAddr) -> Self {
-        let mut child = command().arg("--config").arg(config).stderr(Stdio::piped()).spawn().unwrap();
+        let mut command = command();
+        command.arg("--config").arg(config).arg("--io").arg(io());
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let (lines, kept) = (BufReader::new(child.stderr.take().unwrap()), Arc::clone(&log));
         thread::spawn(move || {
@@ -156,6 +158,11 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "never: {what}");
         thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// What drives the nodes of the tests, so that all of them can be run on each backend.
+pub fn io() -> String {
+    std::env::var("ZEN_TEST_IO").unwrap_or_else(|_| "uring".to_owned())
 }
 
 fn command() -> Command {
