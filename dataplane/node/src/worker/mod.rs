@@ -1,7 +1,7 @@
 //! One worker: a thread on its core with its ring, its listeners, its journals and its part of the work.
 //!
 //! A tick collects every completion that is there, lets sessions and machines handle them, and does
-//! the batch work once: journal writes, answers, links, deliveries. Nothing here blocks but the ring.
+//! the batch work once: journal writes, answers, links, deliveries. Nothing here blocks but the reactor.
 
 mod drain;
 mod start;
