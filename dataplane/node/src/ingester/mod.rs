@@ -63,6 +63,17 @@ struct Pending {
     body_bytes: usize,
 }
 
+impl Pending {
+    /// Tells the outboxes of the event's egresses that its record is in the journal.
+    fn route(&self, outboxes: &mut [Outbox]) {
+        for route in &self.endpoint.routes {
+            if let Some(outbox) = outboxes.iter_mut().find(|outbox| outbox.egress() == route.egress) {
+                outbox.handle_routed(self.sequence);
+            }
+        }
+    }
+}
+
 /// One worker's ingester.
 pub struct Ingester {
     journal: Journal,
@@ -174,23 +185,14 @@ impl Ingester {
         self.metrics.accept_to_durable.record(pending.since.elapsed());
         self.metrics.events_accepted.add(1);
         self.metrics.bytes_accepted.add(pending.body_bytes as u64);
-        for route in &pending.endpoint.routes {
-            if let Some(outbox) = self.outboxes.iter_mut().find(|outbox| outbox.egress() == route.egress) {
-                outbox.handle_routed(pending.sequence);
-            }
-        }
+        pending.route(&mut self.outboxes);
         Some(Answer { socket: pending.socket, id: Some(pending.id) })
     }
 
     /// The write failed and is being repeated: whoever waits is told to come again.
     pub fn handle_write_error(&mut self) {
         let waiting = self.pending.drain(..).map(|pending| {
-            for route in &pending.endpoint.routes {
-                if let Some(outbox) = self.outboxes.iter_mut().find(|outbox| outbox.egress() == route.egress)
-                {
-                    outbox.handle_routed(pending.sequence);
-                }
-            }
+            pending.route(&mut self.outboxes);
             pending.socket
         });
         self.refused.extend(waiting);
