@@ -2,14 +2,20 @@
 //!
 //! Enters: jobs of a prepared key and a message in two parts. Leaves: one tag per job, in order, and
 //! comparisons in constant time. Keys of any length; nothing is refused. Key state is wiped when dropped.
-#![forbid(unsafe_code)]
+//!
+//! A batch runs in two lanes where the processor has SHA instructions, one message at a time elsewhere.
+//! Unsafe is in `sha_instructions` alone.
+#![deny(unsafe_code)]
 
 mod key;
+mod lanes;
 mod portable;
+#[expect(unsafe_code, reason = "the SHA instructions are intrinsics")]
+mod sha_instructions;
 
 use std::borrow::Borrow;
 
-pub use key::PreparedKey;
+pub use key::{PreparedKey, Running};
 
 /// An HMAC-SHA256 tag.
 pub type Tag = [u8; 32];
@@ -26,10 +32,11 @@ pub struct Job<'a> {
 /// Replaces `tags` by one tag per job, in order. Takes a slice of jobs or an iterator that makes them.
 pub fn sign_jobs<'a, J: Borrow<Job<'a>>>(jobs: impl IntoIterator<Item = J>, tags: &mut Vec<Tag>) {
     tags.clear();
-    tags.extend(jobs.into_iter().map(|job| {
-        let Job { key, parts } = *job.borrow();
-        portable::sign(key.state(), parts)
-    }));
+    let jobs = jobs.into_iter().map(|job| *job.borrow());
+    match sha_instructions::Two::detect() {
+        Some(two) => lanes::sign(jobs, two, tags),
+        None => tags.extend(jobs.map(|Job { key, parts }| portable::sign(key.state(), parts))),
+    }
 }
 
 /// SHA-256 (FIPS 180-4) of `bytes`.

@@ -123,6 +123,13 @@ proptest! {
         for ((job, (message, _)), tag) in jobs.iter().zip(&messages).zip(&tags) {
             prop_assert_eq!(&tag[..], &oracle(&secrets[job.0], message)[..]);
         }
+        for ((message, split), (job, tag)) in messages.iter().zip(jobs.iter().zip(&tags)) {
+            let mut running = keys[job.0].start();
+            running.update(&message[..*split]);
+            running.update(&message[*split..]);
+            prop_assert_eq!(&running.finish(), tag);
+            prop_assert!(keys[job.0].verify(message, tag));
+        }
         let again = tags.clone();
         sign_jobs(batch.iter().copied(), &mut tags);
         prop_assert_eq!(again, tags);

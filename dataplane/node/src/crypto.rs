@@ -18,8 +18,7 @@ impl Mac for NodeCrypto {
     }
 
     fn sign(&self, jobs: &[MacJob<'_, PreparedKey>], tags: &mut Vec<Tag>) {
-        let jobs: Vec<Job<'_>> = jobs.iter().map(|job| Job { key: job.key, parts: job.parts }).collect();
-        zen_hmac::sign_jobs(&jobs, tags);
+        zen_hmac::sign_jobs(jobs.iter().map(|job| Job { key: job.key, parts: job.parts }), tags);
     }
 
     fn sha256(&self, bytes: &[u8]) -> Digest {
@@ -33,10 +32,10 @@ impl SignatureVerifier for NodeCrypto {
     fn hmac(&self, algorithm: HashAlgorithm, secret: &[u8]) -> RunningHmac {
         let algorithm = match algorithm {
             HashAlgorithm::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
-            HashAlgorithm::Sha256 => hmac::HMAC_SHA256,
+            HashAlgorithm::Sha256 => return RunningHmac::Sha256(PreparedKey::new(secret).start()),
             HashAlgorithm::Sha512 => hmac::HMAC_SHA512,
         };
-        RunningHmac(hmac::Context::with_key(&hmac::Key::new(algorithm, secret)))
+        RunningHmac::Other(Box::new(hmac::Context::with_key(&hmac::Key::new(algorithm, secret))))
     }
 
     fn verify(&self, algorithm: SignatureAlgorithm, public_key: &[u8], message: &[u8], tag: &[u8]) -> bool {
@@ -48,18 +47,32 @@ impl SignatureVerifier for NodeCrypto {
     }
 }
 
-/// An HMAC of aws-lc-rs in progress.
-pub struct RunningHmac(hmac::Context);
+/// An HMAC in progress.
+pub enum RunningHmac {
+    /// What nearly every source uses; needs no memory of its own.
+    Sha256(zen_hmac::Running),
+    /// By aws-lc-rs.
+    Other(Box<hmac::Context>),
+}
 
 impl RunningMac for RunningHmac {
     fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
+        match self {
+            Self::Sha256(running) => running.update(bytes),
+            Self::Other(context) => context.update(bytes),
+        }
     }
 
     fn finish(self) -> ([u8; 64], usize) {
-        let tag = self.0.sign();
         let mut bytes = [0; 64];
-        bytes[..tag.as_ref().len()].copy_from_slice(tag.as_ref());
-        (bytes, tag.as_ref().len())
+        let mut put = |tag: &[u8]| {
+            bytes[..tag.len()].copy_from_slice(tag);
+            tag.len()
+        };
+        let length = match self {
+            Self::Sha256(running) => put(&running.finish()),
+            Self::Other(context) => put(context.sign().as_ref()),
+        };
+        (bytes, length)
     }
 }

@@ -28,7 +28,7 @@ const RESERVED: [(&str, &[&str]); 3] = [
 const UNWANTED: [&str; 8] =
     ["ring", "openssl", "openssl-sys", "native-tls", "boring", "mbedtls", "tokio-uring", "rustls-graviola"];
 /// Crates that may hold unsafe code.
-const UNSAFE: [&str; 1] = ["zen-uring"];
+const UNSAFE: [&str; 2] = ["zen-hmac", "zen-uring"];
 
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
