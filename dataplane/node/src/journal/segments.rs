@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use zen_core::journal::{SegmentHeader, SegmentId, segment_header};
 
 use crate::mesh::{JournalRole, Mesh, Message};
@@ -114,6 +115,9 @@ pub fn open_direct(path: &Path) -> io::Result<OwnedFd> {
             TryLockError::WouldBlock => std::thread::sleep(LOCK_PAUSE),
         }
     }
+    // Pages left by preparing the file would have to be given up by each direct write, which then cannot
+    // be done without a kernel thread. Only a hint: what it does not reach is slower, not wrong.
+    let _ = posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
     Ok(file.into())
 }
 
