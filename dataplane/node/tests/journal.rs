@@ -246,7 +246,7 @@ fn live_records_are_carried_forward_past_a_dead_target() {
     let dead = target(&lab, "demo", |_, _| Answer::status(500));
     let well = target(&lab, "demo", |_, _| Answer::status(200));
     let sections =
-        lab.target_text("demo", dead.address, "retry_schedule_ms = [15000]\nretry_jitter_percent = 0")
+        lab.target_text("demo", dead.address, "retry_schedule_ms = [30000]\nretry_jitter_percent = 0")
             + &lab.target_text("well", well.address, "");
     let mut mesh = Mesh::start_with(lab, &sections, well_at_standard, str::to_owned);
     let kept = distinct((0..5).map(|index| mesh.send(&numbered(index, 100_000))));
