@@ -134,18 +134,25 @@ impl<'a> Event<'a> {
 
 /// Refuses anything but sorted `name:value LF` lines without control characters.
 fn check_canonical(headers: &str) -> Result<(), EventError> {
-    if !headers.is_empty() && !headers.ends_with('\n') {
+    let bytes = headers.as_bytes();
+    // Without an early exit, so that whole vectors are compared at once.
+    let bad = bytes.iter().fold(false, |bad, &byte| bad | (byte.is_ascii_control() && byte != b'\n'));
+    if bad || bytes.last().is_some_and(|&last| last != b'\n') {
         return Err(EventError::Header);
     }
-    let mut previous = "";
-    for line in headers.split_terminator('\n') {
-        let colon = line.get(1..).and_then(|rest| rest.find(':')).ok_or(EventError::Header)? + 1;
-        let (name, value) = (&line[..colon], &line[colon + 1..]);
-        let bare = name.strip_prefix(':').unwrap_or(name);
+    let mut previous: &[u8] = b"";
+    let mut start = 0;
+    for end in memchr::memchr_iter(b'\n', bytes) {
+        let line = &bytes[start..end];
+        start = end + 1;
+        let rest = line.get(1..).ok_or(EventError::Header)?;
+        let colon = 1 + memchr::memchr(b':', rest).ok_or(EventError::Header)?;
+        let name = &line[..colon];
+        let bare = name.strip_prefix(b":").unwrap_or(name);
         // A letter first, so that metadata lines sort before all others.
-        let named =
-            bare.starts_with(|first: char| first.is_ascii_lowercase()) && bare.bytes().all(is_name_byte);
-        if !named || name < previous || value.bytes().any(|byte| byte.is_ascii_control()) {
+        let named = bare.first().is_some_and(u8::is_ascii_lowercase)
+            && bare.iter().all(|&byte| IS_NAME_BYTE[usize::from(byte)]);
+        if !named || name < previous {
             return Err(EventError::Header);
         }
         previous = name;
@@ -162,9 +169,15 @@ pub fn push_header_line(out: &mut alloc::string::String, name: &str, value: &str
 }
 
 /// RFC 9110 `tchar`, lower case only.
-fn is_name_byte(byte: u8) -> bool {
-    matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
-}
+const IS_NAME_BYTE: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = matches!(byte as u8, b'a'..=b'z' | b'0'..=b'9' | b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~');
+        byte += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {

@@ -198,24 +198,24 @@ impl<K> TargetSigner<K> {
         let (zen_tags, standard_tags) = tags.split_at(self.keys.len());
         let RequestHead { attempt, event_id, endpoint, body_bytes } = request.head;
         let mut out = Text(head);
-        out.push(format_args!("POST {} HTTP/1.1\r\nhost: {}\r\n", self.path, self.host));
+        out.join(&["POST ", &self.path, " HTTP/1.1\r\nhost: ", &self.host, "\r\n"]);
         if !request.content_type.is_empty() {
-            out.push(format_args!("content-type: {}\r\n", request.content_type));
+            out.join(&["content-type: ", &request.content_type, "\r\n"]);
         }
         out.push(format_args!("content-length: {body_bytes}\r\nuser-agent: {USER_AGENT}\r\n"));
         out.push(format_args!("zen-event-id: {event_id}\r\nzen-endpoint: {endpoint}\r\n"));
         out.push(format_args!("zen-attempt: {}\r\n", attempt.made.saturating_add(1)));
         request.signature.clear();
         write_signature(&mut request.signature, &self.key_id, attempt.time_ms, &attempt.nonce, zen_tags);
-        out.push(format_args!("zen-signature: {}\r\n", request.signature));
+        out.join(&["zen-signature: ", &request.signature, "\r\n"]);
         request.signature.clear();
         write_standard_signature(&mut request.signature, standard_tags);
         let time_s = attempt.time_ms / 1000;
         out.push(format_args!("webhook-id: {event_id}\r\nwebhook-timestamp: {time_s}\r\n"));
-        out.push(format_args!("webhook-signature: {}\r\n", request.signature));
+        out.join(&["webhook-signature: ", &request.signature, "\r\n"]);
         for line in request.headers.split_terminator('\n') {
             let (name, value) = line.split_once(':').expect("forwarded lines have a colon");
-            out.push(format_args!("{name}: {value}\r\n"));
+            out.join(&[name, ": ", value, "\r\n"]);
         }
         head.extend_from_slice(b"\r\n");
     }
@@ -312,6 +312,13 @@ fn write_standard_signature(out: &mut String, tags: &[Tag]) {
 struct Text<'a>(&'a mut Vec<u8>);
 
 impl Text<'_> {
+    /// Text that needs no formatting: the hot path of a delivery.
+    fn join(&mut self, pieces: &[&str]) {
+        for piece in pieces {
+            self.0.extend_from_slice(piece.as_bytes());
+        }
+    }
+
     fn push(&mut self, text: fmt::Arguments<'_>) {
         self.write_fmt(text).expect("a vector takes any text");
     }
