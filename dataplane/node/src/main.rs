@@ -12,6 +12,7 @@ mod journal;
 mod link;
 mod mesh;
 mod metrics;
+mod sockets;
 mod start;
 mod stream;
 mod tls;

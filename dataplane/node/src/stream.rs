@@ -40,6 +40,12 @@ impl Stream {
         self.tls.write(bytes);
     }
 
+    /// As [`Stream::write`], for a head and its body: one record, if they fit.
+    pub fn write_parts(&mut self, parts: [&[u8]; 2]) {
+        debug_assert!(!self.finishing, "nothing follows a goodbye");
+        self.tls.write_parts(parts);
+    }
+
     /// Submits what is waiting, unless a send is in flight.
     pub fn flush(&mut self, reactor: &mut Reactor) {
         if self.sending || !self.tls.wants_write() {

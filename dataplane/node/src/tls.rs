@@ -82,6 +82,13 @@ impl Tls {
         self.connection.writer().write_all(bytes).expect("the outgoing buffer has no limit");
     }
 
+    /// Encrypts `parts` one behind the other, in as few records as they fit in.
+    pub fn write_parts(&mut self, parts: [&[u8]; 2]) {
+        let whole = parts[0].len() + parts[1].len();
+        let written = self.connection.writer().write_vectored(&parts.map(std::io::IoSlice::new));
+        assert_eq!(written.ok(), Some(whole), "the outgoing buffer has no limit");
+    }
+
     /// Says goodbye to the peer (RFC 8446 section 6.1).
     pub fn close_notify(&mut self) {
         self.connection.send_close_notify();

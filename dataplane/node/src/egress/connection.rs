@@ -231,8 +231,7 @@ impl Connection {
         let job = self.job.as_ref().expect("a job was set");
         let stream = self.stream.as_mut().expect("the connection is up");
         self.parser.start();
-        stream.write(&job.head);
-        stream.write(&job.event[job.body_at..]);
+        stream.write_parts([&job.head, &job.event[job.body_at..]]);
         stream.flush(reactor);
     }
 

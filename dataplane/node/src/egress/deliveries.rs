@@ -3,7 +3,7 @@
 //! Each tick starts what may start: deliveries of all targets are signed in one batch, then written
 //! to idle connections or to new ones. A slow target only fills its own queue.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use zen_core::crypto::Mac;
@@ -20,6 +20,7 @@ use crate::crypto::NodeCrypto;
 use crate::entropy::Entropy;
 use crate::mesh::{EventBytes, EventKey, Handoff, Mesh, Message, Verdict};
 use crate::metrics::WorkerMetrics;
+use crate::sockets::BySocket;
 use crate::tls::TlsError;
 
 /// Deliveries signed in one batch.
@@ -37,7 +38,7 @@ struct Start {
 pub struct Deliveries {
     worker: u16,
     owners: BTreeMap<Arc<str>, Owner>,
-    connections: HashMap<SocketId, Connection>,
+    connections: BySocket<Connection>,
     starts: Vec<Start>,
     unresolved: Vec<(Arc<str>, Job)>,
     requests: Vec<DeliveryRequest>,
@@ -62,7 +63,7 @@ impl Deliveries {
         let mut deliveries = Self {
             worker,
             owners: BTreeMap::new(),
-            connections: HashMap::new(),
+            connections: BySocket::new(),
             starts: Vec::new(),
             unresolved: Vec::new(),
             requests: Vec::new(),
@@ -90,7 +91,7 @@ impl Deliveries {
         self.take_targets();
         // Kept-alive connections lead to the old address, under the old policy.
         for socket in self.owners.values_mut().flat_map(|owner| owner.idle.drain(..)) {
-            self.connections.remove(&socket);
+            self.connections.remove(socket);
             reactor.close(socket);
         }
     }
@@ -183,7 +184,7 @@ impl Deliveries {
 
     /// Decrypts ciphertext from a target.
     pub fn decrypt(&mut self, socket: SocketId, bytes: &[u8]) -> Result<(), TlsError> {
-        self.connections.get_mut(&socket).map_or(Ok(()), |connection| connection.decrypt(bytes))
+        self.connections.get_mut(socket).map_or(Ok(()), |connection| connection.decrypt(bytes))
     }
 
     /// Works on what [`Deliveries::decrypt`] came to.
@@ -222,7 +223,7 @@ impl Deliveries {
     /// Deadlines; called a few times a second.
     pub fn handle_time(&mut self, reactor: &mut Reactor) {
         let now_ms = self.clock.unix_ms;
-        let sockets: Vec<SocketId> = self.connections.keys().copied().collect();
+        let sockets: Vec<SocketId> = self.connections.sockets();
         for socket in sockets {
             self.step(socket, reactor, |connection, _, _| connection.handle_time(now_ms));
         }
@@ -256,7 +257,7 @@ impl Deliveries {
     pub fn is_quiet(&self) -> bool {
         self.starts.is_empty()
             && self.unresolved.is_empty()
-            && !self.connections.values().any(Connection::is_busy)
+            && !self.connections.iter().any(|(_, connection)| connection.is_busy())
     }
 
     /// Sets gauges.
@@ -344,7 +345,7 @@ impl Deliveries {
     fn send(&mut self, target: &Arc<str>, job: Job, reactor: &mut Reactor) {
         let Some(owner) = self.owners.get_mut(target) else { return };
         while let Some(socket) = owner.idle.pop() {
-            if let Some(connection) = self.connections.get_mut(&socket) {
+            if let Some(connection) = self.connections.get_mut(socket) {
                 connection.start(job, reactor);
                 return;
             }
@@ -388,10 +389,10 @@ impl Deliveries {
         reactor: &mut Reactor,
         act: impl FnOnce(&mut Connection, &mut Reactor, Clock) -> Step,
     ) {
-        let Some(connection) = self.connections.get_mut(&socket) else { return };
+        let Some(connection) = self.connections.get_mut(socket) else { return };
         let Some(owner) = self.owners.get_mut(&connection.target) else {
             reactor.close(socket);
-            self.connections.remove(&socket);
+            self.connections.remove(socket);
             return;
         };
         let step = act(connection, reactor, self.clock);
@@ -400,7 +401,7 @@ impl Deliveries {
         let stays = matches!(step, Step::Busy) || fits && matches!(step, Step::Answered(..));
         if !stays {
             owner.idle.retain(|idle| *idle != socket);
-            self.connections.remove(&socket);
+            self.connections.remove(socket);
             reactor.close(socket);
         }
         match step {
@@ -461,7 +462,7 @@ impl Deliveries {
         self.connections.retain(|socket, connection| {
             let stays = connection.target != *name;
             if !stays {
-                reactor.close(*socket);
+                reactor.close(socket);
             }
             stays
         });

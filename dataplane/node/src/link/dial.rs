@@ -143,7 +143,7 @@ impl Links {
         };
         let tls = Tls::connect(&tls, zen_identity::spiffe_server_name()).ok()?;
         let stream = Stream::start(socket, tls, parts.reactor);
-        let link = self.open.get_mut(&socket)?;
+        let link = self.open.get_mut(socket)?;
         link.stream = Some(stream);
         link.machine = machine;
         link.out = out;

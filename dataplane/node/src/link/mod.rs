@@ -34,6 +34,7 @@ use crate::ingester::Ingester;
 use crate::journal::read_token;
 use crate::mesh::{EventBytes, JournalRole, Mesh, Message};
 use crate::metrics::WorkerMetrics;
+use crate::sockets::BySocket;
 use crate::stream::Stream;
 use crate::tls::{Tls, TlsError};
 
@@ -57,7 +58,7 @@ pub struct Parts<'a> {
 /// All links of one worker.
 pub struct Links {
     worker: u16,
-    open: HashMap<SocketId, Link>,
+    open: BySocket<Link>,
     closed: Vec<SocketId>,
     slots: Vec<Slot>,
     streams: HashMap<String, u16>,
@@ -81,7 +82,7 @@ impl Links {
     ) -> Self {
         let mut links = Self {
             worker,
-            open: HashMap::new(),
+            open: BySocket::new(),
             closed: Vec::new(),
             slots: Vec::new(),
             streams: HashMap::new(),
@@ -103,7 +104,7 @@ impl Links {
         self.make_slots();
         let snapshot = Arc::clone(&self.snapshot);
         let refused = self.open.iter().filter(|(_, link)| !is_admitted(&snapshot, link));
-        let refused: Vec<SocketId> = refused.map(|(socket, _)| *socket).collect();
+        let refused: Vec<SocketId> = refused.map(|(socket, _)| socket).collect();
         for socket in refused {
             self.close(socket, "not_admitted", reactor);
         }
@@ -132,7 +133,7 @@ impl Links {
 
     /// Decrypts ciphertext from a peer.
     pub fn decrypt(&mut self, socket: SocketId, bytes: &[u8]) -> Result<(), TlsError> {
-        self.open.get_mut(&socket).map_or(Ok(()), |link| link.decrypt(bytes))
+        self.open.get_mut(socket).map_or(Ok(()), |link| link.decrypt(bytes))
     }
 
     /// Works on what [`Links::decrypt`] came to.
@@ -142,7 +143,7 @@ impl Links {
         decrypted: Result<(), TlsError>,
         parts: &mut Parts<'_>,
     ) {
-        let Some(mut link) = self.open.remove(&socket) else { return };
+        let Some(mut link) = self.open.remove(socket) else { return };
         if let Err(error) = decrypted {
             tracing::warn!(%error, "a link's TLS failed");
             link.flush(parts.reactor);
@@ -177,7 +178,7 @@ impl Links {
             self.close(socket, "send", reactor);
             return;
         }
-        if let Some(stream) = self.open.get_mut(&socket).and_then(|link| link.stream.as_mut()) {
+        if let Some(stream) = self.open.get_mut(socket).and_then(|link| link.stream.as_mut()) {
             stream.handle_sent(buffer, reactor);
         }
     }
@@ -189,7 +190,7 @@ impl Links {
 
     /// A connection left this worker's ring: it goes to the worker with its stream.
     pub fn handle_detached(&mut self, socket: SocketId, fd: std::os::fd::OwnedFd) {
-        let Some(link) = self.open.remove(&socket) else { return };
+        let Some(link) = self.open.remove(socket) else { return };
         let (Some(peer), Machine::Moving(hello)) = (link.peer(), link.machine) else { return };
         let tls = link.stream.expect("what moves is connected").into_tls();
         let worker = hello.stream;
@@ -216,9 +217,9 @@ impl Links {
     /// Deadlines and dialling; called a few times a second.
     pub fn handle_time(&mut self, parts: &mut Parts<'_>) {
         let now_ms = self.clock.unix_ms;
-        let sockets: Vec<SocketId> = self.open.keys().copied().collect();
+        let sockets: Vec<SocketId> = self.open.sockets();
         for socket in sockets {
-            let link = self.open.get_mut(&socket).expect("listed just now");
+            let link = self.open.get_mut(socket).expect("listed just now");
             let result = match &mut link.machine {
                 Machine::Sending { sender, .. } => sender.handle_timeout(now_ms, &mut link.out),
                 Machine::Receiving { receiver, .. } => receiver.handle_timeout(now_ms, &mut link.out),
@@ -275,7 +276,7 @@ impl Links {
 
     /// Whether the socket is one of ours.
     pub fn has(&self, socket: SocketId) -> bool {
-        self.open.contains_key(&socket)
+        self.open.contains(socket)
     }
 
     fn handle_frame(
@@ -420,7 +421,7 @@ impl Links {
                     .open
                     .iter()
                     .filter(|(_, link)| link.sends_to(egress))
-                    .map(|(socket, _)| *socket)
+                    .map(|(socket, _)| socket)
                     .collect();
                 for socket in older {
                     self.close(socket, "replaced", parts.reactor);
@@ -451,7 +452,7 @@ impl Links {
     fn acknowledge(&mut self, egress: &mut Egress) {
         while let Some(Acknowledge { link, durable, events, bytes }) = egress.poll_acknowledge() {
             if let Some(Machine::Receiving { durable: known, owed, .. }) =
-                self.open.get_mut(&link).map(|link| &mut link.machine)
+                self.open.get_mut(link).map(|link| &mut link.machine)
             {
                 *known = (*known).max(durable);
                 owed.0 += bytes;
@@ -473,7 +474,7 @@ impl Links {
     }
 
     fn close(&mut self, socket: SocketId, reason: &'static str, reactor: &mut Reactor) {
-        let Some(link) = self.open.remove(&socket) else { return };
+        let Some(link) = self.open.remove(socket) else { return };
         if let Machine::Receiving { receiver, .. } = &link.machine {
             self.metrics.duplicates.add(receiver.duplicates());
             self.closed.push(socket);
