@@ -23,7 +23,10 @@ mod tests;
 
 pub use batch::{BatchEvent, BatchFrame, Targets};
 pub use error::{LinkError, Refuse, RefuseCode, write_refuse};
-pub use frame::{Ack, Frame, FrameReader, FrameType, GoodbyeReason, Start, parse_frame};
+pub use frame::{
+    Ack, BUFFER_BYTES_MAX as FRAME_READER_BYTES_MAX, Frame, FrameReader, FrameType, GoodbyeReason, Start,
+    parse_frame,
+};
 pub use hello::{Hello, Role};
 pub use receiver::{Incoming, Receiver, ReceiverConfig, ReceiverEvent};
 pub use sender::{Outgoing, Sender, SenderConfig, SenderEvent};

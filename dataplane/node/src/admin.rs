@@ -2,19 +2,29 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use axum::serve::Listener;
 use prometheus_client::registry::Registry;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::config::AdminSection;
 use crate::control::Shared;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, NodeMetrics};
+use crate::quota::{Permit, Quota};
+
+/// Admin connections at a time, over both listeners; more are closed.
+pub const CONNECTIONS_MAX: usize = 16;
+/// What one may hold: the HTTP library's buffers and a scrape, bytes.
+pub const CONNECTION_BYTES: usize = 256 * 1024;
 
 /// Why the admin listeners do not stand.
 #[derive(Debug, thiserror::Error)]
@@ -65,7 +75,7 @@ pub fn bind(settings: &AdminSection) -> Result<Listeners, AdminError> {
 }
 
 /// Serves until aborted.
-pub async fn serve(listeners: Listeners, shared: Arc<Shared>, metrics: Metrics) {
+pub async fn serve(listeners: Listeners, shared: Arc<Shared>, metrics: Metrics, counts: Arc<NodeMetrics>) {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(metrics));
     let router = Router::new()
@@ -77,17 +87,80 @@ pub async fn serve(listeners: Listeners, shared: Arc<Shared>, metrics: Metrics) 
     let tcp = listeners.tcp.and_then(|listener| tokio::net::TcpListener::from_std(listener).ok());
     let unix = listeners.unix.and_then(|listener| tokio::net::UnixListener::from_std(listener).ok());
     let over_unix = router.clone();
+    let places = Quota::default();
     let tcp = async {
         if let Some(listener) = tcp {
+            let listener = Bounded { listener, places: places.clone(), counts: Arc::clone(&counts) };
             let _ = axum::serve(listener, router).await;
         }
     };
     let unix = async {
         if let Some(listener) = unix {
+            let listener = Bounded { listener, places: places.clone(), counts: Arc::clone(&counts) };
             let _ = axum::serve(listener, over_unix).await;
         }
     };
     tokio::join!(tcp, unix);
+}
+
+/// A listener that keeps to [`CONNECTIONS_MAX`].
+struct Bounded<L> {
+    listener: L,
+    places: Quota,
+    counts: Arc<NodeMetrics>,
+}
+
+impl<L: Listener> Listener for Bounded<L> {
+    type Io = Placed<L::Io>;
+    type Addr = L::Addr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (io, address) = self.listener.accept().await;
+            if let Some(place) = self.places.take(CONNECTIONS_MAX as u32) {
+                return (Placed { io, _place: place }, address);
+            }
+            self.counts.admin_refused.add(1);
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection with its place.
+struct Placed<T> {
+    io: T,
+    _place: Permit,
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Placed<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(context, buffer)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Placed<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
 }
 
 fn bind_socket(path: &Path) -> std::io::Result<std::os::unix::net::UnixListener> {

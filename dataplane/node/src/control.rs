@@ -1,6 +1,7 @@
 //! The control thread: signals, reload, certificates, names, admin. It may hang without stopping a
 //! worker; workers only see snapshots, messages and resolved addresses.
 
+use std::net::ToSocketAddrs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
@@ -8,18 +9,25 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use zen_identity::Reloaded;
 
 use crate::admin;
-use crate::config::{self, Certificates, Snapshot};
+use crate::config::{self, Certificates, MemoryBound, Snapshot};
 use crate::mesh::{Mesh, Message};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, NodeMetrics};
+use crate::quota::Quota;
 
 /// Names that may wait to be resolved.
 const QUESTIONS_MAX: usize = 1024;
 /// A name that takes longer counts as not found.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Names being resolved, those included that took too long: the system's resolver cannot be stopped.
+pub const LOOKUPS_MAX: usize = 8;
+/// Addresses of a name that are used.
+const ADDRESSES_MAX: usize = 16;
+/// What a thread that resolves may need of its stack, bytes.
+pub const LOOKUP_STACK_BYTES: usize = 512 * 1024;
 
 /// What all threads of a node share.
 pub struct Shared {
@@ -31,6 +39,10 @@ pub struct Shared {
     pub workers_ready: AtomicU16,
     /// Workers without room in a journal.
     pub workers_full: AtomicU16,
+    /// Sources connected, over all workers.
+    pub source_places: Quota,
+    /// Links that carry events, over all workers.
+    pub link_places: Quota,
     /// Whether the node is draining.
     pub draining: AtomicBool,
     /// What the last reload came to.
@@ -79,6 +91,8 @@ pub struct Control {
     pub questions: mpsc::Receiver<(Arc<str>, u16)>,
     /// For scrapes.
     pub metrics: Metrics,
+    /// What is not a worker's.
+    pub node_metrics: Arc<NodeMetrics>,
 }
 
 /// Runs until all workers ended after a drain; returns whether the drain was clean.
@@ -88,8 +102,13 @@ pub async fn run(
 ) -> Result<bool, admin::AdminError> {
     let snapshot = control.shared.snapshot.load_full();
     let listeners = admin::bind(&snapshot.raw.admin)?;
-    let metrics = std::mem::replace(&mut control.metrics, Metrics::new(Vec::new()));
-    let admin = tokio::spawn(admin::serve(listeners, Arc::clone(&control.shared), metrics));
+    let metrics = std::mem::replace(&mut control.metrics, Metrics::new(Vec::new(), Arc::default()));
+    let admin = tokio::spawn(admin::serve(
+        listeners,
+        Arc::clone(&control.shared),
+        metrics,
+        Arc::clone(&control.node_metrics),
+    ));
     let clean = serve(&mut control, &mut workers_done).await;
     admin.abort();
     if let Some(socket) = &snapshot.raw.admin.socket {
@@ -105,6 +124,7 @@ async fn serve(control: &mut Control, workers_done: &mut mpsc::Receiver<bool>) -
     let poll = Duration::from_millis(control.shared.snapshot.load().node.reload_poll_ms);
     let mut poll = tokio::time::interval(poll);
     poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let lookups = Arc::new(Semaphore::new(LOOKUPS_MAX));
     let (mut ended, mut clean) = (0, true);
     while ended < control.shared.mesh.workers() {
         tokio::select! {
@@ -112,7 +132,7 @@ async fn serve(control: &mut Control, workers_done: &mut mpsc::Receiver<bool>) -
             _ = terminate.recv() => drain(&control.shared),
             _ = interrupt.recv() => drain(&control.shared),
             _ = poll.tick() => reload_certificates(&control.certificates),
-            Some((host, worker)) = control.questions.recv() => resolve(control.shared.mesh.clone(), host, worker),
+            Some((host, worker)) = control.questions.recv() => resolve(control.shared.mesh.clone(), &lookups, host, worker),
             done = workers_done.recv() => match done {
                 Some(worker_clean) => {
                     ended += 1;
@@ -125,13 +145,23 @@ async fn serve(control: &mut Control, workers_done: &mut mpsc::Receiver<bool>) -
     clean
 }
 
-fn resolve(mesh: Mesh, host: Arc<str>, worker: u16) {
+fn resolve(mesh: Mesh, lookups: &Arc<Semaphore>, host: Arc<str>, worker: u16) {
+    let Ok(place) = Arc::clone(lookups).try_acquire_owned() else {
+        tracing::warn!(host = &*host, "too many names are being resolved");
+        let result = Err(std::io::ErrorKind::TimedOut.into());
+        mesh.send(worker, Message::Resolved { host, result });
+        return;
+    };
     tokio::spawn(async move {
-        let lookup = tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((&*host, 0)));
-        let result = match lookup.await {
-            Ok(Ok(found)) => Ok(found.map(|address| address.ip()).collect()),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
+        let name = Arc::clone(&host);
+        let lookup = tokio::task::spawn_blocking(move || {
+            let _place = place;
+            let found = (&*name, 0).to_socket_addrs()?;
+            Ok(found.map(|address| address.ip()).take(ADDRESSES_MAX).collect())
+        });
+        let result = match tokio::time::timeout(RESOLVE_TIMEOUT, lookup).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(_)) | Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
         };
         mesh.send(worker, Message::Resolved { host, result });
     });
@@ -171,6 +201,7 @@ fn reload(control: &Control) {
             }
             None => {
                 let generation = next.generation;
+                control.node_metrics.memory_bound_bytes.set(MemoryBound::of(&next.settings()).total());
                 control.shared.snapshot.store(Arc::new(next));
                 control.shared.mesh.ring_all();
                 tracing::info!(generation, "configuration in force");

@@ -12,6 +12,7 @@ mod journal;
 mod link;
 mod mesh;
 mod metrics;
+mod quota;
 mod sockets;
 mod start;
 mod stream;

@@ -102,7 +102,7 @@ macro_rules! worker_metrics {
         impl Collector for Metrics {
             fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
                 $(worker_metrics!(@encode $kind, $name, $help, self, encoder);)*
-                Ok(())
+                self.encode_node(&mut encoder)
             }
         }
     };
@@ -170,6 +170,7 @@ worker_metrics! {
     counter dead_letters "Deliveries given up and kept as dead letters";
     counter dead_letters_dropped "Dead letters dropped because there were more than the bound";
     gauge dead_letters_kept "Dead letters kept now";
+    counter notes_dropped "Outcomes and retries that did not get into a full journal";
     gauge targets_disabled "Targets disabled by a 410";
     counter deliveries_without_client_certificate "Deliveries to targets that opted out of mutual TLS";
     gauge events_live "Events at the egress that are not done";
@@ -183,16 +184,58 @@ worker_metrics! {
     gauge drain "1 while draining";
 }
 
+/// What the node counts beside its workers.
+#[derive(Debug, Default)]
+pub struct NodeMetrics {
+    /// What the configuration in force can use.
+    pub memory_bound_bytes: Count,
+    /// Admin connections closed at once.
+    pub admin_refused: Count,
+}
+
+/// Resident memory of this process (`proc_pid_status(5)`), 0 where there is none to read.
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
 /// All workers' metrics.
 #[derive(Debug)]
 pub struct Metrics {
     workers: Vec<Arc<WorkerMetrics>>,
+    node: Arc<NodeMetrics>,
 }
 
 impl Metrics {
     /// Sums over `workers` at each scrape.
-    pub fn new(workers: Vec<Arc<WorkerMetrics>>) -> Self {
-        Self { workers }
+    pub fn new(workers: Vec<Arc<WorkerMetrics>>, node: Arc<NodeMetrics>) -> Self {
+        Self { workers, node }
+    }
+
+    fn encode_node(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        for (name, help, value) in [
+            (
+                "zen_memory_bound_bytes",
+                "Memory that the configuration can use",
+                self.node.memory_bound_bytes.value(),
+            ),
+            ("zen_memory_resident_bytes", "Memory that the process uses", resident_bytes()),
+            (
+                "zen_admin_refused",
+                "Admin connections closed, since there were as many as may be",
+                self.node.admin_refused.value(),
+            ),
+        ] {
+            let kind = if name.ends_with("_refused") { MetricType::Counter } else { MetricType::Gauge };
+            let metric = encoder.encode_descriptor(name, help, None, kind)?;
+            match kind {
+                MetricType::Counter => ConstCounter::new(value).encode(metric)?,
+                _ => ConstGauge::new(value).encode(metric)?,
+            }
+        }
+        Ok(())
     }
 
     fn histogram(&self, pick: impl Fn(&WorkerMetrics) -> &Latency) -> (f64, u64, Vec<(f64, u64)>) {
@@ -234,7 +277,7 @@ mod tests {
             worker.accept_to_durable.record(Duration::from_micros(100));
         }
         let mut registry = prometheus_client::registry::Registry::default();
-        registry.register_collector(Box::new(Metrics::new(workers)));
+        registry.register_collector(Box::new(Metrics::new(workers, Arc::default())));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         assert!(text.contains("zen_events_accepted_total 4"), "{text}");

@@ -9,13 +9,14 @@ use tokio::sync::mpsc;
 use zen_uring::{Backend, Io};
 
 use crate::admin::AdminError;
-use crate::config::{self, Certificates, ConfigError, NodeSettings, Raw, Snapshot};
+use crate::config::{self, Certificates, ConfigError, MemoryBound, NodeSettings, Raw, Snapshot, mib};
 use crate::control::{self, Control, Resolver, Shared};
 use crate::egress::{Table, Watermarks};
 use crate::ingester::{self, Outbox};
 use crate::journal::{self, OpenError, spawn_segment_maker};
 use crate::mesh::{JournalRole, Mesh};
-use crate::metrics::{Metrics, WorkerMetrics};
+use crate::metrics::{Metrics, NodeMetrics, WorkerMetrics};
+use crate::quota::Quota;
 use crate::worker::{self, Launch, WorkerError};
 
 /// Why a node did not start, or did not end well. Each says what to do.
@@ -67,6 +68,10 @@ pub fn check_config(file: &Path) -> Result<(), StartError> {
         file.display(),
         snapshot.node.workers
     );
+    let bound = MemoryBound::of(&snapshot.settings());
+    let (total, max) = (mib(bound.total()), snapshot.node.memory_bytes_max >> 20);
+    print!("{bound}");
+    println!("memory: at most {total} MiB (limit {max} MiB)");
     Ok(())
 }
 
@@ -86,6 +91,8 @@ pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
         workers_full: AtomicU16::new(mesh.workers()),
         snapshot: ArcSwap::from_pointee(snapshot),
         mesh,
+        source_places: Quota::default(),
+        link_places: Quota::default(),
         draining: AtomicBool::new(false),
         status: ArcSwap::from_pointee("generation 1 in force".to_owned()),
     });
@@ -105,14 +112,22 @@ pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
     });
     let threads = worker::start_all(launches.collect(), &done)?;
     drop(done);
+    let node_metrics = Arc::new(NodeMetrics::default());
+    let bound = MemoryBound::of(&shared.snapshot.load().settings()).total();
+    node_metrics.memory_bound_bytes.set(bound);
     let control = Control {
         shared: Arc::clone(&shared),
         config_file: file.to_path_buf(),
         certificates,
         questions,
-        metrics: Metrics::new(metrics),
+        metrics: Metrics::new(metrics, Arc::clone(&node_metrics)),
+        node_metrics,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(control::LOOKUPS_MAX)
+        .thread_stack_size(control::LOOKUP_STACK_BYTES)
+        .build()?;
     let clean = runtime.block_on(control::run(control, workers_done))?;
     for thread in threads {
         let _ = thread.join();

@@ -18,6 +18,8 @@ pub struct Stream {
     /// Its TLS state.
     pub tls: Tls,
     spare: Vec<u8>,
+    /// Plaintext that was encrypted and has not been handed to a send.
+    queued_bytes: usize,
     sending: bool,
     finishing: bool,
 }
@@ -26,7 +28,7 @@ impl Stream {
     /// A stream that starts to receive.
     pub fn start(socket: SocketId, tls: Tls, reactor: &mut Reactor) -> Self {
         reactor.receive(socket);
-        Self { socket, tls, spare: Vec::new(), sending: false, finishing: false }
+        Self { socket, tls, spare: Vec::new(), queued_bytes: 0, sending: false, finishing: false }
     }
 
     /// Takes ciphertext off the wire.
@@ -38,6 +40,7 @@ impl Stream {
     pub fn write(&mut self, bytes: &[u8]) {
         debug_assert!(!self.finishing, "nothing follows a goodbye");
         self.tls.write(bytes);
+        self.queued_bytes += bytes.len();
     }
 
     /// As [`Stream::write`], for a head and its body: one record, if they fit.
@@ -53,6 +56,11 @@ impl Stream {
         }
         let mut buffer = std::mem::take(&mut self.spare);
         buffer.clear();
+        if self.queued_bytes > SPARE_BYTES_MAX {
+            // Doubling would take twice as much; each record of 16 KiB brings 22 bytes.
+            buffer.reserve_exact(self.queued_bytes + self.queued_bytes / 512 + 64);
+        }
+        self.queued_bytes = 0;
         self.tls.take_ciphertext(&mut buffer);
         self.sending = true;
         reactor.send(self.socket, buffer);
@@ -83,6 +91,11 @@ impl Stream {
     /// Whether a send is in flight: whoever produces much should wait.
     pub fn is_sending(&self) -> bool {
         self.sending
+    }
+
+    /// Plaintext that waits behind the send in flight.
+    pub fn queued_bytes(&self) -> usize {
+        self.queued_bytes
     }
 
     /// Whether everything up to the goodbye has left and the socket may be closed.

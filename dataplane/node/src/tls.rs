@@ -15,6 +15,16 @@ pub type ServerTls = Arc<rustls::ServerConfig>;
 /// TLS settings for connections that we dial.
 pub type ClientTls = Arc<rustls::ClientConfig>;
 
+/// Ciphertext that a peer which dialled us may send without a byte of plaintext: a handshake, a record.
+const SILENT_BYTES_MAX: usize = 32 * 1024;
+/// The same of a peer that we dialled, whose handshake may hold a long chain.
+const SILENT_BYTES_MAX_DIALLED: usize = 128 * 1024;
+
+/// An idle connection in rustls: keys, transcript, certificates. Measured in `tests/bounds.rs`; bytes.
+pub const IDLE_BYTES: usize = 10 * 1024;
+/// What a peer that has not finished its handshake may make us hold beside that, bytes.
+pub const HANDSHAKE_BYTES: usize = SILENT_BYTES_MAX_DIALLED / 2;
+
 /// Why a TLS connection failed; the peer's fault, or a policy's refusal of it.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -24,12 +34,18 @@ pub enum TlsError {
     /// The peer sent more than a parser may leave unread.
     #[error("tls: plaintext left unread")]
     Unread,
+    /// A handshake without end, or records that carry nothing.
+    #[error("tls: too much was sent without any data in it")]
+    Silent,
 }
 
 /// One TLS connection, either side.
 pub struct Tls {
     connection: rustls::Connection,
     peer_closed: bool,
+    /// Ciphertext since the last plaintext: rustls holds no more of it than this.
+    silent_bytes: usize,
+    silent_bytes_max: usize,
 }
 
 impl Tls {
@@ -37,14 +53,14 @@ impl Tls {
     pub fn accept(config: &ServerTls) -> Result<Self, TlsError> {
         let mut connection = rustls::ServerConnection::new(Arc::clone(config))?;
         connection.set_buffer_limit(None);
-        Ok(Self { connection: connection.into(), peer_closed: false })
+        Ok(Self::new(connection.into(), SILENT_BYTES_MAX))
     }
 
     /// The dialling side.
     pub fn connect(config: &ClientTls, name: ServerName<'static>) -> Result<Self, TlsError> {
         let mut connection = rustls::ClientConnection::new(Arc::clone(config), name)?;
         connection.set_buffer_limit(None);
-        Ok(Self { connection: connection.into(), peer_closed: false })
+        Ok(Self::new(connection.into(), SILENT_BYTES_MAX_DIALLED))
     }
 
     /// Takes ciphertext; each piece of plaintext goes to `plaintext` as it is decrypted.
@@ -56,12 +72,17 @@ impl Tls {
         plaintext: &mut impl FnMut(&[u8]),
     ) -> Result<(), TlsError> {
         while !bytes.is_empty() {
-            if self.connection.read_tls(&mut bytes).map_err(|_| TlsError::Unread)? == 0 {
+            let read = self.connection.read_tls(&mut bytes).map_err(|_| TlsError::Unread)?;
+            if read == 0 {
                 return Ok(());
             }
             let state = self.connection.process_new_packets()?;
             self.peer_closed |= state.peer_has_closed();
             let mut left = state.plaintext_bytes_to_read();
+            self.silent_bytes = if left > 0 { read } else { self.silent_bytes + read };
+            if self.silent_bytes > self.silent_bytes_max {
+                return Err(TlsError::Silent);
+            }
             let mut reader = self.connection.reader();
             while left > 0 {
                 let Ok(piece) = reader.fill_buf() else { break };
@@ -75,6 +96,11 @@ impl Tls {
             }
         }
         Ok(())
+    }
+
+    /// Ciphertext held until its record is whole, at most; bytes.
+    pub fn received_bytes(&self) -> usize {
+        self.silent_bytes
     }
 
     /// Encrypts `bytes` into the outgoing buffer.
@@ -114,6 +140,10 @@ impl Tls {
     /// Whether the peer said goodbye.
     pub fn peer_closed(&self) -> bool {
         self.peer_closed
+    }
+
+    fn new(connection: rustls::Connection, silent_bytes_max: usize) -> Self {
+        Self { connection, peer_closed: false, silent_bytes: 0, silent_bytes_max }
     }
 
     /// The peer's SPIFFE id, after a handshake that checked it.

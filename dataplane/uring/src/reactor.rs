@@ -28,6 +28,8 @@ pub const FILE_OPERATIONS_PER_FILE_MAX: u32 = 64;
 
 /// Most buffers one provided ring can hold (`io_uring_register_buf_ring(3)`).
 const RECEIVE_BUFFERS_MAX: u16 = 1 << 15;
+/// What a socket takes in the tables of either backend, bytes; asserted there.
+pub(crate) const SOCKET_BYTES: usize = 160;
 /// Largest receive buffer, bytes.
 const RECEIVE_BUFFER_BYTES_MAX: u32 = 1 << 24;
 /// Largest submission queue (`io_uring_setup(2)`).
@@ -66,6 +68,19 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Memory that a reactor with these bounds can use on either backend, the kernel's queues included; bytes.
+    pub fn memory_bytes(&self) -> usize {
+        /// Submission, completion and event entries, at most one of each for an operation.
+        const OPERATION_BYTES: usize = 64 + 2 * 16 + size_of::<Completion>();
+        let sockets = self.sockets_max as usize;
+        let files = usize::from(self.files_max);
+        let operations = 2 * sockets + files * FILE_OPERATIONS_PER_FILE_MAX as usize;
+        usize::from(self.receive_buffers) * (self.receive_buffer_bytes as usize + 32)
+            + sockets * SOCKET_BYTES
+            + operations * OPERATION_BYTES
+            + self.submission_entries as usize * 64
+    }
+
     fn check(&self) -> Result<(), SetupError> {
         let buffers = self.receive_buffers.is_power_of_two() && self.receive_buffers <= RECEIVE_BUFFERS_MAX;
         let size = (1..=RECEIVE_BUFFER_BYTES_MAX).contains(&self.receive_buffer_bytes);

@@ -16,7 +16,7 @@ mod secret;
 mod slots;
 
 pub use outcome::{ConnectFailure, DeadReason, Next, Outcome};
-pub use queue::{Delivery, QueueFull, TargetLimits, TargetQueue, TargetState};
+pub use queue::{Delivery, PLACE_BYTES, QueueFull, TargetLimits, TargetQueue, TargetState};
 pub use request::{
     Attempt, DeliveryRequest, HOST_BYTES_MAX, PATH_BYTES_MAX, RequestError, SIGNER_KEYS_MAX, SignerConfig,
     SignerError, TargetSigner, USER_AGENT, write_delivery,

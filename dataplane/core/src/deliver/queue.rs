@@ -47,6 +47,9 @@ impl Default for TargetLimits {
     }
 }
 
+/// What a place of a queue takes, bytes; all are reserved when the queue is made.
+pub const PLACE_BYTES: usize = super::slots::SLOT_BYTES + size_of::<SlotId>() + size_of::<Reverse<Retry>>();
+
 /// One event on its way to one target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Delivery {

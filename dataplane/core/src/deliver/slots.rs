@@ -7,6 +7,9 @@ use super::queue::Delivery;
 /// Index of a slot.
 pub(super) type SlotId = u32;
 
+/// What a slot takes, bytes.
+pub(super) const SLOT_BYTES: usize = size_of::<Slot>();
+
 const NONE: SlotId = SlotId::MAX;
 
 /// At most `entries_max` deliveries; insert, remove and the oldest are O(1).

@@ -87,6 +87,12 @@ impl Fields {
         self.index.clear();
     }
 
+    /// Memory held, bytes.
+    pub(super) fn buffer_bytes(&self) -> usize {
+        let index = self.index.capacity() * size_of::<(Span, Span)>();
+        self.bytes.capacity() + self.text.capacity() + index
+    }
+
     /// Makes the texts readable.
     pub(super) fn seal(&mut self) {
         let bytes = mem::take(&mut self.bytes);

@@ -25,6 +25,11 @@ impl LineBuffer {
         matches!(self.partial.last(), None | Some(b'\n'))
     }
 
+    /// Memory held, bytes.
+    pub(super) fn buffer_bytes(&self) -> usize {
+        self.partial.capacity()
+    }
+
     /// The next line without its CRLF, taken off `input`; with it, it has at most `bytes_max` bytes.
     pub(super) fn take<'a, 'i: 'a>(
         &'a mut self,

@@ -364,6 +364,19 @@ impl RequestParser {
         matches!(self.state, State::RequestLine { .. }) && self.lines.is_idle()
     }
 
+    /// Memory held for head and lines, bytes; kept for the next request.
+    pub fn buffer_bytes(&self) -> usize {
+        self.lines.buffer_bytes() + self.head.fields.buffer_bytes()
+    }
+
+    /// Between two requests: gives its memory back.
+    pub fn shrink(&mut self) {
+        if self.is_idle() {
+            self.lines = LineBuffer::default();
+            self.head = RequestHead::new();
+        }
+    }
+
     pub(super) fn limits(&self) -> Limits {
         self.limits
     }

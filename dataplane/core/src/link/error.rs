@@ -79,6 +79,9 @@ pub enum LinkError {
     /// An acknowledgement of what was not sent, or one that takes something back.
     #[error("an acknowledgement that cannot be")]
     Ack,
+    /// As many links as may be are open.
+    #[error("as many links as this node may have are open")]
+    Busy,
     /// The handshake took too long.
     #[error("the handshake took too long")]
     HandshakeTimeout,
@@ -111,6 +114,7 @@ impl LinkError {
             Self::Envelope(_) => "envelope",
             Self::Tag => "tag",
             Self::Ack => "ack",
+            Self::Busy => "busy",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::PeerSilent => "peer_silent",
         }
@@ -125,6 +129,7 @@ impl LinkError {
             Self::NodeName | Self::PeerName => Some(RefuseCode::Peer),
             Self::Stream => Some(RefuseCode::Stream),
             Self::KeyUnknown | Self::Stale | Self::Replay(_) | Self::Tag => Some(RefuseCode::Authentication),
+            Self::Busy => Some(RefuseCode::Busy),
             Self::HandshakeTimeout | Self::PeerSilent => Some(RefuseCode::Timeout),
             Self::FrameLength { .. }
             | Self::FrameType(_)

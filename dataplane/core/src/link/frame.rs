@@ -13,7 +13,7 @@ use crate::id::is_name;
 
 const LENGTH_BYTES: usize = 4;
 /// One whole frame fits, and one TLS record of the next.
-const BUFFER_BYTES_MAX: usize = LENGTH_BYTES + FRAME_BYTES_MAX + 64 * 1024;
+pub const BUFFER_BYTES_MAX: usize = LENGTH_BYTES + FRAME_BYTES_MAX + 64 * 1024;
 
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,6 +208,12 @@ impl FrameReader {
     pub fn handle_bytes(&mut self, bytes: &[u8]) -> usize {
         self.compact();
         let count = bytes.len().min(BUFFER_BYTES_MAX - self.buffer.len());
+        let needed = self.buffer.len() + count;
+        if needed > self.buffer.capacity() {
+            // Doubling, but never over the bound.
+            let room = needed.max(2 * self.buffer.capacity()).min(BUFFER_BYTES_MAX);
+            self.buffer.reserve_exact(room - self.buffer.len());
+        }
         self.buffer.extend_from_slice(&bytes[..count]);
         count
     }

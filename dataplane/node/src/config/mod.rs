@@ -4,6 +4,7 @@
 //! the file, the key, what is wrong and the remedy. Secrets are read from files, never from the
 //! configuration itself, and never printed.
 
+mod memory;
 mod raw;
 mod settings;
 mod validate;
@@ -11,10 +12,11 @@ mod validate;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use memory::{MemoryBound, mib};
 pub use raw::{Admin as AdminSection, ClientCertificate, Direction, OnDamage, Raw};
 pub use settings::{
     EgressPeer, EgressSettings, Endpoint, HostPort, IngesterPeer, IngesterSettings, JournalSettings,
-    NodeSettings, Target,
+    NodeSettings, Settings, Target,
 };
 use zen_identity::{ReloadingCertificate, SvidFiles, SvidStore, TrustDomain};
 
@@ -133,6 +135,16 @@ pub fn validate(
 }
 
 impl Snapshot {
+    /// Everything that was validated.
+    pub fn settings(&self) -> Settings<'_> {
+        Settings {
+            node: &self.node,
+            journal: self.journal,
+            ingester: self.ingester.as_ref(),
+            egress: self.egress.as_ref(),
+        }
+    }
+
     /// What cannot change without a restart, if `next` changes it: the key's name.
     pub fn needs_restart(&self, next: &Snapshot) -> Option<&'static str> {
         let listeners = |snapshot: &Snapshot| {

@@ -33,6 +33,10 @@ pub struct Node {
     pub reload_poll_ms: u64,
     #[serde(default = "log")]
     pub log: String,
+    #[serde(default = "memory_bytes_max")]
+    pub memory_bytes_max: u64,
+    #[serde(default = "links_max")]
+    pub links_max: u32,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -192,6 +196,8 @@ pub struct Egress {
     pub dead_letters_max: u32,
     #[serde(default = "cached_bytes_max")]
     pub cached_bytes_max: u64,
+    #[serde(default = "attempt_memory_bytes_max")]
+    pub attempt_memory_bytes_max: u64,
     #[serde(default)]
     pub ingesters: Vec<IngesterPeer>,
     #[serde(default)]
@@ -264,8 +270,16 @@ fn log() -> String {
     "info".to_owned()
 }
 
+fn memory_bytes_max() -> u64 {
+    512 << 20
+}
+
+fn links_max() -> u32 {
+    8
+}
+
 fn connections_max() -> u32 {
-    8192
+    4096
 }
 
 fn idle_timeout_ms() -> u64 {
@@ -277,7 +291,7 @@ fn request_timeout_ms() -> u64 {
 }
 
 fn body_memory_bytes_max() -> u64 {
-    64 << 20
+    32 << 20
 }
 
 fn body_bytes_max() -> u64 {
@@ -285,15 +299,19 @@ fn body_bytes_max() -> u64 {
 }
 
 fn events_max() -> u32 {
-    1_000_000
-}
-
-fn dead_letters_max() -> u32 {
     100_000
 }
 
+fn dead_letters_max() -> u32 {
+    20_000
+}
+
 fn cached_bytes_max() -> u64 {
-    64 << 20
+    16 << 20
+}
+
+fn attempt_memory_bytes_max() -> u64 {
+    16 << 20
 }
 
 fn in_flight_max() -> u32 {
@@ -301,7 +319,7 @@ fn in_flight_max() -> u32 {
 }
 
 fn queue_max() -> u32 {
-    100_000
+    20_000
 }
 
 fn attempt_timeout_ms() -> u64 {

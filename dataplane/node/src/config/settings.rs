@@ -15,6 +15,19 @@ use zen_identity::Policy;
 use super::raw::{ClientCertificate, Direction, OnDamage};
 use crate::tls::{ClientTls, ServerTls};
 
+/// All of it but what was written.
+#[derive(Clone, Copy)]
+pub struct Settings<'a> {
+    /// Name, workers, directories, deadlines.
+    pub node: &'a NodeSettings,
+    /// Journal bounds.
+    pub journal: JournalSettings,
+    /// The ingester's part.
+    pub ingester: Option<&'a IngesterSettings>,
+    /// The egress's part.
+    pub egress: Option<&'a EgressSettings>,
+}
+
 /// Name, workers, directories, deadlines.
 #[derive(Clone, Debug)]
 pub struct NodeSettings {
@@ -30,6 +43,10 @@ pub struct NodeSettings {
     pub drain_timeout_ms: u64,
     /// How often certificate files are looked at.
     pub reload_poll_ms: u64,
+    /// Links that carry events, over all workers.
+    pub links_max: u32,
+    /// What the node may use; its bound is compared with this.
+    pub memory_bytes_max: u64,
 }
 
 /// Journal bounds, per worker and role.
@@ -41,7 +58,7 @@ pub struct JournalSettings {
     pub bytes_max: u64,
     /// One commit.
     pub commit_bytes_max: usize,
-    /// Recent commits kept in memory for the links.
+    /// Recent commits kept in memory for the links: the share of one journal.
     pub recent_bytes_max: usize,
     /// What recovery does with damage in the middle.
     pub on_damage: OnDamage,
@@ -62,13 +79,13 @@ pub struct IngesterSettings {
     pub listen: Vec<SocketAddr>,
     /// Where egresses that dial connect.
     pub link_listen: Option<SocketAddr>,
-    /// Source connections per worker.
+    /// Source connections, over all workers.
     pub connections_max: u32,
     /// A connection without a request is closed after this.
     pub idle_timeout_ms: u64,
     /// A request must be complete within this.
     pub request_timeout_ms: u64,
-    /// Bodies held in memory, per worker.
+    /// Requests held in memory: the share of one worker.
     pub body_memory_bytes_max: usize,
     /// By id.
     pub endpoints: HashMap<EndpointId, Arc<Endpoint>>,
@@ -129,12 +146,14 @@ pub struct EgressPeer {
 pub struct EgressSettings {
     /// Where ingesters that dial connect.
     pub link_listen: Option<SocketAddr>,
-    /// Live events per worker.
+    /// Deliveries that are not done: the share of one worker.
     pub events_max: u32,
-    /// Dead letters kept per worker.
+    /// Dead letters kept: the share of one worker.
     pub dead_letters_max: u32,
-    /// Events held in memory per worker; others are read back from the journal.
+    /// Events held in memory: the share of one worker. Others are read back from the journal.
     pub cached_bytes_max: usize,
+    /// Events being sent to targets: the share of one worker.
+    pub attempt_memory_bytes_max: usize,
     /// Peers, in file order.
     pub ingesters: Vec<IngesterPeer>,
     /// By name.

@@ -25,8 +25,13 @@ use crate::tls::TlsError;
 
 /// Deliveries signed in one batch.
 const BATCH_MAX: usize = 256;
+/// While it is sent, an event is there as it came, encrypted, and in the buffer being sent.
+pub const ATTEMPT_COPIES: usize = 3;
 /// Deliveries that wait for a name to be resolved, over all targets of a worker.
 const UNRESOLVED_MAX: usize = 10_000;
+
+/// A connection to a target beside the event and TLS: its parser, its place in tables.
+pub const CONNECTION_BYTES: usize = 4 * size_of::<Connection>() + 2048;
 
 struct Start {
     target: Arc<str>,
@@ -245,7 +250,8 @@ impl Deliveries {
 
     /// When something may start that cannot now, Unix ms.
     pub fn poll_timeout(&self) -> Option<u64> {
-        self.owners.values().filter_map(|owner| owner.queue.poll_timeout()).min()
+        let bytes_max = self.attempt_bytes_max();
+        self.owners.values().filter_map(|owner| owner.poll_timeout(bytes_max)).min()
     }
 
     /// From now on nothing new starts.
@@ -273,10 +279,16 @@ impl Deliveries {
         self.snapshot.egress.as_ref().expect("a worker has an egress because the configuration has one")
     }
 
+    /// Each target has its share, so that one that hangs takes nothing from another.
+    fn attempt_bytes_max(&self) -> u64 {
+        let bytes = self.settings().attempt_memory_bytes_max / ATTEMPT_COPIES / self.owners.len().max(1);
+        (bytes as u64).max(1)
+    }
+
     fn collect_turns(&mut self) {
-        let now_ms = self.clock.unix_ms;
+        let (now_ms, bytes_max) = (self.clock.unix_ms, self.attempt_bytes_max());
         for owner in self.owners.values_mut() {
-            while let Some(turn) = owner.poll_turn(now_ms) {
+            while let Some(turn) = owner.poll_turn(now_ms, bytes_max) {
                 match turn {
                     Turn::Ready(delivery, bytes) => {
                         self.starts.push(Start { target: Arc::clone(&owner.name), delivery, bytes });

@@ -13,9 +13,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use deliveries::Deliveries;
-pub use table::Table;
+pub use deliveries::{ATTEMPT_COPIES, CONNECTION_BYTES, Deliveries};
+pub use owner::PARCEL_BYTES;
 use table::TargetState;
+pub use table::{LIVE_BYTES, Table};
 use zen_core::journal::{AppendError, Kind, Sequence};
 use zen_core::record::{Ending, HeldEvent, OutcomeRecord, RetryRecord, StreamId, encode_checkpoint};
 use zen_uring::{AlignedBuffer, Reactor, SocketId};
@@ -68,6 +69,11 @@ pub struct Acknowledge {
     /// Their bytes.
     pub bytes: u64,
 }
+
+/// An event on its way from a link into the journal, beside its own bytes: it has ten targets at most.
+pub const INCOMING_BYTES: usize = 2 * (size_of::<Incoming>() + size_of::<Arrival>()) + 1024;
+/// An outcome or retry on its way into the journal.
+pub const NOTE_BYTES: usize = 2 * size_of::<(Kind, Vec<u8>)>() + 64;
 
 struct Arrival {
     record: Sequence,
@@ -199,7 +205,7 @@ impl Egress {
                 self.table.retry(handle, target_index, attempt, due_ms);
                 self.table.uncache(handle);
                 let record = RetryRecord { handle, target: target_index, attempt, due_ms };
-                self.notes.push_back((Kind::Retry, record.encode().to_vec()));
+                self.note(Kind::Retry, record.encode().to_vec());
             }
         }
     }
@@ -236,7 +242,7 @@ impl Egress {
     pub fn has_room(&self) -> bool {
         let settings = self.settings();
         let reserve = 2 * self.snapshot.journal.segment_bytes;
-        self.table.len() < settings.events_max as usize
+        self.table.deliveries() < settings.events_max as usize
             && self.journal.bytes_live() + reserve <= self.snapshot.journal.bytes_max
             && self.journal.can_append(0) != Err(AppendError::NoSegment)
     }
@@ -275,12 +281,17 @@ impl Egress {
     }
 
     fn end(&mut self, handle: u64, target: u8, ending: Ending) {
-        let done = self.table.end(handle, target, ending);
+        self.table.end(handle, target, ending);
         let record = OutcomeRecord { handle, target, ending };
-        self.notes.push_back((Kind::Outcome, record.encode().to_vec()));
-        if done && self.notes.len() > NOTES_MAX {
-            // The event's record is trimmed with its segment; a lost note costs a delivery twice at most.
+        self.note(Kind::Outcome, record.encode().to_vec());
+    }
+
+    /// A note for the journal. While that is full the oldest go: a lost one costs a delivery twice at most.
+    fn note(&mut self, kind: Kind, payload: Vec<u8>) {
+        self.notes.push_back((kind, payload));
+        if self.notes.len() > NOTES_MAX {
             self.notes.pop_front();
+            self.metrics.notes_dropped.add(1);
         }
     }
 
@@ -466,11 +477,11 @@ impl Egress {
             match state {
                 TargetState::Open { attempt, due_ms } if attempt > 0 => {
                     let retry = RetryRecord { handle, target, attempt, due_ms };
-                    self.notes.push_back((Kind::Retry, retry.encode().to_vec()));
+                    self.note(Kind::Retry, retry.encode().to_vec());
                 }
                 TargetState::Dead => {
                     let outcome = OutcomeRecord { handle, target, ending: Ending::Dead };
-                    self.notes.push_back((Kind::Outcome, outcome.encode().to_vec()));
+                    self.note(Kind::Outcome, outcome.encode().to_vec());
                 }
                 TargetState::Open { .. } | TargetState::Done => {}
             }
@@ -512,7 +523,7 @@ impl Egress {
 }
 
 /// Notes that may wait for room in the journal.
-const NOTES_MAX: usize = 100_000;
+pub const NOTES_MAX: usize = 16_384;
 
 /// The head of a record that we encoded ourselves.
 fn held(head: &[u8]) -> HeldEvent<'_> {

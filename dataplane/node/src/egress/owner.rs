@@ -7,8 +7,9 @@ use std::sync::Arc;
 use zen_core::deliver::{Delivery, QueueFull, TargetQueue, TargetState};
 use zen_uring::SocketId;
 
+use super::table::map_entry_bytes;
 use crate::config::Target;
-use crate::mesh::{EventBytes, EventKey, Handoff};
+use crate::mesh::{EventBytes, EventKey, Handoff, Message};
 
 /// Resolved addresses are used for this long.
 const RESOLVED_MS: u64 = 30_000;
@@ -20,7 +21,12 @@ pub struct Parcel {
     pub target_index: u8,
     /// The event, or none while it has to be fetched.
     pub bytes: Option<EventBytes>,
+    /// Its size.
+    pub bytes_len: u32,
 }
+
+/// A delivery at its owner beside the queue's place: in a map that grows by doubling, and as a message.
+pub const PARCEL_BYTES: usize = map_entry_bytes(size_of::<Parcel>()) + size_of::<Message>();
 
 /// A delivery whose turn has come.
 #[derive(Debug)]
@@ -54,6 +60,8 @@ pub struct Owner {
     pub idle: Vec<SocketId>,
     parcels: HashMap<u64, Parcel>,
     waiting_for_bytes: HashMap<u64, Delivery>,
+    /// Bytes of the events whose attempts are under way.
+    attempt_bytes: u64,
     addresses: Vec<IpAddr>,
     addresses_until_ms: u64,
     resolving: bool,
@@ -71,6 +79,7 @@ impl Owner {
             idle: Vec::new(),
             parcels: HashMap::new(),
             waiting_for_bytes: HashMap::new(),
+            attempt_bytes: 0,
             addresses_until_ms: if literal.is_some() { u64::MAX } else { 0 },
             addresses: literal.into_iter().collect(),
             resolving: false,
@@ -98,13 +107,20 @@ impl Owner {
         } else {
             self.queue.handle_event(delivery, now_ms)?;
         }
-        self.parcels.insert(key, Parcel { target_index: handoff.target_index, bytes: handoff.bytes });
+        self.parcels.insert(
+            key,
+            Parcel { target_index: handoff.target_index, bytes: handoff.bytes, bytes_len: handoff.bytes_len },
+        );
         Ok(())
     }
 
-    /// The next delivery that may start.
-    pub fn poll_turn(&mut self, now_ms: u64) -> Option<Turn> {
+    /// The next delivery that may start, while attempts under way hold less than `bytes_max`.
+    pub fn poll_turn(&mut self, now_ms: u64, bytes_max: u64) -> Option<Turn> {
+        if self.attempt_bytes >= bytes_max {
+            return None;
+        }
         let delivery = self.queue.poll_attempt(now_ms)?;
+        self.attempt_bytes += u64::from(delivery.bytes);
         let parcel = self.parcels.get(&delivery.key).expect("every queued delivery has its parcel");
         if let Some(bytes) = &parcel.bytes {
             return Some(Turn::Ready(delivery, Arc::clone(bytes)));
@@ -118,9 +134,16 @@ impl Owner {
         self.waiting_for_bytes.remove(&key.packed())
     }
 
-    /// Ends a delivery's stay here; returns its target index.
+    /// When something may start that cannot now, Unix ms; an end of an attempt is told by itself.
+    pub fn poll_timeout(&self, bytes_max: u64) -> Option<u64> {
+        (self.attempt_bytes < bytes_max).then(|| self.queue.poll_timeout()).flatten()
+    }
+
+    /// Ends an attempt, and the delivery's stay here; returns its target index.
     pub fn remove_parcel(&mut self, key: u64) -> u8 {
-        self.parcels.remove(&key).expect("every queued delivery has its parcel").target_index
+        let parcel = self.parcels.remove(&key).expect("every queued delivery has its parcel");
+        self.attempt_bytes -= u64::from(parcel.bytes_len);
+        parcel.target_index
     }
 
     /// Ends every delivery's stay here, waiting or under way: keys and target indexes.
@@ -128,10 +151,11 @@ impl Owner {
         self.parcels.into_iter().map(|(key, parcel)| (key, parcel.target_index)).collect()
     }
 
-    /// A delivery waits again: its bytes are fetched anew when its turn comes.
+    /// Ends an attempt; the delivery waits again: its bytes are fetched anew when its turn comes.
     pub fn put_off(&mut self, key: u64) -> u8 {
         let parcel = self.parcels.get_mut(&key).expect("every queued delivery has its parcel");
         parcel.bytes = None;
+        self.attempt_bytes -= u64::from(parcel.bytes_len);
         parcel.target_index
     }
 

@@ -14,6 +14,17 @@ use crate::mesh::EventBytes;
 /// Bytes of an event's record beside the event and the targets' names.
 const RECORD_BYTES: usize = 64;
 
+/// Room that a hash map takes for an entry while it grows: old and new table, three and a half at most.
+const HASH_GROWTH_HALVES: usize = 7;
+/// What an entry of a hash map takes: key, value, and the map's growth; bytes.
+pub const fn map_entry_bytes(value_bytes: usize) -> usize {
+    HASH_GROWTH_HALVES * (8 + value_bytes + 1) / 2
+}
+
+/// A live event with one target: entry, order, list of targets, dead letter.
+pub const LIVE_BYTES: usize =
+    map_entry_bytes(size_of::<Live>()) + 48 + size_of::<TargetLife>() + 32 + 2 * size_of::<(u64, u8)>();
+
 /// One target of an event.
 #[derive(Clone, Debug)]
 pub struct TargetLife {
@@ -61,6 +72,8 @@ pub struct Table {
     checkpoint: Option<Sequence>,
     cached_bytes: usize,
     live_bytes: u64,
+    /// Targets that are not done, over all events.
+    deliveries: usize,
 }
 
 impl Table {
@@ -102,6 +115,7 @@ impl Table {
         if targets.iter().all(|target| target.state == TargetState::Done) {
             return;
         }
+        self.deliveries += targets.iter().filter(|target| target.state != TargetState::Done).count();
         self.cached_bytes += bytes.as_ref().map_or(0, |bytes| bytes.len());
         self.by_record.insert((record, handle));
         let names: usize = held.targets.iter().map(|name| 1 + name.len()).sum();
@@ -125,7 +139,10 @@ impl Table {
                 self.dead.push_back((handle, target));
             }
             Ending::Dead => {}
-            Ending::Delivered | Ending::Dropped => life.state = TargetState::Done,
+            Ending::Delivered | Ending::Dropped => {
+                self.deliveries -= usize::from(life.state != TargetState::Done);
+                life.state = TargetState::Done;
+            }
         }
         if live.targets.iter().any(|target| target.state != TargetState::Done) {
             return false;
@@ -152,9 +169,15 @@ impl Table {
         if self.dead.len() <= bound { None } else { self.dead.pop_front() }
     }
 
-    /// Forgets the event's bytes in memory; it can be read back.
+    /// Forgets the event's bytes in memory, unless other targets may still hold them: what is held is
+    /// counted here. It can be read back.
     pub fn uncache(&mut self, handle: u64) {
-        if let Some(bytes) = self.live.get_mut(&handle).and_then(|live| live.bytes.take()) {
+        let Some(live) = self.live.get_mut(&handle) else { return };
+        let fresh = |target: &&TargetLife| matches!(target.state, TargetState::Open { attempt: 0, .. });
+        if live.targets.iter().any(|target| fresh(&target)) {
+            return;
+        }
+        if let Some(bytes) = live.bytes.take() {
             self.cached_bytes -= bytes.len();
         }
     }
@@ -177,6 +200,11 @@ impl Table {
     /// Events that are not done.
     pub fn len(&self) -> usize {
         self.live.len()
+    }
+
+    /// Targets that are not done, dead letters included, over all events.
+    pub fn deliveries(&self) -> usize {
+        self.deliveries
     }
 
     /// Whether nothing is left to do or to keep.

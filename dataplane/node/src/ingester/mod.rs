@@ -12,22 +12,24 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use outbox::Outbox;
-pub use source::Source;
+pub use source::{SOURCE_BYTES, Source};
 use zen_core::event::EVENT_BYTES_MAX;
 use zen_core::id::{EndpointId, EventId};
-use zen_core::journal::{AppendError, Kind, Record, Sequence};
+use zen_core::journal::{AppendError, COMMITS_IN_FLIGHT_MAX, Kind, Record, Sequence};
 use zen_uring::{AlignedBuffer, Reactor, SocketId};
 
 use crate::clock::Clock;
 use crate::config::{Endpoint, IngesterSettings, Snapshot};
 use crate::entropy::Entropy;
-use crate::journal::Journal;
+use crate::journal::{Journal, SMALLEST_RECORD_BYTES};
 use crate::metrics::WorkerMetrics;
 
 /// Body buffers kept for reuse.
-const SPARE_BODIES_MAX: usize = 256;
+pub const SPARE_BODIES_MAX: usize = 256;
 /// Longest body buffer kept for reuse, bytes.
-const SPARE_BODY_BYTES_MAX: usize = 64 * 1024;
+pub const SPARE_BODY_BYTES_MAX: usize = 8 * 1024;
+/// Longest plaintext buffer kept for the next receive, bytes.
+pub const SCRATCH_BYTES_MAX: usize = 256 * 1024;
 
 /// A verified event on its way into the journal.
 pub struct Accepted {
@@ -45,6 +47,13 @@ pub struct Accepted {
     pub body: Vec<u8>,
 }
 
+impl Accepted {
+    /// What it holds while it waits for room in the journal.
+    fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + self.head.capacity() + self.body.capacity()
+    }
+}
+
 /// An answer that is due.
 #[derive(Debug)]
 pub struct Answer {
@@ -52,6 +61,14 @@ pub struct Answer {
     pub socket: SocketId,
     /// The durable event's id; none when it could not be kept.
     pub id: Option<EventId>,
+}
+
+/// Who waits for a record that is being written: one for each record of three commits at most.
+pub const PENDING_BYTES: usize = size_of::<Pending>();
+
+/// Records of an open commit and of those in flight, at most.
+pub const fn pending_max(commit_bytes_max: usize) -> usize {
+    (COMMITS_IN_FLIGHT_MAX + 1) * commit_bytes_max / SMALLEST_RECORD_BYTES
 }
 
 struct Pending {
@@ -83,7 +100,8 @@ pub struct Ingester {
     refused: VecDeque<SocketId>,
     outboxes: Vec<Outbox>,
     bodies: Vec<Vec<u8>>,
-    body_bytes: usize,
+    scratch: Vec<u8>,
+    memory_bytes: usize,
     entropy: Entropy,
     clock: Clock,
     draining: bool,
@@ -101,15 +119,17 @@ impl Ingester {
         snapshot: Arc<Snapshot>,
         metrics: Arc<WorkerMetrics>,
     ) -> Self {
+        let pending_max = pending_max(journal.commit_bytes_max());
         let mut ingester = Self {
             journal,
             snapshot: Arc::clone(&snapshot),
-            pending: VecDeque::new(),
+            pending: VecDeque::with_capacity(pending_max),
             held: VecDeque::new(),
             refused: VecDeque::new(),
             outboxes,
             bodies: Vec::new(),
-            body_bytes: 0,
+            scratch: Vec::new(),
+            memory_bytes: 0,
             entropy: Entropy::default(),
             clock: Clock::now(),
             draining: false,
@@ -148,10 +168,10 @@ impl Ingester {
     pub fn accept(&mut self, accepted: Accepted) {
         if self.held.is_empty() {
             if let Some(accepted) = self.try_append(accepted) {
-                self.held.push_back(accepted);
+                self.hold(accepted);
             }
         } else {
-            self.held.push_back(accepted);
+            self.hold(accepted);
         }
     }
 
@@ -164,10 +184,12 @@ impl Ingester {
         self.journal.handle_time(reactor, self.clock.unix_ms);
         self.journal.commit(reactor, self.clock.unix_ms);
         while let Some(accepted) = self.held.pop_front() {
+            let bytes = accepted.memory_bytes();
             if let Some(accepted) = self.try_append(accepted) {
                 self.held.push_front(accepted);
                 break;
             }
+            self.give_memory(bytes);
         }
         self.journal.commit(reactor, self.clock.unix_ms);
     }
@@ -197,6 +219,7 @@ impl Ingester {
         });
         self.refused.extend(waiting);
         while let Some(accepted) = self.held.pop_front() {
+            self.give_memory(accepted.memory_bytes());
             self.refused.push_back(accepted.socket);
             self.give_body(accepted.body);
         }
@@ -221,13 +244,32 @@ impl Ingester {
         (EventId::new(now_us / 1000, self.entropy.bytes()), now_us)
     }
 
-    /// Counts body bytes against the worker's bound.
-    pub fn reserve_body(&mut self, bytes: usize) -> bool {
-        if self.body_bytes + bytes > self.settings().body_memory_bytes_max {
+    /// Counts what a connection holds in place of what was `counted`; `false` if that is over the bound.
+    pub fn count_memory(&mut self, counted: &mut usize, holds: usize) -> bool {
+        let others = self.memory_bytes - *counted;
+        if holds > *counted && others + holds > self.settings().body_memory_bytes_max {
             return false;
         }
-        self.body_bytes += bytes;
+        self.memory_bytes = others + holds;
+        *counted = holds;
         true
+    }
+
+    /// Memory that was counted is free again.
+    pub fn give_memory(&mut self, bytes: usize) {
+        self.memory_bytes -= bytes;
+    }
+
+    /// The buffer that receiving connections share.
+    pub fn take_scratch(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.scratch)
+    }
+
+    /// Takes it back.
+    pub fn give_scratch(&mut self, scratch: Vec<u8>) {
+        if scratch.capacity() > self.scratch.capacity() && scratch.capacity() <= SCRATCH_BYTES_MAX {
+            self.scratch = scratch;
+        }
     }
 
     /// An empty buffer with room for `expected` bytes.
@@ -237,9 +279,8 @@ impl Ingester {
         body
     }
 
-    /// Takes a body back: its bytes do not count any more.
+    /// Takes a body buffer back.
     pub fn give_body(&mut self, mut body: Vec<u8>) {
-        self.body_bytes -= body.len();
         body.clear();
         if self.bodies.len() < SPARE_BODIES_MAX && body.capacity() <= SPARE_BODY_BYTES_MAX {
             self.bodies.push(body);
@@ -353,6 +394,11 @@ impl Ingester {
             self.fault_written_ms = self.clock.unix_ms;
         }
         waits
+    }
+
+    fn hold(&mut self, accepted: Accepted) {
+        self.memory_bytes += accepted.memory_bytes();
+        self.held.push_back(accepted);
     }
 
     /// Up to which sequence answers may leave.

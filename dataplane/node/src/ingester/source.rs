@@ -18,6 +18,7 @@ use zen_uring::Reactor;
 use super::{Accepted, Ingester};
 use crate::config::Endpoint;
 use crate::crypto::NodeCrypto;
+use crate::quota::Permit;
 use crate::stream::Stream;
 use crate::tls::TlsError;
 
@@ -25,6 +26,12 @@ use crate::tls::TlsError;
 const BACKLOG_BYTES_MAX: usize = 64 * 1024;
 /// Body bytes reserved at once; longer bodies grow as they arrive.
 const BODY_RESERVE_BYTES: usize = 64 * 1024;
+/// What a connection holds beside its body without being counted: a head, part of a TLS record. Bytes.
+const UNCOUNTED_BYTES: usize = 6 * 1024;
+/// A source's connection beside what is counted and TLS: its place, the answer and its encryption.
+pub const SOURCE_BYTES: usize = 2 * size_of::<Source>() + UNCOUNTED_BYTES + 2048;
+/// Memory for a head that is kept for the next one, bytes.
+const SPARE_HEAD_BYTES_MAX: usize = 2 * 1024;
 /// How long the last answer may take to leave, and after a refusal the source to close its side.
 const CLOSE_TIMEOUT_MS: u64 = 2_000;
 
@@ -42,6 +49,9 @@ pub struct Source {
     lingers: bool,
     closing_since_ms: Option<u64>,
     given_up: bool,
+    /// Bytes counted against the worker's bound.
+    counted: usize,
+    _place: Permit,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +93,7 @@ impl From<&RequestError> for Refused {
 
 impl Source {
     /// A connection just accepted.
-    pub fn new(stream: Stream, now_ms: u64) -> Self {
+    pub fn new(stream: Stream, place: Permit, now_ms: u64) -> Self {
         Self {
             stream,
             parser: RequestParser::new(Limits::default()),
@@ -95,7 +105,18 @@ impl Source {
             lingers: false,
             closing_since_ms: None,
             given_up: false,
+            counted: 0,
+            _place: place,
         }
+    }
+
+    /// Room for plaintext, lent while the connection has none of its own: idle ones hold none.
+    pub fn lend(&mut self, scratch: Vec<u8>) -> Option<Vec<u8>> {
+        if self.backlog.capacity() > 0 {
+            return Some(scratch);
+        }
+        self.backlog = scratch;
+        None
     }
 
     /// Decrypts what came into the backlog; after the last answer nothing is looked at.
@@ -122,6 +143,7 @@ impl Source {
         if self.stream.tls.peer_closed() && self.state == State::Reading {
             self.close(ingester);
         }
+        self.count(ingester);
         if !self.takes_requests() && self.backlog.len() > BACKLOG_BYTES_MAX {
             reactor.pause(self.stream.socket);
         }
@@ -213,11 +235,37 @@ impl Source {
         }
     }
 
-    /// Gives back what the connection holds; called once, before it is dropped.
+    /// Gives back what the connection holds; called before it is dropped.
     pub fn release(&mut self, ingester: &mut Ingester) {
         if let Some(request) = self.request.take() {
             ingester.give_body(request.body);
         }
+        self.backlog = Vec::new();
+        ingester.give_memory(std::mem::take(&mut self.counted));
+    }
+
+    /// Counts what the connection holds now; over the worker's bound its request is refused.
+    fn count(&mut self, ingester: &mut Ingester) {
+        if self.backlog.is_empty() {
+            ingester.give_scratch(std::mem::take(&mut self.backlog));
+        }
+        if self.is_idle() && self.parser.buffer_bytes() > SPARE_HEAD_BYTES_MAX {
+            self.parser.shrink();
+        }
+        let beside = self.backlog.capacity() + self.parser.buffer_bytes() + self.stream.tls.received_bytes();
+        let body = self.request.as_ref().map_or(0, |request| request.body.capacity());
+        let holds = body + beside.saturating_sub(UNCOUNTED_BYTES);
+        if ingester.count_memory(&mut self.counted, holds) || self.state == State::Closing {
+            return;
+        }
+        let detail = "too many requests are in memory; send it again";
+        let refused = Refused::new(Status::TooManyRequests429, "body_memory", detail);
+        if self.state == State::Reading && !self.stream.tls.is_handshaking() {
+            self.refuse(&refused, ingester);
+        } else {
+            ingester.metrics().requests_refused.add(refused.reason);
+        }
+        self.close(ingester);
     }
 
     fn is_idle(&self) -> bool {
@@ -248,6 +296,7 @@ impl Source {
 
     fn resume(&mut self, ingester: &mut Ingester, reactor: &mut Reactor, now_ms: u64) {
         self.advance(ingester, now_ms);
+        self.count(ingester);
         if self.takes_requests() || self.lingers {
             reactor.receive(self.stream.socket);
         }
@@ -286,10 +335,6 @@ impl Source {
             Progress::Head => self.start_request(ingester, now_ms)?,
             Progress::Body(bytes) => {
                 let request = self.request.as_mut().expect("a body follows its head");
-                if !ingester.reserve_body(bytes.len()) {
-                    let detail = "too many request bodies are in memory; send it again";
-                    return Err(Refused::new(Status::TooManyRequests429, "body_memory", detail));
-                }
                 request.check.update(bytes);
                 request.body.extend_from_slice(bytes);
             }

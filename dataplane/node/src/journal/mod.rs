@@ -15,7 +15,7 @@ use std::time::Instant;
 
 pub use open::{OpenError, open, remove_orphans};
 pub use reader::{Cursor, Next, Piece, Place};
-pub use segments::{MakerThread, SegmentMaker, SegmentRequest, spawn as spawn_segment_maker};
+pub use segments::{MAKER_BYTES, MakerThread, SegmentMaker, SegmentRequest, spawn as spawn_segment_maker};
 use zen_core::journal::{
     AppendError, COMMITS_IN_FLIGHT_MAX, CommitNumber, Kind, SegmentId, Sequence, Writer,
 };
@@ -28,6 +28,8 @@ use crate::metrics::WorkerMetrics;
 pub const BLOCK_BYTES: u64 = 4096;
 /// One position per this many bytes is kept for re-reading.
 const POSITION_EVERY_BYTES: u64 = 1 << 20;
+/// The shortest record of an event, bytes: its header and an event without body.
+pub const SMALLEST_RECORD_BYTES: usize = 128;
 /// A failed write is tried again after this.
 const WRITE_RETRY_MS: u64 = 200;
 /// Segments whose file is gone from the live set and may be recycled.

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use zen_core::journal::{Limits, OnDamage, Record, Recovered, Recovery, RecoveryError, SegmentId, Writer};
 use zen_uring::Reactor;
@@ -18,6 +18,9 @@ use crate::metrics::WorkerMetrics;
 
 /// Most workers of a node, as in the bounds of `node.workers`.
 const WORKERS_MAX: u16 = 64;
+
+/// A segment is read into memory whole: one journal is recovered at a time.
+static READING: Mutex<()> = Mutex::new(());
 
 /// Why a journal was not opened.
 #[derive(Debug, thiserror::Error)]
@@ -144,6 +147,7 @@ fn read(
     settings: &JournalSettings,
     record: &mut impl FnMut(Record<'_>),
 ) -> Result<Read, OpenError> {
+    let _one_at_a_time = READING.lock().unwrap_or_else(PoisonError::into_inner);
     let refused = |source| OpenError::Recovery { directory: directory.display().to_string(), source };
     let ids = list(directory)?;
     let mut recovery = Recovery::new(limits(settings), crc32c::crc32c_append);

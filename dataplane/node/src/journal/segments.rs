@@ -19,6 +19,10 @@ use crate::mesh::{JournalRole, Mesh, Message};
 
 /// Zeros are written in pieces of this size.
 const ZERO_BYTES: usize = 1 << 20;
+/// What the thread may need of its stack, bytes.
+const STACK_BYTES: usize = 256 * 1024;
+/// What the thread takes, bytes.
+pub const MAKER_BYTES: usize = ZERO_BYTES + STACK_BYTES;
 /// After a failure the same file is tried again this much later.
 const RETRY: Duration = Duration::from_millis(500);
 /// How long the writes of a killed process may take to end.
@@ -62,7 +66,8 @@ pub struct SegmentMaker {
 /// Starts the thread; it ends when the last handle is gone.
 pub fn spawn(mesh: Mesh) -> io::Result<MakerThread> {
     let (tasks, queue) = mpsc::channel();
-    std::thread::Builder::new().name("segments".to_owned()).spawn(move || run(&queue, &mesh))?;
+    let thread = std::thread::Builder::new().name("segments".to_owned()).stack_size(STACK_BYTES);
+    thread.spawn(move || run(&queue, &mesh))?;
     Ok(MakerThread { tasks })
 }
 

@@ -142,8 +142,13 @@ impl Links {
             }
         };
         let tls = Tls::connect(&tls, zen_identity::spiffe_server_name()).ok()?;
+        let place = self.places.take(self.snapshot.node.links_max);
+        if place.is_none() {
+            tracing::warn!("a link is not made: node.links_max links are open");
+        }
         let stream = Stream::start(socket, tls, parts.reactor);
         let link = self.open.get_mut(socket)?;
+        link.place = Some(place?);
         link.stream = Some(stream);
         link.machine = machine;
         link.out = out;

@@ -17,8 +17,9 @@ use slot::Slot;
 use zen_core::event::{EVENT_BYTES_MAX, Event};
 use zen_core::journal::Sequence;
 use zen_core::link::{
-    BATCH_EVENTS_MAX, Frame, HANDSHAKE_TIMEOUT_MS, Hello, Incoming as Checked, LinkError, Outgoing, Receiver,
-    ReceiverConfig, ReceiverEvent, Role, Sender, SenderConfig, SenderEvent,
+    BATCH_BYTES_GOAL, BATCH_EVENTS_MAX, FRAME_READER_BYTES_MAX, Frame, HANDSHAKE_TIMEOUT_MS, Hello,
+    IN_FLIGHT_EVENTS_MAX, Incoming as Checked, LinkError, Outgoing, Receiver, ReceiverConfig, ReceiverEvent,
+    Role, Sender, SenderConfig, SenderEvent,
 };
 use zen_core::record::HeldEvent;
 use zen_identity::{Decision, SpiffeId};
@@ -34,16 +35,31 @@ use crate::ingester::Ingester;
 use crate::journal::read_token;
 use crate::mesh::{EventBytes, JournalRole, Mesh, Message};
 use crate::metrics::WorkerMetrics;
+use crate::quota::Quota;
 use crate::sockets::BySocket;
 use crate::stream::Stream;
 use crate::tls::{Tls, TlsError};
 
 /// Credit of a link at its start, bytes.
-const CREDIT_BYTES: u64 = 8 * EVENT_BYTES_MAX as u64;
+const CREDIT_BYTES: u64 = 2 * EVENT_BYTES_MAX as u64;
 /// Credit of a link at its start, events.
-const CREDIT_EVENTS: u32 = 8192;
+const CREDIT_EVENTS: u32 = 2048;
 /// Plaintext written to one link before its send must complete.
-const PUMP_BYTES_MAX: usize = 1 << 20;
+const PUMP_BYTES_MAX: usize = 1 << 19;
+/// Frames other than batches that may wait for a peer that does not read, bytes.
+const UNREAD_BYTES_MAX: usize = 256 * 1024;
+/// Connections of a worker that have not said who they are; each has `HANDSHAKE_TIMEOUT_MS`.
+pub const HANDSHAKES_MAX: usize = 32;
+/// Longest batch: it is closed by the event that takes it over the goal.
+const BATCH_BYTES_MAX: usize = BATCH_BYTES_GOAL + EVENT_BYTES_MAX + 64 * 1024;
+/// A link that sends: frames being written, doubled by growth; encrypted; what the peer has not acknowledged.
+pub const SENDING_BYTES: usize =
+    3 * (PUMP_BYTES_MAX + BATCH_BYTES_MAX) + UNREAD_BYTES_MAX + 2 * IN_FLIGHT_EVENTS_MAX * size_of::<u64>();
+/// A link that receives: one frame, and the events of its credit on their way into the journal.
+pub const RECEIVING_BYTES: usize = FRAME_READER_BYTES_MAX
+    + UNREAD_BYTES_MAX
+    + CREDIT_BYTES as usize
+    + CREDIT_EVENTS as usize * crate::egress::INCOMING_BYTES;
 
 /// What the links work on, borrowed from the worker for one call.
 pub struct Parts<'a> {
@@ -62,6 +78,7 @@ pub struct Links {
     closed: Vec<SocketId>,
     slots: Vec<Slot>,
     streams: HashMap<String, u16>,
+    places: Quota,
     snapshot: Arc<Snapshot>,
     mesh: Mesh,
     resolver: Resolver,
@@ -78,6 +95,7 @@ impl Links {
         snapshot: Arc<Snapshot>,
         mesh: Mesh,
         resolver: Resolver,
+        places: Quota,
         metrics: Arc<WorkerMetrics>,
     ) -> Self {
         let mut links = Self {
@@ -86,6 +104,7 @@ impl Links {
             closed: Vec::new(),
             slots: Vec::new(),
             streams: HashMap::new(),
+            places,
             snapshot: Arc::clone(&snapshot),
             mesh,
             resolver,
@@ -117,6 +136,13 @@ impl Links {
 
     /// A peer dialled us.
     pub fn handle_accepted(&mut self, socket: SocketId, side: Side, reactor: &mut Reactor) {
+        let unknown =
+            self.open.iter().filter(|(_, link)| matches!(link.machine, Machine::AwaitHello)).count();
+        if unknown >= HANDSHAKES_MAX {
+            self.metrics.link_errors.add("handshakes");
+            reactor.close(socket);
+            return;
+        }
         let tls = match side {
             Side::Ingester => self.snapshot.ingester.as_ref().map(|settings| &settings.link_tls),
             Side::Egress => self.snapshot.egress.as_ref().map(|settings| &settings.link_tls),
@@ -153,6 +179,7 @@ impl Links {
         }
         let said_goodbye = link.stream.as_ref().is_some_and(|stream| stream.tls.peer_closed());
         let result = link.handle_plaintext(|link, frame| self.handle_frame(socket, link, frame, parts));
+        let result = if link.queued_bytes() > UNREAD_BYTES_MAX { Err(LinkError::PeerSilent) } else { result };
         if let Err(error) = &result {
             tracing::warn!(%error, "a link is closed");
             error.write_refuse(&mut link.out);
@@ -345,6 +372,7 @@ impl Links {
                 let known = ingester_peer(&snapshot, &hello.node)
                     .filter(|known| admits(&known.policy, peer.as_ref()));
                 let config = self.receiver_config(known.ok_or(LinkError::NodeName)?, hello.stream);
+                self.take_place(link)?;
                 let receiver = Receiver::accept(config, &hello, self.clock.unix_ms, &mut link.out)?;
                 let receiver = Box::new(receiver);
                 link.machine = Machine::Receiving {
@@ -373,6 +401,7 @@ impl Links {
         let known = known.ok_or(LinkError::NodeName)?;
         let ingester = parts.ingester.as_deref().ok_or(LinkError::Role)?;
         let config = self.sender_config(known, ingester);
+        self.take_place(link)?;
         let sender = Sender::accept(config, hello, self.clock.unix_ms, &mut link.out)?;
         link.machine = Machine::Sending { sender: Box::new(sender), egress: known.name.clone() };
         Ok(())
@@ -485,6 +514,12 @@ impl Links {
         self.metrics.link_errors.add(reason);
         tracing::debug!(reason, "link closed");
         reactor.close(socket);
+    }
+
+    /// A link that is to carry events needs one of the node's places.
+    fn take_place(&self, link: &mut Link) -> Result<(), LinkError> {
+        link.place = self.places.take(self.snapshot.node.links_max);
+        if link.place.is_some() { Ok(()) } else { Err(LinkError::Busy) }
     }
 
     fn sender_config(&self, peer: &EgressPeer, ingester: &Ingester) -> SenderConfig<zen_hmac::PreparedKey> {

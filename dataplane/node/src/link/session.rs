@@ -8,8 +8,12 @@ use zen_hmac::PreparedKey;
 use zen_identity::SpiffeId;
 use zen_uring::Reactor;
 
+use crate::quota::Permit;
 use crate::stream::Stream;
 use crate::tls::{Tls, TlsError};
+
+/// A buffer for frames above this is not kept for the next, bytes.
+const SPARE_OUT_BYTES_MAX: usize = 1 << 20;
 
 /// Which of our listeners or roles a link belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +77,8 @@ pub struct Link {
     pub machine: Machine,
     /// When it began, Unix ms.
     pub since_ms: u64,
+    /// Its place among the node's links, once it carries events.
+    pub place: Option<Permit>,
     /// Frames to write, kept between uses.
     pub out: Vec<u8>,
     plaintext: Vec<u8>,
@@ -87,6 +93,7 @@ impl Link {
             side,
             machine,
             since_ms: now_ms,
+            place: None,
             out: Vec::new(),
             plaintext: Vec::new(),
             reader: FrameReader::new(),
@@ -133,6 +140,9 @@ impl Link {
         if !self.out.is_empty() {
             stream.write(&self.out);
             self.out.clear();
+            if self.out.capacity() > SPARE_OUT_BYTES_MAX {
+                self.out = Vec::new();
+            }
         }
         stream.flush(reactor);
     }
@@ -149,6 +159,11 @@ impl Link {
     /// Whether another send would only pile up.
     pub fn is_sending(&self) -> bool {
         self.stream.as_ref().is_none_or(Stream::is_sending)
+    }
+
+    /// Frames that wait behind the send in flight, bytes.
+    pub fn queued_bytes(&self) -> usize {
+        self.stream.as_ref().map_or(0, Stream::queued_bytes)
     }
 
     /// Whether events of this egress leave on it.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-pub use start::{Launch, WorkerError, start_all};
+pub use start::{Launch, STACK_BYTES, WorkerError, reactor_limits, start_all};
 use zen_core::journal::AppendError;
 use zen_uring::{Completion, ListenerId, Reactor, SocketId};
 
@@ -177,17 +177,17 @@ impl Worker {
 
     fn accept_source(&mut self, socket: SocketId) {
         let settings = self.snapshot.ingester.as_ref().expect("sources come to an ingester's listener");
-        if self.sources_open >= settings.connections_max {
+        let Some(place) = self.shared.source_places.take(settings.connections_max) else {
             self.metrics.requests_refused.add("connections");
             self.reactor.close(socket);
             return;
-        }
+        };
         let Ok(tls) = Tls::accept(&settings.public_tls) else {
             self.reactor.close(socket);
             return;
         };
         let stream = Stream::start(socket, tls, &mut self.reactor);
-        let source = Box::new(Source::new(stream, self.clock.unix_ms));
+        let source = Box::new(Source::new(stream, place, self.clock.unix_ms));
         let index = socket.index();
         if index >= self.sources.len() {
             self.sources.resize_with(index + 1, || None);
@@ -200,9 +200,12 @@ impl Worker {
     fn handle_received(&mut self, socket: SocketId, buffer: zen_uring::ReceiveBuffer) {
         let bytes = self.reactor.bytes(&buffer);
         if let Some(mut source) = take_source(&mut self.sources, socket) {
+            let ingester = self.ingester.as_mut().expect("sources belong to an ingester");
+            if let Some(unused) = source.lend(ingester.take_scratch()) {
+                ingester.give_scratch(unused);
+            }
             let decrypted = source.decrypt(bytes);
             self.reactor.recycle(buffer);
-            let ingester = self.ingester.as_mut().expect("sources belong to an ingester");
             source.handle_received(decrypted, ingester, &mut self.reactor, self.clock.unix_ms);
             self.put_source(source);
         } else if self.links.has(socket) {

@@ -10,7 +10,7 @@ use zen_uring::{Backend, Limits, Reactor};
 
 use super::{Listening, Worker};
 use crate::clock::Clock;
-use crate::config::Snapshot;
+use crate::config::{Settings, Snapshot};
 use crate::control::{Resolver, Shared};
 use crate::egress::{Deliveries, Egress, Table, Watermarks};
 use crate::ingester::{self, Ingester};
@@ -22,7 +22,11 @@ use crate::metrics::WorkerMetrics;
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;
 /// Links and connections to targets, per worker.
-const SOCKETS_BESIDE_SOURCES: u32 = 8192;
+const SOCKETS_BESIDE_SOURCES: u32 = 4096;
+/// Receive buffers of the node; each worker has 128 to 512 of them.
+const RECEIVE_BUFFERS: u16 = 1024;
+/// What a worker's thread may need of its stack, bytes.
+pub const STACK_BYTES: usize = 1 << 20;
 
 /// Why a worker did not start.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +77,8 @@ pub fn start_all(
     let mut threads = Vec::with_capacity(count);
     for launch in launches {
         let (started, done, barrier) = (started.clone(), done.clone(), Arc::clone(&barrier));
-        let thread = std::thread::Builder::new().name(format!("worker-{}", launch.index));
+        let thread =
+            std::thread::Builder::new().name(format!("worker-{}", launch.index)).stack_size(STACK_BYTES);
         threads.push(thread.spawn(move || run(launch, &started, &done, &barrier))?);
     }
     drop(started);
@@ -119,7 +124,7 @@ impl Worker {
         if snapshot.node.pin_workers {
             pin(launch.index);
         }
-        let mut reactor = Reactor::new(&limits(&snapshot), launch.backend)?;
+        let mut reactor = Reactor::new(&reactor_limits(&snapshot.settings()), launch.backend)?;
         launch.shared.mesh.attach(launch.index, reactor.waker());
         let ingester = snapshot.ingester.is_some().then(|| open_ingester(&launch, &snapshot, &mut reactor));
         let egress = snapshot.egress.is_some().then(|| open_egress(&launch, &snapshot, &mut reactor));
@@ -129,7 +134,8 @@ impl Worker {
             .egress
             .is_some()
             .then(|| Deliveries::new(index, Arc::clone(&snapshot), mesh.clone(), resolver.clone(), counters));
-        let links = Links::new(index, Arc::clone(&snapshot), mesh, resolver, Arc::clone(&metrics));
+        let places = shared.link_places.clone();
+        let links = Links::new(index, Arc::clone(&snapshot), mesh, resolver, places, Arc::clone(&metrics));
         Ok(Self {
             index,
             reactor,
@@ -232,7 +238,17 @@ fn pin(worker: u16) {
     }
 }
 
-fn limits(snapshot: &Snapshot) -> Limits {
-    let connections = snapshot.ingester.as_ref().map_or(0, |settings| settings.connections_max);
-    Limits { sockets_max: connections + SOCKETS_BESIDE_SOURCES, ..Limits::default() }
+/// The bounds of a worker's reactor.
+pub fn reactor_limits(settings: &Settings<'_>) -> Limits {
+    let connections = settings.ingester.map_or(0, |ingester| ingester.connections_max);
+    let journals = u64::from(settings.ingester.is_some()) + u64::from(settings.egress.is_some());
+    let buffers = (RECEIVE_BUFFERS / settings.node.workers).clamp(128, 512).next_power_of_two();
+    // Live segments, two prepared ones, and those that are being removed.
+    let files = journals * (settings.journal.bytes_max / settings.journal.segment_bytes + 4);
+    Limits {
+        sockets_max: connections + SOCKETS_BESIDE_SOURCES,
+        receive_buffers: buffers,
+        files_max: u16::try_from(files).expect("the configuration bounds the segments"),
+        ..Limits::default()
+    }
 }

@@ -18,6 +18,8 @@ use crate::{
 
 /// As many as commits of a journal are in flight; a read then waits for one of them at most.
 const FILE_THREADS: usize = 2;
+/// What one may need of its stack, bytes.
+const STACK_BYTES: usize = 256 * 1024;
 
 type Finished = (FileOperation, Result<usize, io::Error>);
 
@@ -59,7 +61,11 @@ impl FileThreads {
         let mut this = Self { desk, threads: Vec::with_capacity(FILE_THREADS) };
         for _ in 0..FILE_THREADS {
             let desk = Arc::clone(&this.desk);
-            match thread::Builder::new().name("files".to_owned()).spawn(move || serve(&desk)) {
+            match thread::Builder::new()
+                .name("files".to_owned())
+                .stack_size(STACK_BYTES)
+                .spawn(move || serve(&desk))
+            {
                 Ok(thread) => this.threads.push(thread),
                 Err(source) => {
                     this.stop(Stop::Join);

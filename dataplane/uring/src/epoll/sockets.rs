@@ -68,6 +68,9 @@ enum Connecting {
     Known(Result<(), Errno>),
 }
 
+// A slot of the table, its place in the list of free ones, and its places in lines of keys.
+const _: () = assert!(size_of::<Socket>() + 4 * size_of::<Key>() <= crate::reactor::SOCKET_BYTES);
+
 #[derive(Debug)]
 struct Outgoing {
     bytes: Vec<u8>,

@@ -9,21 +9,26 @@ use zen_core::deliver::{SignerConfig, TargetLimits, TargetSigner};
 use zen_identity::{Policy, SharedPolicy, SpiffePattern, TargetRoots};
 
 use super::faults::Faults;
-use super::{link_client, link_listen, link_server, unique};
+use super::{link_client, link_listen, link_server, share, unique};
 use crate::config::Certificates;
 use crate::config::raw::{self, ClientCertificate, Direction};
 use crate::config::settings::{EgressSettings, HostPort, IngesterPeer, Target};
 use crate::crypto::NodeCrypto;
 use crate::tls::ClientTls;
 
+/// Deliveries that each worker may hold, however many workers share `events_max`.
+const EVENTS_OF_WORKER_MIN: u32 = 1000;
+
 pub(super) fn egress(
     raw: &raw::Egress,
+    workers: u16,
     certificates: &Certificates,
     faults: &mut Faults,
 ) -> Option<EgressSettings> {
     faults.bound("egress.events_max", raw.events_max, 1_000, 100_000_000);
     faults.bound("egress.dead_letters_max", raw.dead_letters_max, 0, 10_000_000);
     faults.bound("egress.cached_bytes_max", raw.cached_bytes_max, 2 << 20, 64 << 30);
+    faults.bound("egress.attempt_memory_bytes_max", raw.attempt_memory_bytes_max, 4 << 20, 64 << 30);
     let listen = link_listen("egress", raw.link_listen.as_ref(), faults);
     let mut ingesters = Vec::new();
     let mut patterns = Vec::new();
@@ -44,9 +49,10 @@ pub(super) fn egress(
     let link_tls = link_server(certificates, Policy::new(patterns, Vec::new()), "egress.ingesters", faults)?;
     Some(EgressSettings {
         link_listen: listen,
-        events_max: raw.events_max,
-        dead_letters_max: raw.dead_letters_max,
-        cached_bytes_max: raw.cached_bytes_max as usize,
+        events_max: (raw.events_max / u32::from(workers)).max(EVENTS_OF_WORKER_MIN),
+        dead_letters_max: raw.dead_letters_max.div_ceil(u32::from(workers)),
+        cached_bytes_max: share(raw.cached_bytes_max, workers, 2 << 20),
+        attempt_memory_bytes_max: share(raw.attempt_memory_bytes_max, workers, 4 << 20),
         ingesters,
         targets,
         link_tls,

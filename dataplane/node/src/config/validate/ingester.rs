@@ -11,7 +11,7 @@ use zen_core::verify::{self, HmacSettings, Scheme};
 use zen_identity::{Policy, SpiffePattern};
 
 use super::faults::Faults;
-use super::{link_client, link_listen, link_server, unique};
+use super::{link_client, link_listen, link_server, share, unique};
 use crate::config::Certificates;
 use crate::config::raw::{self, Direction, SchemeName};
 use crate::config::settings::{EgressPeer, Endpoint, IngesterSettings, Route};
@@ -23,6 +23,7 @@ const FLOW_TARGETS_MAX: usize = 10;
 
 pub(super) fn ingester(
     raw: &raw::Ingester,
+    workers: u16,
     certificates: &Certificates,
     faults: &mut Faults,
 ) -> Option<IngesterSettings> {
@@ -59,7 +60,7 @@ pub(super) fn ingester(
         connections_max: raw.connections_max,
         idle_timeout_ms: raw.idle_timeout_ms,
         request_timeout_ms: raw.request_timeout_ms,
-        body_memory_bytes_max: raw.body_memory_bytes_max as usize,
+        body_memory_bytes_max: share(raw.body_memory_bytes_max, workers, 4 << 20),
         endpoints,
         egresses,
         public_tls: zen_identity::public_server_config(Arc::clone(public)),

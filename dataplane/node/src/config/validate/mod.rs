@@ -14,13 +14,19 @@ use zen_identity::{Policy, SharedPolicy};
 
 use self::egress::egress;
 use self::ingester::ingester;
+use super::memory::{MemoryBound, mib};
 use super::raw::{self, Raw};
-use super::settings::{JournalSettings, NodeSettings};
+use super::settings::{JournalSettings, NodeSettings, Settings};
 use super::{Certificates, ConfigError, Snapshot};
 use crate::tls::{ClientTls, ServerTls};
 
 /// ALPN of the link protocol.
 const LINK_ALPN: &[u8] = b"zen-link/1";
+
+/// Most workers of a node.
+const WORKERS_MAX: u16 = 64;
+/// Most segments of a journal.
+const SEGMENTS_MAX: u64 = 1024;
 
 /// Builds the snapshot or reports all faults.
 pub(super) fn snapshot(
@@ -34,23 +40,54 @@ pub(super) fn snapshot(
         *socket = faults.resolve(socket).display().to_string();
     }
     let node = node(&raw, &mut faults);
-    let journal = journal(&raw.journal, &mut faults);
+    let journals =
+        u64::from(node.workers) * (u64::from(raw.ingester.is_some()) + u64::from(raw.egress.is_some()));
+    let journal = journal(&raw.journal, journals.max(1), &mut faults);
     if raw.ingester.is_none() && raw.egress.is_none() {
         faults.push("ingester, egress", "neither is there", "add [ingester], [egress] or both");
     }
-    let ingester = raw.ingester.as_ref().and_then(|section| ingester(section, certificates, &mut faults));
-    let egress = raw.egress.as_ref().and_then(|section| egress(section, certificates, &mut faults));
+    let ingester =
+        raw.ingester.as_ref().and_then(|section| ingester(section, node.workers, certificates, &mut faults));
+    let egress =
+        raw.egress.as_ref().and_then(|section| egress(section, node.workers, certificates, &mut faults));
+    if faults.found.is_empty() {
+        let settings =
+            Settings { node: &node, journal, ingester: ingester.as_ref(), egress: egress.as_ref() };
+        memory(&settings, &mut faults);
+    }
     if !faults.found.is_empty() {
         return Err(ConfigError::Faults(faults.found));
     }
     Ok(Snapshot { generation, raw, node, journal, ingester, egress })
 }
 
+/// Refuses what could use more memory than it may, with the largest items.
+fn memory(settings: &Settings<'_>, faults: &mut Faults) {
+    let bound = MemoryBound::of(settings);
+    let max = settings.node.memory_bytes_max;
+    if bound.total() <= max {
+        return;
+    }
+    let largest: Vec<String> = bound.largest().take(3).map(ToString::to_string).collect();
+    faults.push(
+        "node.memory_bytes_max",
+        format_args!("{} MiB may be used, {} MiB are allowed", mib(bound.total()), max >> 20),
+        format_args!("lower what takes most ({}), node.workers, or raise it", largest.join("; ")),
+    );
+}
+
+/// One worker's share of a bound of the node.
+fn share(total: u64, workers: u16, least: u64) -> usize {
+    (total / u64::from(workers)).max(least) as usize
+}
+
 fn node(raw: &Raw, faults: &mut Faults) -> NodeSettings {
     faults.name("node.name", &raw.node.name);
-    faults.bound("node.workers", raw.node.workers, 0, 64);
+    faults.bound("node.workers", raw.node.workers, 0, WORKERS_MAX);
     faults.bound("node.drain_timeout_ms", raw.node.drain_timeout_ms, 100, 600_000);
     faults.bound("node.reload_poll_ms", raw.node.reload_poll_ms, 100, 3_600_000);
+    faults.bound("node.memory_bytes_max", raw.node.memory_bytes_max, 64 << 20, 1 << 40);
+    faults.bound("node.links_max", raw.node.links_max, 1, 4096);
     let log = &raw.node.log;
     let _ = faults.parse::<EnvFilter>("node.log", log, "give error, warn, info, debug or trace");
     if let Some(listen) = &raw.admin.listen {
@@ -62,18 +99,20 @@ fn node(raw: &Raw, faults: &mut Faults) -> NodeSettings {
     let cores = zen_uring::online_cores().len().max(1) as u16;
     NodeSettings {
         name: raw.node.name.clone(),
-        workers: if raw.node.workers == 0 { cores } else { raw.node.workers },
+        workers: if raw.node.workers == 0 { cores.min(WORKERS_MAX) } else { raw.node.workers },
         pin_workers: raw.node.pin_workers,
         data_dir: faults.resolve(&raw.node.data_dir),
         drain_timeout_ms: raw.node.drain_timeout_ms,
         reload_poll_ms: raw.node.reload_poll_ms,
+        links_max: raw.node.links_max,
+        memory_bytes_max: raw.node.memory_bytes_max,
     }
 }
 
-fn journal(raw: &raw::Journal, faults: &mut Faults) -> JournalSettings {
+fn journal(raw: &raw::Journal, journals: u64, faults: &mut Faults) -> JournalSettings {
     faults.bound("journal.commit_bytes_max", raw.commit_bytes_max, 2 << 20, 16 << 20);
     faults.bound("journal.segment_bytes", raw.segment_bytes, 4 << 20, 1 << 30);
-    faults.bound("journal.bytes_max", raw.bytes_max, 4 * raw.segment_bytes, 1 << 44);
+    faults.bound("journal.bytes_max", raw.bytes_max, 4 * raw.segment_bytes, SEGMENTS_MAX * raw.segment_bytes);
     faults.bound("journal.recent_bytes_max", raw.recent_bytes_max, 1 << 20, 1 << 30);
     for (key, value) in [("segment_bytes", raw.segment_bytes), ("commit_bytes_max", raw.commit_bytes_max)] {
         if value % 4096 != 0 {
@@ -91,7 +130,7 @@ fn journal(raw: &raw::Journal, faults: &mut Faults) -> JournalSettings {
         segment_bytes: raw.segment_bytes,
         bytes_max: raw.bytes_max,
         commit_bytes_max: raw.commit_bytes_max as usize,
-        recent_bytes_max: raw.recent_bytes_max as usize,
+        recent_bytes_max: (raw.recent_bytes_max / journals).max(1 << 20) as usize,
         on_damage: raw.on_damage,
     }
 }

@@ -1,0 +1,215 @@
+//! The memory that a configuration can use, item by item: what is counted, how many, how large each.
+//!
+//! Sizes come from the types and bounds that the code itself uses. What cannot be read off a type
+//! (rustls, the allocator, the process itself) was measured, and `tests/bounds.rs` holds it to that.
+
+use std::fmt;
+
+use zen_core::deliver::PLACE_BYTES;
+use zen_core::event::EVENT_BYTES_MAX;
+use zen_core::journal::COMMITS_IN_FLIGHT_MAX;
+
+use super::settings::{EgressSettings, IngesterSettings, Settings};
+use crate::journal::MAKER_BYTES;
+use crate::{admin, control, egress, ingester, link, tls, worker};
+
+/// The program, its libraries' tables, the control thread and its runtime; measured.
+const PROCESS_BYTES: usize = 20 << 20;
+/// An endpoint, with its keys and lists, twice while a reload is under way.
+const ENDPOINT_BYTES: usize = 2 * 4096;
+/// A peer or a target: policy, keys, TLS settings with a system's roots, twice while a reload is under way.
+const PEER_BYTES: usize = 2 * 256 * 1024;
+/// The allocator's headers, rounding and gaps: a sixteenth of what is allocated.
+const ALLOCATOR_SHARE: u64 = 16;
+
+/// One thing that takes memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// What it is.
+    pub name: &'static str,
+    /// The key that bounds it, if there is one.
+    pub key: Option<&'static str>,
+    /// How many.
+    pub count: u64,
+    /// How large each is.
+    pub bytes: u64,
+}
+
+impl Item {
+    /// All of them, bytes.
+    pub fn total(&self) -> u64 {
+        self.count.saturating_mul(self.bytes)
+    }
+}
+
+impl fmt::Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} MiB", self.key.unwrap_or(self.name), mib(self.total()))
+    }
+}
+
+/// Everything that takes memory.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryBound {
+    items: Vec<Item>,
+}
+
+/// Whole MiB, rounded up.
+pub fn mib(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 20)
+}
+
+impl MemoryBound {
+    /// The bound of a configuration.
+    pub fn of(settings: &Settings<'_>) -> Self {
+        let mut bound = Self::default();
+        bound.process(settings);
+        bound.journals(settings);
+        let at_start = bound.total() + settings.journal.segment_bytes;
+        bound.links(settings);
+        if let Some(ingester) = settings.ingester {
+            bound.ingester(ingester, settings);
+        }
+        if let Some(egress) = settings.egress {
+            bound.egress(egress, settings);
+        }
+        // Before anything is taken in, journals are recovered: one at a time, a segment in memory whole.
+        let recovery = at_start.saturating_sub(bound.total());
+        bound.push("recovery", Some("journal.segment_bytes"), 1, recovery as usize);
+        let allocated = bound.total();
+        bound.push("allocator", None, 1, (allocated / ALLOCATOR_SHARE) as usize);
+        bound
+    }
+
+    /// All items, bytes.
+    pub fn total(&self) -> u64 {
+        self.items.iter().map(Item::total).fold(0, u64::saturating_add)
+    }
+
+    /// Items that a key bounds, largest first.
+    pub fn largest(&self) -> impl Iterator<Item = &Item> {
+        let mut items: Vec<&Item> = self.items.iter().filter(|item| item.key.is_some()).collect();
+        items.sort_by_key(|item| std::cmp::Reverse(item.total()));
+        items.into_iter()
+    }
+
+    fn push(&mut self, name: &'static str, key: Option<&'static str>, count: usize, bytes: usize) {
+        self.items.push(Item { name, key, count: count as u64, bytes: bytes as u64 });
+    }
+
+    fn process(&mut self, settings: &Settings<'_>) {
+        let workers = usize::from(settings.node.workers);
+        let endpoints = settings.ingester.map_or(0, |ingester| ingester.endpoints.len());
+        let peers = settings.ingester.map_or(0, |ingester| ingester.egresses.len())
+            + settings.egress.map_or(0, |egress| egress.ingesters.len() + egress.targets.len());
+        self.push("process", None, 1, PROCESS_BYTES);
+        self.push("endpoints", None, endpoints, ENDPOINT_BYTES);
+        self.push("peers and targets", None, peers, PEER_BYTES);
+        self.push("admin connections", None, admin::CONNECTIONS_MAX, admin::CONNECTION_BYTES);
+        self.push("name lookups", None, control::LOOKUPS_MAX, control::LOOKUP_STACK_BYTES);
+        self.push("worker stacks", Some("node.workers"), workers, worker::STACK_BYTES);
+        let reactor = worker::reactor_limits(settings).memory_bytes();
+        self.push("reactors", Some("node.workers"), workers, reactor);
+    }
+
+    fn journals(&mut self, settings: &Settings<'_>) {
+        let workers = usize::from(settings.node.workers);
+        let roles = usize::from(settings.ingester.is_some()) + usize::from(settings.egress.is_some());
+        let commit = settings.journal.commit_bytes_max;
+        let positions = (settings.journal.bytes_max >> 20) as usize * 64;
+        self.push(
+            "commits",
+            Some("journal.commit_bytes_max"),
+            workers * roles * (COMMITS_IN_FLIGHT_MAX + 1),
+            commit,
+        );
+        // A cursor keeps what it read while the next read is under way; records are listed as they are used.
+        let cursors = settings.ingester.map_or(0, |ingester| ingester.egresses.len())
+            + usize::from(settings.egress.is_some());
+        self.push("journal read back", Some("journal.commit_bytes_max"), workers * cursors, 5 * commit / 2);
+        self.push("journal positions", Some("journal.bytes_max"), workers * roles, positions);
+        let recent = settings.journal.recent_bytes_max + commit;
+        self.push("recent commits", Some("journal.recent_bytes_max"), workers * roles, recent);
+        self.push("segment preparation", None, 1, MAKER_BYTES);
+    }
+
+    fn links(&mut self, settings: &Settings<'_>) {
+        let sending = if settings.ingester.is_some() { link::SENDING_BYTES } else { 0 };
+        let receiving = if settings.egress.is_some() { link::RECEIVING_BYTES } else { 0 };
+        let one = sending.max(receiving) + tls::IDLE_BYTES + tls::HANDSHAKE_BYTES;
+        self.push("links", Some("node.links_max"), settings.node.links_max as usize, one);
+        let unknown = usize::from(settings.node.workers) * link::HANDSHAKES_MAX;
+        self.push("links in handshake", None, unknown, tls::IDLE_BYTES + 32 * 1024);
+    }
+
+    fn ingester(&mut self, ingester: &IngesterSettings, settings: &Settings<'_>) {
+        let workers = usize::from(settings.node.workers);
+        let one = tls::IDLE_BYTES + ingester::SOURCE_BYTES;
+        self.push(
+            "source connections",
+            Some("ingester.connections_max"),
+            ingester.connections_max as usize,
+            one,
+        );
+        self.push(
+            "requests",
+            Some("ingester.body_memory_bytes_max"),
+            workers,
+            ingester.body_memory_bytes_max,
+        );
+        let spare = ingester::SPARE_BODIES_MAX * ingester::SPARE_BODY_BYTES_MAX + ingester::SCRATCH_BYTES_MAX;
+        self.push("spare buffers", None, workers, spare);
+        let records = ingester::pending_max(settings.journal.commit_bytes_max);
+        self.push(
+            "answers waiting",
+            Some("journal.commit_bytes_max"),
+            workers,
+            records * ingester::PENDING_BYTES,
+        );
+    }
+
+    fn egress(&mut self, egress: &EgressSettings, settings: &Settings<'_>) {
+        let workers = usize::from(settings.node.workers);
+        let deliveries = workers * egress.events_max as usize;
+        self.push(
+            "deliveries",
+            Some("egress.events_max"),
+            deliveries,
+            egress::LIVE_BYTES + egress::PARCEL_BYTES,
+        );
+        self.push(
+            "cached events",
+            Some("egress.cached_bytes_max"),
+            workers,
+            egress.cached_bytes_max + EVENT_BYTES_MAX,
+        );
+        self.push("notes", None, workers * egress::NOTES_MAX, egress::NOTE_BYTES);
+        let limits = || egress.targets.values().map(|target| &target.limits);
+        let places = limits().map(|limits| limits.queue_max as usize).sum();
+        self.push("target queues", Some("egress.targets.queue_max"), places, PLACE_BYTES);
+        let connections = limits().map(|limits| limits.in_flight_max as usize).sum();
+        let one = tls::IDLE_BYTES + egress::CONNECTION_BYTES;
+        self.push("target connections", Some("egress.targets.in_flight_max"), connections, one);
+        let attempts = egress.attempt_memory_bytes_max;
+        self.push("attempts", Some("egress.attempt_memory_bytes_max"), workers, attempts);
+        self.push("one attempt more", None, egress.targets.len(), egress::ATTEMPT_COPIES * EVENT_BYTES_MAX);
+    }
+}
+
+impl fmt::Display for MemoryBound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<22} {:>8} {:>12} {:>8}  bounded by", "memory", "count", "bytes", "MiB")?;
+        for item in &self.items {
+            let key = item.key.unwrap_or("");
+            writeln!(
+                f,
+                "{:<22} {:>8} {:>12} {:>8}  {key}",
+                item.name,
+                item.count,
+                item.bytes,
+                mib(item.total())
+            )?;
+        }
+        Ok(())
+    }
+}
