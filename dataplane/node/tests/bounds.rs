@@ -84,16 +84,19 @@ fn the_defaults_fit_and_what_does_not_is_refused_with_the_keys_to_lower() {
 
 #[test]
 fn idle_connections_cost_what_is_computed_and_one_more_is_closed() {
-    const CONNECTIONS: usize = 200;
+    const CONNECTIONS: usize = 1500;
+    const WARM: usize = 250;
     let (lab, ports) = (Lab::new(), Ports::pick());
-    let text = change(&lab.ingester_text(ports), "[ingester]\n", "[ingester]\nconnections_max = 200\n");
+    let text = change(&lab.ingester_text(ports), "[ingester]\n", "[ingester]\nconnections_max = 1500\n");
     let text = change(&text, "idle_timeout_ms = 5000", "idle_timeout_ms = 60000");
     let one = item_bytes(&check(&lab, &text).0, "source connections");
     let node = lab.start("edge", ports, &text);
     let mut first = Client::connect(&lab, ports.listen);
     assert_eq!(first.ask(&github(GITHUB, b"{}", "")).status, 202);
+    // What the allocator keeps in reserve for a thread is not a connection's.
+    let _warm: Vec<Client> = (1..WARM).map(|_| Client::connect(&lab, ports.listen)).collect();
     let before = assert_within_bound(&node);
-    let idle: Vec<Client> = (1..CONNECTIONS).map(|_| Client::connect(&lab, ports.listen)).collect();
+    let idle: Vec<Client> = (WARM..CONNECTIONS).map(|_| Client::connect(&lab, ports.listen)).collect();
     assert!(Client::connect_with(&source_config(&lab), ports.listen).is_err(), "one more is closed");
     assert_eq!(node.metric("zen_requests_refused_total{reason=\"connections\"}") as usize, 1);
     let each = (assert_within_bound(&node) - before) / idle.len() as f64;
@@ -179,7 +182,7 @@ fn deliveries_over_the_bound_wait_at_the_ingester() {
     mesh.inside.wait_metric("zen_events_live", 1000.0);
     wait_until("attempts at all of them", || mesh.inside.metric("zen_retries_total") as usize >= 1000);
     assert_eq!(mesh.inside.metric("zen_events_live") as usize, 1000, "of {}", ids.len());
-    assert!(mesh.edge.metric("zen_link_lag_events") as usize >= 500 - 1);
+    mesh.edge.wait_metric("zen_link_lag_events", 499.0);
     assert_within_bound(&mesh.inside);
 }
 

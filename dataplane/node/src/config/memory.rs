@@ -19,8 +19,10 @@ const PROCESS_BYTES: usize = 20 << 20;
 const ENDPOINT_BYTES: usize = 2 * 4096;
 /// A peer or a target: policy, keys, TLS settings with a system's roots, twice while a reload is under way.
 const PEER_BYTES: usize = 2 * 256 * 1024;
-/// The allocator's headers, rounding and gaps: a sixteenth of what is allocated.
+/// The allocator's rounding and gaps: a sixteenth of what is allocated piece by piece.
 const ALLOCATOR_SHARE: u64 = 16;
+/// What the allocator keeps in reserve for a worker; measured.
+const ALLOCATOR_RESERVE_BYTES: u64 = 4 << 20;
 
 /// One thing that takes memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +67,8 @@ impl MemoryBound {
         let mut bound = Self::default();
         bound.process(settings);
         bound.journals(settings);
-        let at_start = bound.total() + settings.journal.segment_bytes;
+        let at_once = bound.total();
+        let at_start = at_once + settings.journal.segment_bytes;
         bound.links(settings);
         if let Some(ingester) = settings.ingester {
             bound.ingester(ingester, settings);
@@ -76,8 +79,9 @@ impl MemoryBound {
         // Before anything is taken in, journals are recovered: one at a time, a segment in memory whole.
         let recovery = at_start.saturating_sub(bound.total());
         bound.push("recovery", Some("journal.segment_bytes"), 1, recovery as usize);
-        let allocated = bound.total();
-        bound.push("allocator", None, 1, (allocated / ALLOCATOR_SHARE) as usize);
+        let workers = usize::from(settings.node.workers);
+        let gaps = (bound.total() - at_once) / ALLOCATOR_SHARE;
+        bound.push("allocator", None, workers, (gaps / workers as u64 + ALLOCATOR_RESERVE_BYTES) as usize);
         bound
     }
 
