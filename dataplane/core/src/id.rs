@@ -29,6 +29,38 @@ impl EventId {
     }
 }
 
+/// Makes the event ids of one worker: each above the one before (RFC 9562 section 6.2, method 2), also while
+/// the clock was set back.
+#[derive(Debug, Default)]
+pub struct EventIds {
+    unix_ms: u64,
+    /// The 74 random bits of the newest id.
+    random: u128,
+}
+
+impl EventIds {
+    /// The next id, from Unix milliseconds and 10 random bytes.
+    pub fn next(&mut self, unix_ms: u64, random: [u8; 10]) -> EventId {
+        let fresh = random.iter().fold(0_u128, |bits, &byte| bits << 8 | u128::from(byte));
+        if unix_ms > self.unix_ms {
+            let (high, low) = ((fresh >> 64) & RANDOM_HIGH, fresh & RANDOM_LOW);
+            (self.unix_ms, self.random) = (unix_ms, high << 62 | low);
+        } else {
+            // A step that cannot be guessed, small enough that the bits last for years in one millisecond.
+            self.random += 1 + (fresh & u128::from(u32::MAX));
+            self.unix_ms += (self.random >> 74) as u64;
+            self.random &= RANDOM_HIGH << 62 | RANDOM_LOW;
+        }
+        let bytes = (((self.random >> 62) << 64) | (self.random & RANDOM_LOW)).to_be_bytes();
+        EventId::new(self.unix_ms, *bytes.last_chunk().expect("10 of 16 bytes"))
+    }
+}
+
+/// The random bits of an event id in front of its variant.
+const RANDOM_HIGH: u128 = (1 << 12) - 1;
+/// Those behind it.
+const RANDOM_LOW: u128 = (1 << 62) - 1;
+
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = [b'-'; 36];
@@ -152,6 +184,29 @@ mod tests {
         let id = EventId::new(0x017f_22e2_79b0, [0x0c, 0xc3, 0x18, 0xc4, 0xdc, 0x0c, 0x0c, 0x07, 0x39, 0x8f]);
         assert_eq!(id.to_string(), "017f22e2-79b0-7cc3-98c4-dc0c0c07398f");
         assert_eq!(id.to_string().parse(), Ok(id));
+    }
+
+    #[test]
+    fn ids_of_a_worker_ascend_whatever_the_clock_does() {
+        let mut ids = EventIds::default();
+        let mut last = ids.next(1000, [0xff; 10]);
+        assert_eq!(last, EventId::new(1000, [0xff; 10]));
+        // Within a millisecond, over the end of the random bits, forward, an hour back, and forward again.
+        for (unix_ms, random) in [
+            (1000, [0; 10]),
+            (1000, [0xff; 10]),
+            (3_601_000, [0; 10]),
+            (1_000, [0; 10]),
+            (1_001, [7; 10]),
+            (3_600_999, [0xff; 10]),
+            (3_602_000, [1; 10]),
+        ] {
+            let next = ids.next(unix_ms, random);
+            assert!(next > last, "{last} then {next}");
+            assert_eq!((next.0[6] >> 4, next.0[8] >> 6), (7, 2), "version and variant of {next}");
+            last = next;
+        }
+        assert_eq!(last, EventId::new(3_602_000, [1; 10]));
     }
 
     #[test]

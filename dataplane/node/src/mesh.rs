@@ -58,7 +58,7 @@ pub struct Handoff {
     pub target: Arc<str>,
     /// Attempts already made, in an earlier life of the process.
     pub attempt: u32,
-    /// When the next attempt is due, Unix ms; 0 for at once.
+    /// When the next attempt is due, steady ms; 0 for at once.
     pub due_ms: u64,
     /// The event, unless memory is short: then the owner fetches it when its turn comes.
     pub bytes: Option<EventBytes>,
@@ -71,11 +71,11 @@ pub struct Handoff {
 pub enum Verdict {
     /// The target has it.
     Delivered,
-    /// Another attempt at this Unix ms.
+    /// Another attempt at this steady ms.
     Retry {
         /// Attempts made.
         attempt: u32,
-        /// Unix ms.
+        /// Steady ms.
         due_ms: u64,
     },
     /// Given up.

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use zen_uring::{Backend, Io};
 
 use crate::admin::AdminError;
+use crate::clock::Clock;
 use crate::config::{self, Certificates, ConfigError, MemoryBound, NodeSettings, Raw, Snapshot, mib};
 use crate::control::{self, Control, Resolver, Shared};
 use crate::egress::{Table, Watermarks};
@@ -157,10 +158,10 @@ fn choose_backend(node: &NodeSettings, io: Io) -> Result<Backend, WorkerError> {
 fn remove_orphans(snapshot: &Snapshot) -> Result<(), OpenError> {
     let NodeSettings { data_dir, workers, .. } = &snapshot.node;
     journal::remove_orphans(data_dir, &snapshot.journal, *workers, |role, read| {
-        let (mut outboxes, mut table) = (Vec::new(), Table::default());
+        let (mut outboxes, mut table, clock) = (Vec::new(), Table::default(), Clock::now());
         read(&mut |record| match role {
             JournalRole::Ingester => ingester::recover(&mut outboxes, &record),
-            JournalRole::Egress => drop(table.handle_recovered(&record)),
+            JournalRole::Egress => drop(table.handle_recovered(&record, clock)),
         });
         table.is_empty() && !outboxes.iter().any(Outbox::is_behind)
     })

@@ -2,8 +2,8 @@
 //!
 //! Deliveries and outcomes enter with the time; attempts and verdicts leave. Refused: deliveries over
 //! `queue_max`. Each delivery is in exactly one place: fresh, waiting for a retry, first after a resume, or
-//! in flight. Retries never run out of room, because what is in flight keeps its slot. Time that goes
-//! backwards counts as standing still.
+//! in flight. Retries never run out of room, because what is in flight keeps its slot. Times are steady: no
+//! step of the system's clock moves them; one that goes backwards counts as standing still.
 
 use alloc::collections::{BinaryHeap, VecDeque};
 use alloc::vec;

@@ -1,4 +1,4 @@
-//! When a connection pings, and when it is given up.
+//! When a connection pings, and when it is given up. Times are steady: no step of the system's clock moves them.
 
 use alloc::vec::Vec;
 
@@ -20,20 +20,20 @@ enum Phase {
 }
 
 impl Liveness {
-    pub(super) fn new(now_ms: u64) -> Self {
-        let until_ms = now_ms.saturating_add(HANDSHAKE_TIMEOUT_MS);
-        Self { phase: Phase::Handshake { until_ms }, heard_ms: now_ms, pinged_ms: now_ms }
+    pub(super) fn new(steady_ms: u64) -> Self {
+        let until_ms = steady_ms.saturating_add(HANDSHAKE_TIMEOUT_MS);
+        Self { phase: Phase::Handshake { until_ms }, heard_ms: steady_ms, pinged_ms: steady_ms }
     }
 
-    pub(super) fn handle_frame(&mut self, now_ms: u64) {
-        self.heard_ms = self.heard_ms.max(now_ms);
+    pub(super) fn handle_frame(&mut self, steady_ms: u64) {
+        self.heard_ms = self.heard_ms.max(steady_ms);
     }
 
     pub(super) fn handle_open(&mut self) {
         self.phase = Phase::Open;
     }
 
-    /// When [`Self::handle_timeout`] has something to do, Unix ms.
+    /// When [`Self::handle_timeout`] has something to do, steady ms.
     pub(super) fn poll_timeout(&self) -> u64 {
         match self.phase {
             Phase::Handshake { until_ms } => until_ms,
@@ -41,15 +41,15 @@ impl Liveness {
         }
     }
 
-    pub(super) fn handle_timeout(&mut self, now_ms: u64, out: &mut Vec<u8>) -> Result<(), LinkError> {
+    pub(super) fn handle_timeout(&mut self, steady_ms: u64, out: &mut Vec<u8>) -> Result<(), LinkError> {
         match self.phase {
-            Phase::Handshake { until_ms } if now_ms >= until_ms => Err(LinkError::HandshakeTimeout),
+            Phase::Handshake { until_ms } if steady_ms >= until_ms => Err(LinkError::HandshakeTimeout),
             Phase::Handshake { .. } => Ok(()),
-            Phase::Open if now_ms >= self.dead_ms() => Err(LinkError::PeerSilent),
+            Phase::Open if steady_ms >= self.dead_ms() => Err(LinkError::PeerSilent),
             Phase::Open => {
-                if now_ms >= self.ping_due_ms() {
-                    self.pinged_ms = now_ms;
-                    write_ping(out, now_ms);
+                if steady_ms >= self.ping_due_ms() {
+                    self.pinged_ms = steady_ms;
+                    write_ping(out, steady_ms);
                 }
                 Ok(())
             }

@@ -102,26 +102,26 @@ struct Amount {
 
 impl<K> Receiver<K> {
     /// A receiver that dialed: says hello.
-    pub fn dial(config: ReceiverConfig<K>, now_ms: u64, out: &mut Vec<u8>) -> Self {
-        Self::begin(config, State::AwaitHello, now_ms, out)
+    pub fn dial(config: ReceiverConfig<K>, steady_ms: u64, out: &mut Vec<u8>) -> Self {
+        Self::begin(config, State::AwaitHello, steady_ms, out)
     }
 
     /// A receiver that was dialed: checks the sender's hello, and answers it. Then [`Self::start`].
     pub fn accept(
         config: ReceiverConfig<K>,
         peer: &Hello,
-        now_ms: u64,
+        steady_ms: u64,
         out: &mut Vec<u8>,
     ) -> Result<Self, LinkError> {
         peer.check_against(&config.hello())?;
-        Ok(Self::begin(config, State::AwaitResume, now_ms, out))
+        Ok(Self::begin(config, State::AwaitResume, steady_ms, out))
     }
 
-    fn begin(config: ReceiverConfig<K>, state: State, now_ms: u64, out: &mut Vec<u8>) -> Self {
+    fn begin(config: ReceiverConfig<K>, state: State, steady_ms: u64, out: &mut Vec<u8>) -> Self {
         assert!((1..=LINK_KEYS_MAX).contains(&config.keys.len()), "the configuration was checked");
         assert!(config.credit_bytes >= EVENT_BYTES_MAX as u64 && config.credit_events > 0, "an event fits");
         config.hello().write(out);
-        Self { config, state, liveness: Liveness::new(now_ms), signing: Signing::new(), duplicates: 0 }
+        Self { config, state, liveness: Liveness::new(steady_ms), signing: Signing::new(), duplicates: 0 }
     }
 
     /// Asks for the events after `resume_after`, the highest sequence of that journal that is durable here;
@@ -146,13 +146,13 @@ impl<K> Receiver<K> {
     pub fn handle_frame<'a>(
         &mut self,
         frame: Frame<'a>,
-        now_ms: u64,
+        steady_ms: u64,
         out: &mut Vec<u8>,
     ) -> Result<ReceiverEvent<'a>, LinkError> {
         if let State::Failed(error) = &self.state {
             return Err(error.clone());
         }
-        self.liveness.handle_frame(now_ms);
+        self.liveness.handle_frame(steady_ms);
         let result = self.step(frame, out);
         self.keep_failure(result)
     }
@@ -163,28 +163,28 @@ impl<K> Receiver<K> {
         &mut self,
         mac: &M,
         frame: &BatchFrame<'a>,
-        now_ms: u64,
+        unix_ms: u64,
         accepted: &mut Vec<Incoming<'a>>,
     ) -> Result<(), LinkError> {
         let before = accepted.len();
-        let result = self.check_batch(mac, frame, now_ms, accepted);
+        let result = self.check_batch(mac, frame, unix_ms, accepted);
         if result.is_err() {
             accepted.truncate(before);
         }
         self.keep_failure(result)
     }
 
-    /// When [`Self::handle_timeout`] has something to do, Unix ms.
+    /// When [`Self::handle_timeout`] has something to do, steady ms.
     pub fn poll_timeout(&self) -> u64 {
         self.liveness.poll_timeout()
     }
 
     /// Pings an idle peer; gives up on a silent one.
-    pub fn handle_timeout(&mut self, now_ms: u64, out: &mut Vec<u8>) -> Result<(), LinkError> {
+    pub fn handle_timeout(&mut self, steady_ms: u64, out: &mut Vec<u8>) -> Result<(), LinkError> {
         if let State::Failed(error) = &self.state {
             return Err(error.clone());
         }
-        let result = self.liveness.handle_timeout(now_ms, out);
+        let result = self.liveness.handle_timeout(steady_ms, out);
         self.keep_failure(result)
     }
 
@@ -261,7 +261,7 @@ impl<K> Receiver<K> {
         &mut self,
         mac: &M,
         frame: &BatchFrame<'a>,
-        now_ms: u64,
+        unix_ms: u64,
         accepted: &mut Vec<Incoming<'a>>,
     ) -> Result<(), LinkError> {
         let flow = match &mut self.state {
@@ -273,7 +273,7 @@ impl<K> Receiver<K> {
         let mut after = flow.after_batch(frame)?;
         self.signing.clear();
         for entry in frame.events() {
-            if !is_fresh(entry.time_ms, now_ms) {
+            if !is_fresh(entry.time_ms, unix_ms) {
                 return Err(LinkError::Stale);
             }
             key_of(&self.config.keys, &entry).ok_or(LinkError::KeyUnknown)?;

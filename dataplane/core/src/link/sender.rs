@@ -111,25 +111,25 @@ struct Flow {
 
 impl<K> Sender<K> {
     /// A sender that dialed: says hello.
-    pub fn dial(config: SenderConfig<K>, now_ms: u64, out: &mut Vec<u8>) -> Self {
-        Self::begin(config, State::AwaitHello, now_ms, out)
+    pub fn dial(config: SenderConfig<K>, steady_ms: u64, out: &mut Vec<u8>) -> Self {
+        Self::begin(config, State::AwaitHello, steady_ms, out)
     }
 
     /// A sender that was dialed: checks the receiver's hello, and answers it.
     pub fn accept(
         config: SenderConfig<K>,
         peer: &Hello,
-        now_ms: u64,
+        steady_ms: u64,
         out: &mut Vec<u8>,
     ) -> Result<Self, LinkError> {
         peer.check_against(&config.hello())?;
-        Ok(Self::begin(config, State::AwaitStart, now_ms, out))
+        Ok(Self::begin(config, State::AwaitStart, steady_ms, out))
     }
 
-    fn begin(config: SenderConfig<K>, state: State, now_ms: u64, out: &mut Vec<u8>) -> Self {
+    fn begin(config: SenderConfig<K>, state: State, steady_ms: u64, out: &mut Vec<u8>) -> Self {
         assert!(is_name(&config.key_id) && config.stream < config.streams, "the configuration was checked");
         config.hello().write(out);
-        let liveness = Liveness::new(now_ms);
+        let liveness = Liveness::new(steady_ms);
         Self { config, state, leaving: Leaving::No, liveness, signing: Signing::new() }
     }
 
@@ -137,38 +137,38 @@ impl<K> Sender<K> {
     pub fn handle_frame(
         &mut self,
         frame: Frame<'_>,
-        now_ms: u64,
+        steady_ms: u64,
         out: &mut Vec<u8>,
     ) -> Result<SenderEvent, LinkError> {
         if let State::Failed(error) = &self.state {
             return Err(error.clone());
         }
-        self.liveness.handle_frame(now_ms);
+        self.liveness.handle_frame(steady_ms);
         let result = self.step(frame, out);
         self.keep_failure(result)
     }
 
-    /// When [`Self::handle_timeout`] has something to do, Unix ms.
+    /// When [`Self::handle_timeout`] has something to do, steady ms.
     pub fn poll_timeout(&self) -> u64 {
         self.liveness.poll_timeout()
     }
 
     /// Pings an idle peer; gives up on a silent one.
-    pub fn handle_timeout(&mut self, now_ms: u64, out: &mut Vec<u8>) -> Result<(), LinkError> {
+    pub fn handle_timeout(&mut self, steady_ms: u64, out: &mut Vec<u8>) -> Result<(), LinkError> {
         if let State::Failed(error) = &self.state {
             return Err(error.clone());
         }
-        let result = self.liveness.handle_timeout(now_ms, out);
+        let result = self.liveness.handle_timeout(steady_ms, out);
         self.keep_failure(result)
     }
 
-    /// Signs and appends one batch of the first of `events`, as far as credit and the bounds of a batch go;
-    /// returns how many were taken. Call again for the rest until it takes none.
+    /// Signs and appends one batch of the first of `events`, as far as credit and the bounds of a batch go, stamped
+    /// with the wall clock; returns how many were taken. Call again for the rest until it takes none.
     pub fn seal_batch<M: Mac<Key = K>>(
         &mut self,
         mac: &M,
         events: &[Outgoing<'_>],
-        now_ms: u64,
+        unix_ms: u64,
         out: &mut Vec<u8>,
     ) -> usize {
         let State::Ready(flow) = &mut self.state else { return 0 };
@@ -184,7 +184,7 @@ impl<K> Sender<K> {
         for (counter, outgoing) in (flow.next_counter..).zip(taken) {
             assert!((1..=TARGETS_MAX).contains(&outgoing.targets.len()), "flows have 1 to 32 targets");
             assert!(outgoing.targets.iter().all(|target| is_name(target)), "targets have names");
-            let signed = Signed { key_id, time_ms: now_ms, session: flow.session, counter, egress };
+            let signed = Signed { key_id, time_ms: unix_ms, session: flow.session, counter, egress };
             self.signing
                 .push(mac, &signed, outgoing.targets.iter().copied(), &outgoing.event)
                 .expect("names and the event were checked when they came in");
@@ -196,7 +196,7 @@ impl<K> Sender<K> {
         for (outgoing, tag) in taken.iter().zip(tags) {
             let counter = flow.count(outgoing);
             let Outgoing { sequence, encoded, .. } = *outgoing;
-            BatchEvent { sequence, time_ms: now_ms, counter, tag, key_id, targets: Targets::NONE, encoded }
+            BatchEvent { sequence, time_ms: unix_ms, counter, tag, key_id, targets: Targets::NONE, encoded }
                 .write(outgoing.targets.iter().copied(), out);
         }
         end_frame(out, frame);

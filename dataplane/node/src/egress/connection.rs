@@ -29,7 +29,7 @@ pub struct Job {
     pub body_at: usize,
     /// When the ingester accepted it, Unix µs.
     pub accepted_us: u64,
-    /// The attempt is given up at this Unix ms.
+    /// The attempt is given up at this steady ms.
     pub deadline_ms: u64,
 }
 
@@ -174,10 +174,10 @@ impl Connection {
     }
 
     /// Gives up what takes too long, closes what idles.
-    pub fn handle_time(&mut self, now_ms: u64) -> Step {
+    pub fn handle_time(&mut self, steady_ms: u64) -> Step {
         match &self.job {
-            Some(job) if now_ms >= job.deadline_ms => self.fail(Outcome::TimedOut),
-            None if now_ms.saturating_sub(self.idle_since_ms) > IDLE_MS => Step::Closed,
+            Some(job) if steady_ms >= job.deadline_ms => self.fail(Outcome::TimedOut),
+            None if steady_ms.saturating_sub(self.idle_since_ms) > IDLE_MS => Step::Closed,
             _ => Step::Busy,
         }
     }
@@ -214,7 +214,7 @@ impl Connection {
         if !self.parser.keep_alive() || !input.is_empty() {
             return self.fail(outcome);
         }
-        self.idle_since_ms = clock.unix_ms;
+        self.idle_since_ms = clock.steady_ms;
         let job = self.job.take().expect("an answer belongs to a job");
         Step::Answered(job, outcome)
     }

@@ -130,7 +130,7 @@ impl Deliveries {
             self.settle(key, index, Verdict::Dead("target_removed"));
             return;
         };
-        if owner.handle_handoff(handoff, self.clock.unix_ms).is_err() {
+        if owner.handle_handoff(handoff, self.clock.steady_ms).is_err() {
             self.settle(key, index, Verdict::Dead("queue_full"));
         }
     }
@@ -155,13 +155,13 @@ impl Deliveries {
         result: Result<Vec<std::net::IpAddr>, std::io::Error>,
         reactor: &mut Reactor,
     ) {
-        let now_ms = self.clock.unix_ms;
+        let steady_ms = self.clock.steady_ms;
         let addresses = result.unwrap_or_default();
         for owner in self.owners.values_mut().filter(|owner| owner.target.address.host == host) {
             if addresses.is_empty() {
                 owner.handle_unresolved();
             } else {
-                owner.handle_resolved(addresses.clone(), now_ms);
+                owner.handle_resolved(addresses.clone(), steady_ms);
             }
         }
         for (target, job) in std::mem::take(&mut self.unresolved) {
@@ -227,10 +227,10 @@ impl Deliveries {
 
     /// Deadlines; called a few times a second.
     pub fn handle_time(&mut self, reactor: &mut Reactor) {
-        let now_ms = self.clock.unix_ms;
+        let steady_ms = self.clock.steady_ms;
         let sockets: Vec<SocketId> = self.connections.sockets();
         for socket in sockets {
-            self.step(socket, reactor, |connection, _, _| connection.handle_time(now_ms));
+            self.step(socket, reactor, |connection, _, _| connection.handle_time(steady_ms));
         }
     }
 
@@ -248,7 +248,7 @@ impl Deliveries {
         }
     }
 
-    /// When something may start that cannot now, Unix ms.
+    /// When something may start that cannot now, steady ms.
     pub fn poll_timeout(&self) -> Option<u64> {
         let bytes_max = self.attempt_bytes_max();
         self.owners.values().filter_map(|owner| owner.poll_timeout(bytes_max)).min()
@@ -286,9 +286,9 @@ impl Deliveries {
     }
 
     fn collect_turns(&mut self) {
-        let (now_ms, bytes_max) = (self.clock.unix_ms, self.attempt_bytes_max());
+        let (steady_ms, bytes_max) = (self.clock.steady_ms, self.attempt_bytes_max());
         for owner in self.owners.values_mut() {
-            while let Some(turn) = owner.poll_turn(now_ms, bytes_max) {
+            while let Some(turn) = owner.poll_turn(steady_ms, bytes_max) {
                 match turn {
                     Turn::Ready(delivery, bytes) => {
                         self.starts.push(Start { target: Arc::clone(&owner.name), delivery, bytes });
@@ -332,7 +332,7 @@ impl Deliveries {
             tags = rest;
             let mut head = Vec::with_capacity(1024);
             target.signer.write_head(request, own, &mut head);
-            let deadline_ms = self.clock.unix_ms + target.limits.attempt_timeout_ms;
+            let deadline_ms = self.clock.steady_ms + target.limits.attempt_timeout_ms;
             let job =
                 Job { key: start.delivery.key, head, event: start.bytes, body_at, accepted_us, deadline_ms };
             signed.push((start.target, job));
@@ -367,7 +367,7 @@ impl Deliveries {
 
     fn dial(&mut self, target: &Arc<str>, job: Job, reactor: &mut Reactor) {
         let Some(owner) = self.owners.get_mut(target) else { return };
-        let address = match owner.poll_place(self.clock.unix_ms) {
+        let address = match owner.poll_place(self.clock.steady_ms) {
             Place::At(address) => address,
             place => {
                 if place == Place::Ask {
@@ -436,7 +436,7 @@ impl Deliveries {
         if owner.target.client_certificate == ClientCertificate::None {
             self.metrics.deliveries_without_client_certificate.add(1);
         }
-        let next = owner.queue.handle_outcome(key, outcome, self.clock.unix_ms);
+        let next = owner.queue.handle_outcome(key, outcome, self.clock.steady_ms);
         let (index, verdict) = match next {
             Next::Delivered => {
                 let latency_us = self.clock.unix_us.saturating_sub(accepted_us);

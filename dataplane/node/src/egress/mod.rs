@@ -204,6 +204,7 @@ impl Egress {
             Verdict::Retry { attempt, due_ms } => {
                 self.table.retry(handle, target_index, attempt, due_ms);
                 self.table.uncache(handle);
+                let due_ms = self.clock.unix_of(due_ms);
                 let record = RetryRecord { handle, target: target_index, attempt, due_ms };
                 self.note(Kind::Retry, record.encode().to_vec());
             }
@@ -222,7 +223,7 @@ impl Egress {
 
     /// The tick's batch work: notes and events into the journal, one write, acknowledgements, trimming.
     pub fn commit(&mut self, reactor: &mut Reactor) {
-        self.journal.handle_time(reactor, self.clock.unix_ms);
+        self.journal.handle_time(reactor, self.clock.steady_ms);
         self.append_all();
         self.journal.commit(reactor, self.clock.unix_ms);
         self.append_all();
@@ -296,10 +297,10 @@ impl Egress {
     }
 
     fn append_all(&mut self) {
-        let now_ms = self.clock.unix_ms;
+        let unix_ms = self.clock.unix_ms;
         self.checkpoint_if_new_segment();
         while let Some((kind, payload)) = self.notes.front() {
-            if self.journal.append(*kind, now_ms, &[payload]).is_err() {
+            if self.journal.append(*kind, unix_ms, &[payload]).is_err() {
                 return;
             }
             self.notes.pop_front();
@@ -315,7 +316,7 @@ impl Egress {
                 self.pass_duplicate(&incoming);
                 continue;
             }
-            let Ok(record) = self.journal.append(Kind::Event, now_ms, &[&incoming.head, &incoming.event])
+            let Ok(record) = self.journal.append(Kind::Event, unix_ms, &[&incoming.head, &incoming.event])
             else {
                 self.backlog.push_front(incoming);
                 return;
@@ -476,6 +477,7 @@ impl Egress {
         for (target, state) in states {
             match state {
                 TargetState::Open { attempt, due_ms } if attempt > 0 => {
+                    let due_ms = self.clock.unix_of(due_ms);
                     let retry = RetryRecord { handle, target, attempt, due_ms };
                     self.note(Kind::Retry, retry.encode().to_vec());
                 }

@@ -99,13 +99,13 @@ impl Owner {
     }
 
     /// Takes a delivery into the queue.
-    pub fn handle_handoff(&mut self, handoff: Handoff, now_ms: u64) -> Result<(), QueueFull> {
+    pub fn handle_handoff(&mut self, handoff: Handoff, steady_ms: u64) -> Result<(), QueueFull> {
         let key = handoff.key.packed();
         let delivery = Delivery { key, attempt: handoff.attempt, bytes: handoff.bytes_len };
-        if handoff.due_ms > now_ms || handoff.attempt > 0 {
+        if handoff.due_ms > steady_ms || handoff.attempt > 0 {
             self.queue.handle_restored(delivery, handoff.due_ms)?;
         } else {
-            self.queue.handle_event(delivery, now_ms)?;
+            self.queue.handle_event(delivery, steady_ms)?;
         }
         self.parcels.insert(
             key,
@@ -115,11 +115,11 @@ impl Owner {
     }
 
     /// The next delivery that may start, while attempts under way hold less than `bytes_max`.
-    pub fn poll_turn(&mut self, now_ms: u64, bytes_max: u64) -> Option<Turn> {
+    pub fn poll_turn(&mut self, steady_ms: u64, bytes_max: u64) -> Option<Turn> {
         if self.attempt_bytes >= bytes_max {
             return None;
         }
-        let delivery = self.queue.poll_attempt(now_ms)?;
+        let delivery = self.queue.poll_attempt(steady_ms)?;
         self.attempt_bytes += u64::from(delivery.bytes);
         let parcel = self.parcels.get(&delivery.key).expect("every queued delivery has its parcel");
         if let Some(bytes) = &parcel.bytes {
@@ -160,8 +160,8 @@ impl Owner {
     }
 
     /// Where to dial now.
-    pub fn poll_place(&mut self, now_ms: u64) -> Place {
-        if now_ms < self.addresses_until_ms && !self.addresses.is_empty() {
+    pub fn poll_place(&mut self, steady_ms: u64) -> Place {
+        if steady_ms < self.addresses_until_ms && !self.addresses.is_empty() {
             self.turn += 1;
             let address = self.addresses[self.turn % self.addresses.len()];
             return Place::At(SocketAddr::new(address, self.target.address.port));
@@ -174,10 +174,10 @@ impl Owner {
     }
 
     /// The resolver's answer.
-    pub fn handle_resolved(&mut self, addresses: Vec<IpAddr>, now_ms: u64) {
+    pub fn handle_resolved(&mut self, addresses: Vec<IpAddr>, steady_ms: u64) {
         self.resolving = false;
         self.addresses = addresses;
-        self.addresses_until_ms = now_ms + RESOLVED_MS;
+        self.addresses_until_ms = steady_ms + RESOLVED_MS;
     }
 
     /// The resolver had no answer.

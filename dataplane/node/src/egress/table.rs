@@ -9,6 +9,7 @@ use std::sync::Arc;
 use zen_core::journal::{Kind, Record, Sequence};
 use zen_core::record::{Ending, HeldEvent, OutcomeRecord, RetryRecord, StreamId, decode_checkpoint};
 
+use crate::clock::Clock;
 use crate::mesh::EventBytes;
 
 /// Bytes of an event's record beside the event and the targets' names.
@@ -37,7 +38,7 @@ pub struct TargetLife {
 /// How far a delivery is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetState {
-    /// To be tried, with attempts made and when the next is due (Unix ms).
+    /// To be tried, with attempts made and when the next is due (steady ms).
     Open { attempt: u32, due_ms: u64 },
     /// A dead letter.
     Dead,
@@ -78,7 +79,11 @@ pub struct Table {
 
 impl Table {
     /// Takes a record that recovery read; order is that of the journal.
-    pub fn handle_recovered(&mut self, record: &Record<'_>) -> Result<(), zen_core::record::RecordError> {
+    pub fn handle_recovered(
+        &mut self,
+        record: &Record<'_>,
+        clock: Clock,
+    ) -> Result<(), zen_core::record::RecordError> {
         match record.kind {
             Kind::Event => self.insert(record.sequence, &HeldEvent::decode(record.payload)?, None),
             Kind::Outcome => {
@@ -87,7 +92,8 @@ impl Table {
             }
             Kind::Retry => {
                 let retry = RetryRecord::decode(record.payload)?;
-                self.retry(retry.handle, retry.target, retry.attempt, retry.due_ms);
+                let due_ms = clock.steady_of(retry.due_ms, record.time_ms);
+                self.retry(retry.handle, retry.target, retry.attempt, due_ms);
             }
             Kind::Checkpoint => {
                 self.checkpoint = Some(record.sequence);

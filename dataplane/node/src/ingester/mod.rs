@@ -14,7 +14,7 @@ use std::time::Instant;
 pub use outbox::Outbox;
 pub use source::{SOURCE_BYTES, Source};
 use zen_core::event::EVENT_BYTES_MAX;
-use zen_core::id::{EndpointId, EventId};
+use zen_core::id::{EndpointId, EventId, EventIds};
 use zen_core::journal::{AppendError, COMMITS_IN_FLIGHT_MAX, Kind, Record, Sequence};
 use zen_uring::{AlignedBuffer, Reactor, SocketId};
 
@@ -103,6 +103,7 @@ pub struct Ingester {
     scratch: Vec<u8>,
     memory_bytes: usize,
     entropy: Entropy,
+    ids: EventIds,
     clock: Clock,
     draining: bool,
     noted: Option<Sequence>,
@@ -131,6 +132,7 @@ impl Ingester {
             scratch: Vec::new(),
             memory_bytes: 0,
             entropy: Entropy::default(),
+            ids: EventIds::default(),
             clock: Clock::now(),
             draining: false,
             noted: None,
@@ -181,7 +183,7 @@ impl Ingester {
         if self.writes_later() {
             return;
         }
-        self.journal.handle_time(reactor, self.clock.unix_ms);
+        self.journal.handle_time(reactor, self.clock.steady_ms);
         self.journal.commit(reactor, self.clock.unix_ms);
         while let Some(accepted) = self.held.pop_front() {
             let bytes = accepted.memory_bytes();
@@ -238,10 +240,15 @@ impl Ingester {
         self.settings().endpoints.get(&id).cloned()
     }
 
+    /// The wall clock, Unix ms, for the freshness of signatures.
+    pub fn unix_ms(&self) -> u64 {
+        self.clock.unix_ms
+    }
+
     /// An id for an event accepted now, and the time in Unix µs.
     pub fn new_event_id(&mut self) -> (EventId, u64) {
         let now_us = self.clock.unix_us;
-        (EventId::new(now_us / 1000, self.entropy.bytes()), now_us)
+        (self.ids.next(now_us / 1000, self.entropy.bytes()), now_us)
     }
 
     /// Counts what a connection holds in place of what was `counted`; `false` if that is over the bound.
@@ -389,9 +396,9 @@ impl Ingester {
     #[cfg(feature = "fault-early-answer")]
     fn writes_later(&mut self) -> bool {
         const WRITE_AFTER_MS: u64 = 5;
-        let waits = self.clock.unix_ms < self.fault_written_ms + WRITE_AFTER_MS;
+        let waits = self.clock.steady_ms < self.fault_written_ms + WRITE_AFTER_MS;
         if !waits {
-            self.fault_written_ms = self.clock.unix_ms;
+            self.fault_written_ms = self.clock.steady_ms;
         }
         waits
     }

@@ -93,7 +93,7 @@ impl From<&RequestError> for Refused {
 
 impl Source {
     /// A connection just accepted.
-    pub fn new(stream: Stream, place: Permit, now_ms: u64) -> Self {
+    pub fn new(stream: Stream, place: Permit, steady_ms: u64) -> Self {
         Self {
             stream,
             parser: RequestParser::new(Limits::default()),
@@ -101,7 +101,7 @@ impl Source {
             request: None,
             keep_alive: true,
             state: State::Reading,
-            since_ms: now_ms,
+            since_ms: steady_ms,
             lingers: false,
             closing_since_ms: None,
             given_up: false,
@@ -133,13 +133,13 @@ impl Source {
         decrypted: Result<(), TlsError>,
         ingester: &mut Ingester,
         reactor: &mut Reactor,
-        now_ms: u64,
+        steady_ms: u64,
     ) {
         if decrypted.is_err() {
             ingester.metrics().requests_refused.add("tls");
             self.close(ingester);
         }
-        self.advance(ingester, now_ms);
+        self.advance(ingester, steady_ms);
         if self.stream.tls.peer_closed() && self.state == State::Reading {
             self.close(ingester);
         }
@@ -156,7 +156,7 @@ impl Source {
         buffer: Vec<u8>,
         ingester: &mut Ingester,
         reactor: &mut Reactor,
-        now_ms: u64,
+        steady_ms: u64,
     ) {
         self.stream.handle_sent(buffer, reactor);
         if self.state == State::Closing {
@@ -165,7 +165,7 @@ impl Source {
             }
             return;
         }
-        self.resume(ingester, reactor, now_ms);
+        self.resume(ingester, reactor, steady_ms);
     }
 
     /// The record is durable: answer 202 and go on with the next request.
@@ -174,7 +174,7 @@ impl Source {
         id: EventId,
         ingester: &mut Ingester,
         reactor: &mut Reactor,
-        now_ms: u64,
+        steady_ms: u64,
     ) {
         debug_assert_eq!(self.state, State::Waiting);
         let mut answer = Vec::with_capacity(192);
@@ -187,18 +187,18 @@ impl Source {
             body.as_bytes(),
             self.connection(),
         );
-        self.answered(&answer, ingester, reactor, now_ms);
+        self.answered(&answer, ingester, reactor, steady_ms);
     }
 
     /// The record cannot be kept now: the source is to send it again.
-    pub fn handle_unavailable(&mut self, ingester: &mut Ingester, reactor: &mut Reactor, now_ms: u64) {
+    pub fn handle_unavailable(&mut self, ingester: &mut Ingester, reactor: &mut Reactor, steady_ms: u64) {
         debug_assert_eq!(self.state, State::Waiting);
         ingester.metrics().requests_refused.add("journal");
         let mut answer = Vec::with_capacity(384);
         let retry = [("Retry-After", "1")];
         let detail = "the event cannot be written to disk now; send it again";
         write_problem(&mut answer, Status::Unavailable503, detail, &retry, self.connection());
-        self.answered(&answer, ingester, reactor, now_ms);
+        self.answered(&answer, ingester, reactor, steady_ms);
     }
 
     /// Whether the connection has nothing left to say, or nobody listens to it.
@@ -206,15 +206,15 @@ impl Source {
         self.given_up || self.stream.is_done() && !self.lingers
     }
 
-    /// Closes what idles or dawdles; the deadline is in ms.
-    pub fn handle_time(&mut self, ingester: &mut Ingester, reactor: &mut Reactor, now_ms: u64) {
+    /// Closes what idles or dawdles; deadlines are in steady ms.
+    pub fn handle_time(&mut self, ingester: &mut Ingester, reactor: &mut Reactor, steady_ms: u64) {
         if self.state == State::Closing {
-            let since_ms = *self.closing_since_ms.get_or_insert(now_ms);
-            self.given_up = now_ms.saturating_sub(since_ms) >= CLOSE_TIMEOUT_MS;
+            let since_ms = *self.closing_since_ms.get_or_insert(steady_ms);
+            self.given_up = steady_ms.saturating_sub(since_ms) >= CLOSE_TIMEOUT_MS;
             return;
         }
         let limit = if self.is_idle() { ingester.idle_timeout_ms() } else { ingester.request_timeout_ms() };
-        if self.state == State::Waiting || now_ms.saturating_sub(self.since_ms) < limit {
+        if self.state == State::Waiting || steady_ms.saturating_sub(self.since_ms) < limit {
             return;
         }
         if !self.is_idle() && self.state == State::Reading && !self.stream.tls.is_handshaking() {
@@ -276,17 +276,17 @@ impl Source {
         if self.keep_alive { Connection::KeepAlive } else { Connection::Close }
     }
 
-    fn answered(&mut self, answer: &[u8], ingester: &mut Ingester, reactor: &mut Reactor, now_ms: u64) {
+    fn answered(&mut self, answer: &[u8], ingester: &mut Ingester, reactor: &mut Reactor, steady_ms: u64) {
         if self.stream.is_finishing() {
             return;
         }
         self.stream.write(answer);
         self.state = State::Reading;
-        self.since_ms = now_ms;
+        self.since_ms = steady_ms;
         if !self.keep_alive {
             self.close(ingester);
         }
-        self.resume(ingester, reactor, now_ms);
+        self.resume(ingester, reactor, steady_ms);
     }
 
     /// Whether the next request may be worked on: answers that nobody reads are not piled up.
@@ -294,8 +294,8 @@ impl Source {
         self.state == State::Reading && !self.stream.is_sending()
     }
 
-    fn resume(&mut self, ingester: &mut Ingester, reactor: &mut Reactor, now_ms: u64) {
-        self.advance(ingester, now_ms);
+    fn resume(&mut self, ingester: &mut Ingester, reactor: &mut Reactor, steady_ms: u64) {
+        self.advance(ingester, steady_ms);
         self.count(ingester);
         if self.takes_requests() || self.lingers {
             reactor.receive(self.stream.socket);
@@ -304,11 +304,11 @@ impl Source {
     }
 
     /// Parses the backlog until it is empty, a request waits, or the connection ends.
-    fn advance(&mut self, ingester: &mut Ingester, now_ms: u64) {
+    fn advance(&mut self, ingester: &mut Ingester, steady_ms: u64) {
         let backlog = std::mem::take(&mut self.backlog);
         let mut input = &backlog[..];
         while self.takes_requests() {
-            match self.step(&mut input, ingester, now_ms) {
+            match self.step(&mut input, ingester, steady_ms) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(refused) => {
@@ -324,15 +324,15 @@ impl Source {
     }
 
     /// One step of the parser; `false` when it needs more bytes.
-    fn step(&mut self, input: &mut &[u8], ingester: &mut Ingester, now_ms: u64) -> Result<bool, Refused> {
+    fn step(&mut self, input: &mut &[u8], ingester: &mut Ingester, steady_ms: u64) -> Result<bool, Refused> {
         let was_idle = self.parser.is_idle();
         let progress = self.parser.handle_bytes(input).map_err(|error| Refused::from(&error))?;
         if was_idle && !self.parser.is_idle() {
-            self.since_ms = now_ms;
+            self.since_ms = steady_ms;
         }
         match progress {
             Progress::NeedMore => return Ok(false),
-            Progress::Head => self.start_request(ingester, now_ms)?,
+            Progress::Head => self.start_request(ingester)?,
             Progress::Body(bytes) => {
                 let request = self.request.as_mut().expect("a body follows its head");
                 request.check.update(bytes);
@@ -343,7 +343,7 @@ impl Source {
         Ok(true)
     }
 
-    fn start_request(&mut self, ingester: &mut Ingester, now_ms: u64) -> Result<(), Refused> {
+    fn start_request(&mut self, ingester: &mut Ingester) -> Result<(), Refused> {
         let head = self.parser.head();
         self.keep_alive = head.keep_alive() && !ingester.is_draining();
         let endpoint = ingester.endpoint(head.path()).ok_or(Refused::new(
@@ -359,9 +359,14 @@ impl Source {
             let detail = "the body is longer than the endpoint takes";
             return Err(Refused::new(Status::PayloadTooLarge413, "too_large", detail));
         }
-        let check = endpoint.scheme.start(&View(head), now_ms, &NodeCrypto).map_err(|refusal| {
-            Refused::new(Status::Unauthorized401, refusal.label(), "the signature is missing or not valid")
-        })?;
+        let check =
+            endpoint.scheme.start(&View(head), ingester.unix_ms(), &NodeCrypto).map_err(|refusal| {
+                Refused::new(
+                    Status::Unauthorized401,
+                    refusal.label(),
+                    "the signature is missing or not valid",
+                )
+            })?;
         let expected = head.content_length().unwrap_or(0).min(BODY_RESERVE_BYTES as u64) as usize;
         let expects_continue = head.expects_continue();
         self.parser.set_body_bytes_max(endpoint.body_bytes_max);

@@ -141,8 +141,8 @@ impl Journal {
     }
 
     /// Appends one record to the open commit.
-    pub fn append(&mut self, kind: Kind, now_ms: u64, parts: &[&[u8]]) -> Result<Sequence, AppendError> {
-        self.writer.append(&mut self.open, kind, now_ms, parts)
+    pub fn append(&mut self, kind: Kind, unix_ms: u64, parts: &[&[u8]]) -> Result<Sequence, AppendError> {
+        self.writer.append(&mut self.open, kind, unix_ms, parts)
     }
 
     /// Whether a record of this payload fits right now.
@@ -176,13 +176,13 @@ impl Journal {
     }
 
     /// Seals the open commit, if there is one and fewer than two are in flight, and submits its write.
-    pub fn commit(&mut self, reactor: &mut Reactor, now_ms: u64) {
-        self.want_segments(now_ms);
+    pub fn commit(&mut self, reactor: &mut Reactor, unix_ms: u64) {
+        self.want_segments(unix_ms);
         if self.writer.open_records() == 0 || self.spare_buffers.is_empty() {
             return;
         }
         let records = u64::from(self.writer.open_records());
-        let Some(write) = self.writer.seal(&mut self.open, now_ms) else {
+        let Some(write) = self.writer.seal(&mut self.open, unix_ms) else {
             return;
         };
         let spare = self.spare_buffers.pop().expect("checked above");
@@ -207,7 +207,7 @@ impl Journal {
         token: u64,
         buffer: AlignedBuffer,
         result: Result<(), std::io::Error>,
-        now_ms: u64,
+        steady_ms: u64,
     ) {
         let commit = CommitNumber(token & TOKEN_VALUE);
         let at = self.in_flight.iter().position(|write| write.commit == commit);
@@ -217,7 +217,7 @@ impl Journal {
             if self.failed.is_empty() {
                 tracing::error!(%error, role = ?self.role, "journal write failed; it is repeated until it succeeds");
             }
-            self.retry_at_ms = now_ms + WRITE_RETRY_MS;
+            self.retry_at_ms = steady_ms + WRITE_RETRY_MS;
             self.failed.push((commit.0, buffer));
             return;
         }
@@ -231,8 +231,8 @@ impl Journal {
     }
 
     /// Repeats failed writes that are due.
-    pub fn handle_time(&mut self, reactor: &mut Reactor, now_ms: u64) {
-        if self.failed.is_empty() || now_ms < self.retry_at_ms {
+    pub fn handle_time(&mut self, reactor: &mut Reactor, steady_ms: u64) {
+        if self.failed.is_empty() || steady_ms < self.retry_at_ms {
             return;
         }
         for (commit, buffer) in std::mem::take(&mut self.failed) {
@@ -352,12 +352,12 @@ impl Journal {
         write_token(self.role, commit.0)
     }
 
-    fn want_segments(&mut self, now_ms: u64) {
+    fn want_segments(&mut self, unix_ms: u64) {
         if self.requested || self.writer.segments_wanted() == 0 {
             return;
         }
         let id = self.writer.next_segment_id();
-        self.maker.prepare(SegmentRequest { role: self.role, id, recycle: self.spares.pop_front() }, now_ms);
+        self.maker.prepare(SegmentRequest { role: self.role, id, recycle: self.spares.pop_front() }, unix_ms);
         self.requested = true;
     }
 

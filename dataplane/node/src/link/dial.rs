@@ -43,18 +43,18 @@ impl Links {
 
     /// The resolver's answer.
     pub fn handle_resolved(&mut self, host: &str, addresses: &[IpAddr], reactor: &mut Reactor) {
-        let (now_ms, salt) = (self.clock.unix_ms, usize::from(self.entropy.bytes::<1>()[0]));
+        let (steady_ms, salt) = (self.clock.steady_ms, usize::from(self.entropy.bytes::<1>()[0]));
         for index in 0..self.slots.len() {
             let slot = &mut self.slots[index];
             if slot.address.host == host
-                && let Some(address) = slot.handle_resolved(addresses, salt, now_ms)
+                && let Some(address) = slot.handle_resolved(addresses, salt, steady_ms)
             {
                 self.dial(index, address, reactor);
             }
         }
     }
 
-    /// When a slot dials, Unix ms.
+    /// When a slot dials, steady ms.
     pub fn poll_timeout(&self) -> Option<u64> {
         self.slots.iter().filter_map(Slot::poll_timeout).min()
     }
@@ -89,7 +89,7 @@ impl Links {
             return;
         }
         for index in 0..self.slots.len() {
-            match self.slots[index].poll(self.clock.unix_ms) {
+            match self.slots[index].poll(self.clock.steady_ms) {
                 Want::Nothing => {}
                 Want::Resolve => self.resolver.ask(&self.slots[index].address.host, self.worker),
                 Want::Dial(address) => self.dial(index, address, reactor),
@@ -98,10 +98,10 @@ impl Links {
     }
 
     fn dial(&mut self, slot: usize, address: std::net::SocketAddr, reactor: &mut Reactor) {
-        let now_ms = self.clock.unix_ms;
+        let steady_ms = self.clock.steady_ms;
         let slot = &mut self.slots[slot];
         let Ok(socket) = reactor.connect(address) else {
-            slot.handle_lost(now_ms);
+            slot.handle_lost(steady_ms);
             return;
         };
         slot.handle_dialled(socket);
@@ -109,26 +109,26 @@ impl Links {
             Purpose::SendTo { .. } => Side::Ingester,
             Purpose::ReceiveFrom { .. } => Side::Egress,
         };
-        self.open.insert(socket, Link::new(None, side, Machine::Dialling, now_ms));
+        self.open.insert(socket, Link::new(None, side, Machine::Dialling, steady_ms));
     }
 
     /// Starts TLS and says hello on a connection that we dialled.
     fn greet(&mut self, socket: SocketId, purpose: &Purpose, parts: &mut Parts<'_>) -> Option<()> {
-        let now_ms = self.clock.unix_ms;
+        let steady_ms = self.clock.steady_ms;
         let mut out = Vec::new();
         let (tls, machine) = match purpose {
             Purpose::SendTo { egress } => {
                 let snapshot = Arc::clone(&self.snapshot);
                 let peer = egress_peer(&snapshot, egress)?;
                 let config = self.sender_config(peer, parts.ingester.as_deref()?);
-                let sender = Box::new(Sender::dial(config, now_ms, &mut out));
+                let sender = Box::new(Sender::dial(config, steady_ms, &mut out));
                 (Arc::clone(&peer.tls), Machine::Sending { sender, egress: egress.clone() })
             }
             Purpose::ReceiveFrom { ingester, stream } => {
                 let snapshot = Arc::clone(&self.snapshot);
                 let peer = ingester_peer(&snapshot, ingester)?;
                 let config = self.receiver_config(peer, *stream);
-                let receiver = Box::new(Receiver::dial(config, now_ms, &mut out));
+                let receiver = Box::new(Receiver::dial(config, steady_ms, &mut out));
                 (
                     Arc::clone(&peer.tls),
                     Machine::Receiving {

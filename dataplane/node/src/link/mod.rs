@@ -19,7 +19,7 @@ use zen_core::journal::Sequence;
 use zen_core::link::{
     BATCH_BYTES_GOAL, BATCH_EVENTS_MAX, FRAME_READER_BYTES_MAX, Frame, HANDSHAKE_TIMEOUT_MS, Hello,
     IN_FLIGHT_EVENTS_MAX, Incoming as Checked, LinkError, Outgoing, Receiver, ReceiverConfig, ReceiverEvent,
-    Role, Sender, SenderConfig, SenderEvent,
+    RefuseCode, Role, Sender, SenderConfig, SenderEvent,
 };
 use zen_core::record::HeldEvent;
 use zen_identity::{Decision, SpiffeId};
@@ -44,6 +44,8 @@ use crate::tls::{Tls, TlsError};
 const CREDIT_BYTES: u64 = 2 * EVENT_BYTES_MAX as u64;
 /// Credit of a link at its start, events.
 const CREDIT_EVENTS: u32 = 2048;
+/// A refusal of events is told again after this, for as long as it lasts.
+const ALARM_EVERY_MS: u64 = 60_000;
 /// Plaintext written to one link before its send must complete.
 const PUMP_BYTES_MAX: usize = 1 << 19;
 /// Frames other than batches that may wait for a peer that does not read, bytes.
@@ -84,6 +86,7 @@ pub struct Links {
     resolver: Resolver,
     entropy: Entropy,
     draining: bool,
+    alarm_at_ms: u64,
     clock: Clock,
     metrics: Arc<WorkerMetrics>,
 }
@@ -110,6 +113,7 @@ impl Links {
             resolver,
             entropy: Entropy::default(),
             draining: false,
+            alarm_at_ms: 0,
             clock: Clock::now(),
             metrics,
         };
@@ -151,7 +155,7 @@ impl Links {
             Some(Ok(tls)) => {
                 let stream = Stream::start(socket, tls, reactor);
                 self.open
-                    .insert(socket, Link::new(Some(stream), side, Machine::AwaitHello, self.clock.unix_ms));
+                    .insert(socket, Link::new(Some(stream), side, Machine::AwaitHello, self.clock.steady_ms));
             }
             _ => reactor.close(socket),
         }
@@ -181,7 +185,7 @@ impl Links {
         let result = link.handle_plaintext(|link, frame| self.handle_frame(socket, link, frame, parts));
         let result = if link.queued_bytes() > UNREAD_BYTES_MAX { Err(LinkError::PeerSilent) } else { result };
         if let Err(error) = &result {
-            tracing::warn!(%error, "a link is closed");
+            self.tell(error);
             error.write_refuse(&mut link.out);
         }
         link.flush(parts.reactor);
@@ -228,8 +232,8 @@ impl Links {
     pub fn handle_handover(&mut self, handover: LinkHandover, parts: &mut Parts<'_>) {
         let Ok(socket) = parts.reactor.adopt(handover.fd) else { return };
         let stream = Stream::start(socket, handover.tls, parts.reactor);
-        let now_ms = self.clock.unix_ms;
-        let mut link = Link::new(Some(stream), Side::Ingester, Machine::AwaitHello, now_ms);
+        let steady_ms = self.clock.steady_ms;
+        let mut link = Link::new(Some(stream), Side::Ingester, Machine::AwaitHello, steady_ms);
         let result = self.begin_sending(&mut link, &handover.hello, Some(&handover.peer), parts);
         if let Err(error) = &result {
             error.write_refuse(&mut link.out);
@@ -243,15 +247,15 @@ impl Links {
 
     /// Deadlines and dialling; called a few times a second.
     pub fn handle_time(&mut self, parts: &mut Parts<'_>) {
-        let now_ms = self.clock.unix_ms;
+        let steady_ms = self.clock.steady_ms;
         let sockets: Vec<SocketId> = self.open.sockets();
         for socket in sockets {
             let link = self.open.get_mut(socket).expect("listed just now");
             let result = match &mut link.machine {
-                Machine::Sending { sender, .. } => sender.handle_timeout(now_ms, &mut link.out),
-                Machine::Receiving { receiver, .. } => receiver.handle_timeout(now_ms, &mut link.out),
+                Machine::Sending { sender, .. } => sender.handle_timeout(steady_ms, &mut link.out),
+                Machine::Receiving { receiver, .. } => receiver.handle_timeout(steady_ms, &mut link.out),
                 Machine::AwaitHello | Machine::Dialling | Machine::Moving(_) => {
-                    let late = now_ms.saturating_sub(link.since_ms) > HANDSHAKE_TIMEOUT_MS;
+                    let late = steady_ms.saturating_sub(link.since_ms) > HANDSHAKE_TIMEOUT_MS;
                     if late { Err(LinkError::HandshakeTimeout) } else { Ok(()) }
                 }
             };
@@ -313,7 +317,7 @@ impl Links {
         frame: Frame<'_>,
         parts: &mut Parts<'_>,
     ) -> Result<(), LinkError> {
-        let now_ms = self.clock.unix_ms;
+        let Clock { steady_ms, unix_ms, .. } = self.clock;
         match &mut link.machine {
             Machine::AwaitHello => {
                 let Frame::Hello(hello) = frame else {
@@ -323,13 +327,13 @@ impl Links {
             }
             Machine::Dialling | Machine::Moving(_) => Err(LinkError::Unexpected(frame.frame_type())),
             Machine::Sending { sender, egress } => {
-                let event = sender.handle_frame(frame, now_ms, &mut link.out)?;
+                let event = sender.handle_frame(frame, steady_ms, &mut link.out)?;
                 let egress = egress.clone();
                 self.handle_sender_event(socket, &egress, event, parts);
                 Ok(())
             }
             Machine::Receiving { receiver, .. } => {
-                match receiver.handle_frame(frame, now_ms, &mut link.out)? {
+                match receiver.handle_frame(frame, steady_ms, &mut link.out)? {
                     ReceiverEvent::None | ReceiverEvent::Goodbye(_) => Ok(()),
                     ReceiverEvent::PeerHello(hello) => {
                         self.begin_receiving(socket, link, &hello, parts);
@@ -337,7 +341,7 @@ impl Links {
                     }
                     ReceiverEvent::Batch(batch) => {
                         let mut checked = Vec::with_capacity(batch.count());
-                        receiver.open_batch(&NodeCrypto, &batch, now_ms, &mut checked)?;
+                        receiver.open_batch(&NodeCrypto, &batch, unix_ms, &mut checked)?;
                         Self::take_events(socket, link, &checked, parts);
                         Ok(())
                     }
@@ -373,7 +377,7 @@ impl Links {
                     .filter(|known| admits(&known.policy, peer.as_ref()));
                 let config = self.receiver_config(known.ok_or(LinkError::NodeName)?, hello.stream);
                 self.take_place(link)?;
-                let receiver = Receiver::accept(config, &hello, self.clock.unix_ms, &mut link.out)?;
+                let receiver = Receiver::accept(config, &hello, self.clock.steady_ms, &mut link.out)?;
                 let receiver = Box::new(receiver);
                 link.machine = Machine::Receiving {
                     receiver,
@@ -402,7 +406,7 @@ impl Links {
         let ingester = parts.ingester.as_deref().ok_or(LinkError::Role)?;
         let config = self.sender_config(known, ingester);
         self.take_place(link)?;
-        let sender = Sender::accept(config, hello, self.clock.unix_ms, &mut link.out)?;
+        let sender = Sender::accept(config, hello, self.clock.steady_ms, &mut link.out)?;
         link.machine = Machine::Sending { sender: Box::new(sender), egress: known.name.clone() };
         Ok(())
     }
@@ -418,7 +422,7 @@ impl Links {
         self.metrics.link_connects.add(1);
         tracing::info!(ingester = hello.node, stream = hello.stream, resume_after, "link ready");
         if let Some(slot) = self.slots.iter_mut().find(|slot| slot.is(socket)) {
-            slot.handle_ready();
+            slot.handle_ready(self.clock.steady_ms);
             if self.streams.get(&hello.node) != Some(&hello.streams) {
                 for worker in 0..self.mesh.workers() {
                     let message = Message::Streams { ingester: hello.node.clone(), streams: hello.streams };
@@ -442,7 +446,7 @@ impl Links {
                 tracing::info!(egress, stream = self.worker, resume_after, "link ready");
                 self.metrics.link_connects.add(1);
                 if let Some(slot) = self.slots.iter_mut().find(|slot| slot.is(socket)) {
-                    slot.handle_ready();
+                    slot.handle_ready(self.clock.steady_ms);
                 }
                 ingester.handle_link_ready(egress, Sequence(resume_after));
                 // One link per egress: an older one is a leftover of a connection that broke.
@@ -502,6 +506,21 @@ impl Links {
         }
     }
 
+    /// Logs why a link ends; events that are refused again and again are an alarm once a minute.
+    fn tell(&mut self, error: &LinkError) {
+        let refused = match error {
+            LinkError::Stale => true,
+            LinkError::Refused(refuse) => refuse.code == RefuseCode::Authentication,
+            _ => false,
+        };
+        if !refused {
+            tracing::warn!(%error, "a link is closed");
+        } else if self.clock.steady_ms >= self.alarm_at_ms {
+            self.alarm_at_ms = self.clock.steady_ms + ALARM_EVERY_MS;
+            tracing::error!(%error, "the events of a link are refused; they wait at the ingester and go on when its cause is gone: compare the clocks of both nodes (300 s are allowed) and their link keys");
+        }
+    }
+
     fn close(&mut self, socket: SocketId, reason: &'static str, reactor: &mut Reactor) {
         let Some(link) = self.open.remove(socket) else { return };
         if let Machine::Receiving { receiver, .. } = &link.machine {
@@ -509,7 +528,7 @@ impl Links {
             self.closed.push(socket);
         }
         if let Some(slot) = self.slots.iter_mut().find(|slot| slot.is(socket)) {
-            slot.handle_lost(self.clock.unix_ms);
+            slot.handle_lost(self.clock.steady_ms);
         }
         self.metrics.link_errors.add(reason);
         tracing::debug!(reason, "link closed");
@@ -548,7 +567,7 @@ impl Links {
 }
 
 /// Seals batches until the journal, the credit or the send buffer says stop; returns how many events left.
-fn send_events(link: &mut Link, ingester: &mut Ingester, reactor: &mut Reactor, now_ms: u64) -> u64 {
+fn send_events(link: &mut Link, ingester: &mut Ingester, reactor: &mut Reactor, unix_ms: u64) -> u64 {
     let Machine::Sending { sender, egress } = &mut link.machine else { return 0 };
     let mut sent = 0;
     while sender.is_ready() && link.out.len() < PUMP_BYTES_MAX {
@@ -569,7 +588,7 @@ fn send_events(link: &mut Link, ingester: &mut Ingester, reactor: &mut Reactor, 
                 Some(Outgoing { sequence: routed.sequence.0, targets, event, encoded: routed.event })
             })
             .collect();
-        let taken = sender.seal_batch(&NodeCrypto, &outgoing, now_ms, &mut link.out);
+        let taken = sender.seal_batch(&NodeCrypto, &outgoing, unix_ms, &mut link.out);
         sent += taken as u64;
         if taken < outgoing.len() {
             if let Some(last) = taken.checked_sub(1) {

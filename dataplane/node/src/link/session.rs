@@ -75,7 +75,7 @@ pub struct Link {
     pub side: Side,
     /// Its machine.
     pub machine: Machine,
-    /// When it began, Unix ms.
+    /// When it began, steady ms.
     pub since_ms: u64,
     /// Its place among the node's links, once it carries events.
     pub place: Option<Permit>,
@@ -87,12 +87,12 @@ pub struct Link {
 
 impl Link {
     /// A link at its beginning.
-    pub fn new(stream: Option<Stream>, side: Side, machine: Machine, now_ms: u64) -> Self {
+    pub fn new(stream: Option<Stream>, side: Side, machine: Machine, steady_ms: u64) -> Self {
         Self {
             stream,
             side,
             machine,
-            since_ms: now_ms,
+            since_ms: steady_ms,
             place: None,
             out: Vec::new(),
             plaintext: Vec::new(),

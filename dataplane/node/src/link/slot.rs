@@ -8,7 +8,7 @@ use crate::config::HostPort;
 
 /// First pause after a failed attempt, ms; doubles up to [`BACKOFF_MS_MAX`].
 const BACKOFF_MS: u64 = 100;
-/// Longest pause, ms.
+/// Longest pause, ms; a link that lasted this long is dialled again after the first one.
 const BACKOFF_MS_MAX: u64 = 5_000;
 
 /// What a dialled link is for.
@@ -45,6 +45,7 @@ pub struct Slot {
     pub address: HostPort,
     state: State,
     backoff_ms: u64,
+    ready_ms: Option<u64>,
 }
 
 /// What a slot wants now.
@@ -61,13 +62,15 @@ pub enum Want {
 impl Slot {
     /// A slot that dials at once.
     pub fn new(purpose: Purpose, address: HostPort) -> Self {
-        Self { purpose, address, state: State::Waiting { until_ms: 0 }, backoff_ms: BACKOFF_MS }
+        let state = State::Waiting { until_ms: 0 };
+        Self { purpose, address, state, backoff_ms: BACKOFF_MS, ready_ms: None }
     }
 
     /// What it wants now.
-    pub fn poll(&mut self, now_ms: u64) -> Want {
+    pub fn poll(&mut self, steady_ms: u64) -> Want {
         match self.state {
-            State::Waiting { until_ms } if now_ms >= until_ms => match self.address.host.parse::<IpAddr>() {
+            State::Waiting { until_ms } if steady_ms >= until_ms => match self.address.host.parse::<IpAddr>()
+            {
                 Ok(address) => Want::Dial(SocketAddr::new(address, self.address.port)),
                 Err(_) => {
                     self.state = State::Resolving;
@@ -79,12 +82,17 @@ impl Slot {
     }
 
     /// The resolver's answer; `salt` spreads attempts over several addresses.
-    pub fn handle_resolved(&mut self, addresses: &[IpAddr], salt: usize, now_ms: u64) -> Option<SocketAddr> {
+    pub fn handle_resolved(
+        &mut self,
+        addresses: &[IpAddr],
+        salt: usize,
+        steady_ms: u64,
+    ) -> Option<SocketAddr> {
         if self.state != State::Resolving {
             return None;
         }
         if addresses.is_empty() {
-            self.handle_lost(now_ms);
+            self.handle_lost(steady_ms);
             return None;
         }
         Some(SocketAddr::new(addresses[salt % addresses.len()], self.address.port))
@@ -95,14 +103,17 @@ impl Slot {
         self.state = State::Up(socket);
     }
 
-    /// The link works: the next loss is retried soon again.
-    pub fn handle_ready(&mut self) {
-        self.backoff_ms = BACKOFF_MS;
+    /// The link works. Whether its batches are taken is not known yet: only one that lasts is retried soon again.
+    pub fn handle_ready(&mut self, steady_ms: u64) {
+        self.ready_ms = Some(steady_ms);
     }
 
     /// The connection is gone, or could not be made.
-    pub fn handle_lost(&mut self, now_ms: u64) {
-        self.state = State::Waiting { until_ms: now_ms + self.backoff_ms };
+    pub fn handle_lost(&mut self, steady_ms: u64) {
+        if self.ready_ms.take().is_some_and(|ready_ms| steady_ms >= ready_ms + BACKOFF_MS_MAX) {
+            self.backoff_ms = BACKOFF_MS;
+        }
+        self.state = State::Waiting { until_ms: steady_ms + self.backoff_ms };
         self.backoff_ms = (self.backoff_ms * 2).min(BACKOFF_MS_MAX);
     }
 
@@ -111,11 +122,43 @@ impl Slot {
         self.state == State::Up(socket)
     }
 
-    /// When it dials next, Unix ms.
+    /// When it dials next, steady ms.
     pub fn poll_timeout(&self) -> Option<u64> {
         match self.state {
             State::Waiting { until_ms } => Some(until_ms),
             State::Resolving | State::Up(_) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot() -> Slot {
+        let purpose = Purpose::SendTo { egress: "inside".to_owned() };
+        Slot::new(purpose, HostPort { host: "127.0.0.1".to_owned(), port: 1 })
+    }
+
+    /// The pause after a link that was ready for so long.
+    fn pause_ms(slot: &mut Slot, now_ms: &mut u64, ready_for_ms: u64) -> u64 {
+        slot.handle_ready(*now_ms);
+        *now_ms += ready_for_ms;
+        slot.handle_lost(*now_ms);
+        let until_ms = slot.poll_timeout().expect("a lost slot waits");
+        assert_eq!(slot.poll(until_ms - 1), Want::Nothing);
+        assert!(matches!(slot.poll(until_ms), Want::Dial(_)));
+        let pause_ms = until_ms - *now_ms;
+        *now_ms = until_ms;
+        pause_ms
+    }
+
+    #[test]
+    fn a_link_whose_batches_are_refused_is_dialled_less_and_less_often() {
+        let (mut slot, mut now_ms) = (slot(), 0);
+        let pauses: Vec<u64> = (0..8).map(|_| pause_ms(&mut slot, &mut now_ms, 10)).collect();
+        assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+        assert_eq!(pause_ms(&mut slot, &mut now_ms, BACKOFF_MS_MAX - 1), 5000);
+        assert_eq!(pause_ms(&mut slot, &mut now_ms, BACKOFF_MS_MAX), 100);
     }
 }

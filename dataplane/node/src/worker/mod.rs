@@ -62,7 +62,7 @@ struct Worker {
     deliveries: Option<Deliveries>,
     links: Links,
     clock: Clock,
-    housekeeping_ms: u64,
+    housekeeping_at_ms: u64,
     was_full: bool,
     drain_until: Option<Instant>,
     metrics: Arc<WorkerMetrics>,
@@ -133,8 +133,8 @@ impl Worker {
             deliveries.start_attempts(&mut self.reactor);
         }
         self.links.pump(&mut parts!(self));
-        if self.clock.unix_ms >= self.housekeeping_ms {
-            self.housekeeping_ms = self.clock.unix_ms + HOUSEKEEPING_MS;
+        if self.clock.steady_ms >= self.housekeeping_at_ms {
+            self.housekeeping_at_ms = self.clock.steady_ms + HOUSEKEEPING_MS;
             self.keep_house();
         }
     }
@@ -187,7 +187,7 @@ impl Worker {
             return;
         };
         let stream = Stream::start(socket, tls, &mut self.reactor);
-        let source = Box::new(Source::new(stream, place, self.clock.unix_ms));
+        let source = Box::new(Source::new(stream, place, self.clock.steady_ms));
         let index = socket.index();
         if index >= self.sources.len() {
             self.sources.resize_with(index + 1, || None);
@@ -206,7 +206,7 @@ impl Worker {
             }
             let decrypted = source.decrypt(bytes);
             self.reactor.recycle(buffer);
-            source.handle_received(decrypted, ingester, &mut self.reactor, self.clock.unix_ms);
+            source.handle_received(decrypted, ingester, &mut self.reactor, self.clock.steady_ms);
             self.put_source(source);
         } else if self.links.has(socket) {
             let decrypted = self.links.decrypt(socket, bytes);
@@ -238,7 +238,7 @@ impl Worker {
                 return;
             }
             let ingester = self.ingester.as_mut().expect("sources belong to an ingester");
-            source.handle_sent(buffer, ingester, &mut self.reactor, self.clock.unix_ms);
+            source.handle_sent(buffer, ingester, &mut self.reactor, self.clock.steady_ms);
             self.put_source(source);
         } else if self.links.has(socket) {
             self.links.handle_sent(socket, buffer, &result, &mut self.reactor);
@@ -256,13 +256,13 @@ impl Worker {
         let failed = result.is_err();
         match (token_role(token).0, &mut self.ingester, &mut self.egress) {
             (JournalRole::Ingester, Some(ingester), _) => {
-                ingester.journal_mut().handle_wrote(token, buffer, result, self.clock.unix_ms);
+                ingester.journal_mut().handle_wrote(token, buffer, result, self.clock.steady_ms);
                 if failed {
                     ingester.handle_write_error();
                 }
             }
             (JournalRole::Egress, _, Some(egress)) => {
-                egress.journal_mut().handle_wrote(token, buffer, result, self.clock.unix_ms);
+                egress.journal_mut().handle_wrote(token, buffer, result, self.clock.steady_ms);
             }
             _ => unreachable!("a write belongs to a journal that is open"),
         }
@@ -312,7 +312,7 @@ impl Worker {
             let Some(answer) = self.ingester.as_mut().and_then(Ingester::poll_answer) else { return };
             let Some(mut source) = take_source(&mut self.sources, answer.socket) else { continue };
             let ingester = self.ingester.as_mut().expect("answers come from an ingester");
-            let now_ms = self.clock.unix_ms;
+            let now_ms = self.clock.steady_ms;
             match answer.id {
                 Some(id) => source.handle_durable(id, ingester, &mut self.reactor, now_ms),
                 None => source.handle_unavailable(ingester, &mut self.reactor, now_ms),
@@ -353,7 +353,7 @@ impl Worker {
         for index in 0..self.sources.len() {
             let Some((_, mut source)) = self.sources[index].take() else { continue };
             let ingester = self.ingester.as_mut().expect("sources belong to an ingester");
-            source.handle_time(ingester, &mut self.reactor, self.clock.unix_ms);
+            source.handle_time(ingester, &mut self.reactor, self.clock.steady_ms);
             self.put_source(source);
         }
         if let Some(ingester) = &mut self.ingester {
@@ -394,9 +394,9 @@ impl Worker {
         if self.shared.mesh.has_messages(self.index) {
             return Duration::ZERO;
         }
-        let now_ms = self.clock.unix_ms;
+        let steady_ms = self.clock.steady_ms;
         let due = [self.links.poll_timeout(), self.deliveries.as_ref().and_then(Deliveries::poll_timeout)];
-        let due_ms = due.into_iter().flatten().min().map_or(u64::MAX, |due| due.saturating_sub(now_ms));
+        let due_ms = due.into_iter().flatten().min().map_or(u64::MAX, |due| due.saturating_sub(steady_ms));
         IDLE_WAIT.min(Duration::from_millis(due_ms.max(1)))
     }
 

@@ -149,7 +149,7 @@ impl Worker {
             deliveries,
             links,
             clock: Clock::now(),
-            housekeeping_ms: 0,
+            housekeeping_at_ms: 0,
             was_full: true,
             drain_until: None,
             metrics,
@@ -210,10 +210,10 @@ fn open_egress(
     snapshot: &Arc<Snapshot>,
     reactor: &mut Reactor,
 ) -> Result<Egress, OpenError> {
-    let mut table = Table::default();
+    let (mut table, clock) = (Table::default(), Clock::now());
     let start = journal_start(launch, snapshot, JournalRole::Egress);
     let mut record = |record: zen_core::journal::Record<'_>| {
-        if let Err(error) = table.handle_recovered(&record) {
+        if let Err(error) = table.handle_recovered(&record, clock) {
             let sequence = record.sequence.0;
             tracing::error!(%error, sequence, "a journal record with a valid checksum cannot be read");
         }

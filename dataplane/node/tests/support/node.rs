@@ -1,5 +1,6 @@
 //! The real binary as a process: start, signals, log, admin answers and metrics.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -30,9 +31,21 @@ impl Node {
         node
     }
 
+    /// Starts a node with more in its environment, and waits until it is ready.
+    pub fn start_with(config: &Path, admin: SocketAddr, environment: &[(&str, OsString)]) -> Self {
+        let mut node = Self::spawn_with(config, admin, environment);
+        node.wait_ready();
+        node
+    }
+
     /// Starts a node without waiting.
     pub fn spawn(config: &Path, admin: SocketAddr) -> Self {
+        Self::spawn_with(config, admin, &[])
+    }
+
+    fn spawn_with(config: &Path, admin: SocketAddr, environment: &[(&str, OsString)]) -> Self {
         let mut command = command();
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         command.arg("--config").arg(config).arg("--io").arg(io());
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));

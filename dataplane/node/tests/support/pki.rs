@@ -74,7 +74,7 @@ fn parameters(subject: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, subject);
-    params.not_before = OffsetDateTime::now_utc() - Duration::hours(1);
+    params.not_before = OffsetDateTime::now_utc() - Duration::days(1);
     params.not_after = OffsetDateTime::now_utc() + Duration::days(2);
     params
 }
