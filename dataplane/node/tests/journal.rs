@@ -114,6 +114,60 @@ fn a_torn_last_commit_is_cut_off_and_everything_before_it_is_delivered() {
 }
 
 #[test]
+fn newest_commits_that_rot_behind_an_acknowledgement_cost_no_later_event() {
+    type Rot = fn(&Path, u64, u64);
+    let rots: [(&str, usize, Rot); 3] = [
+        ("the newest record", 1, |file, at, _| flip(file, at + 200)),
+        ("both headers", 2, |file, at, _| flip(file, at + 20)),
+        ("nothing is left", 2, |file, at, bytes| write_at(file, at, &vec![0; bytes as usize])),
+    ];
+    for (name, count, rot) in rots {
+        let (mut mesh, target) = Mesh::with_target("", |_, _| Answer::status(200));
+        let mut ids = mesh.send_many(10, 3_000);
+        wait_until("all is acknowledged", || mesh.edge.metric("zen_link_lag_events") as u64 == 0);
+        mesh.edge.kill();
+        let (file, commits) = newest_commits(&mesh.lab.path("edge/ingester/worker-0"));
+        assert!(commits.len() >= 10, "{commits:?}");
+        for &(at, bytes) in &commits[commits.len() - count..] {
+            rot(&file, at, bytes);
+        }
+        mesh.restart_edge();
+        mesh.edge.wait_log("this journal has lost its newest records");
+        ids.extend((0..5).map(|index| mesh.send(&numbered(index, 100))));
+        let ids = distinct(ids);
+        wait_until(name, || delivered(&target.deliveries()) == ids);
+        wait_until("all is acknowledged", || mesh.edge.metric("zen_link_lag_events") as u64 == 0);
+        assert_eq!(target.deliveries().len(), ids.len(), "each once");
+    }
+}
+
+#[test]
+fn an_older_copy_of_a_journal_is_not_sent_under_sequences_that_the_egress_has_seen() {
+    let (mut mesh, target) = Mesh::with_target("", |_, _| Answer::status(200));
+    mesh.send_many(3, 100);
+    target.wait(3);
+    mesh.edge.kill();
+    let (journal, copy) = (mesh.lab.path("edge/ingester"), mesh.lab.path("copy"));
+    copy_directory(&journal, &copy);
+    mesh.restart_edge();
+    let sent = mesh.send(b"{}");
+    wait_until("it is delivered", || delivered(&target.deliveries()).contains(&sent));
+    wait_until("it is acknowledged", || mesh.edge.metric("zen_link_lag_events") as u64 == 0);
+    mesh.edge.kill();
+    mesh.inside.kill();
+    fs::remove_dir_all(&journal).unwrap();
+    copy_directory(&copy, &journal);
+    mesh.restart_edge();
+    // More than the egress had from the run that the copy does not know of.
+    let sent = mesh.send_many(3, 100);
+    mesh.restart_inside();
+    mesh.edge.wait_metric("zen_link_errors_total{reason=\"resume_ahead\"}", 2.0);
+    mesh.edge.wait_log("this journal is older than what the egress has");
+    assert!(mesh.edge.metric("zen_link_lag_events") >= 3.0, "they wait");
+    assert!(delivered(&target.deliveries()).iter().all(|id| !sent.contains(id)));
+}
+
+#[test]
 fn a_copy_taken_while_it_is_written_holds_what_was_answered_before() {
     let (mut mesh, target) = Mesh::with_target("", |_, _| Answer::status(200));
     mesh.inside.kill();
@@ -359,6 +413,11 @@ fn commits(bytes: &[u8]) -> Vec<(u64, u64)> {
         at += size;
     }
     found
+}
+
+fn copy_directory(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-r").args([from, to]).status().unwrap();
+    assert!(copied.success());
 }
 
 fn write_at(file: &Path, at: u64, bytes: &[u8]) {

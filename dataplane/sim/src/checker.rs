@@ -330,7 +330,7 @@ impl Checker {
             .into_iter()
             .find(|(sequence, entry)| records.get(sequence).is_none_or(|found| found.0.crc != entry.crc));
         let lost = lost.map(|(sequence, _)| *sequence);
-        ledger.prefix = recovered.next_sequence.0 - 1;
+        ledger.prefix = recovered.first_of_run.0 - 1;
         for (sequence, Entered(entry)) in records {
             let known = old.get(sequence);
             let rotted = known.is_some_and(|old| old.rotted);

@@ -24,7 +24,7 @@ const _: () = assert!(COMMIT_HEADER_BYTES + RECORD_HEADER_BYTES < BLOCK_BYTES);
 /// CRC32C (Castagnoli, RFC 3720 appendix B.4) continued: `crc` of what came before, 0 at the start.
 pub type Crc32c = fn(crc: u32, bytes: &[u8]) -> u32;
 
-/// Position of a record over the journal's life: 1, 2, 3 and so on; 0 is "before the first".
+/// Position of a record over the journal's life: ascending from 1; jumps after each recovery; 0 is "before the first".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sequence(pub u64);
 

@@ -32,6 +32,9 @@ pub use segments::{Limits, LimitsError, READY_SEGMENTS, SEGMENTS_MIN, SegmentSpa
 
 /// Most commits that are sealed and not yet part of the durable prefix.
 pub const COMMITS_IN_FLIGHT_MAX: usize = 2;
+/// Sequences that a recovery leaves out: more than the commits hold that it may have cut off or not seen.
+/// A sequence that was given out once never names another record.
+pub const SEQUENCES_SKIPPED: u64 = 1 << 21;
 
 /// Decides where commits go, numbers records, and knows the durable prefix.
 #[derive(Debug)]
@@ -118,11 +121,12 @@ impl Writer {
         }
     }
 
-    /// A writer that goes on where recovery ended. Sync the last segment's file before: what was
+    /// A writer that goes on where recovery ended, [`SEQUENCES_SKIPPED`] further on. Sync the last segment's file before: what was
     /// recovered may have been read from a cache.
     pub fn resume(recovered: Recovered, limits: Limits, crc: Crc32c) -> Self {
         let Recovered { journal_id, next_sequence, next_commit, last_commit, next_segment, .. } = recovered;
-        assert!(next_commit > last_commit && next_sequence.0 > 0);
+        assert!(next_commit > last_commit && recovered.first_of_run > next_sequence);
+        let next_sequence = recovered.first_of_run;
         let spans = recovered.writer_spans();
         let segments =
             Segments::resume(limits, spans, recovered.ready.into(), recovered.open_bytes, next_segment);
@@ -250,7 +254,7 @@ impl Writer {
         self.durable
     }
 
-    /// The last record of the durable prefix; 0 when there is none.
+    /// Every record up to here is on disk; 0 before the first. After a recovery that includes the skipped sequences.
     pub fn durable(&self) -> Sequence {
         self.durable
     }

@@ -5,20 +5,21 @@
 //! the chain stops, a commit found beyond tells which it is: if it was sealed after something newer
 //! than the end of the chain was on disk (`durable`), that something is damaged; otherwise everything
 //! beyond was in flight at a crash and nobody was told it is safe, so it is cut off. New commits get
-//! numbers above all that a crash can have left behind, so what was cut off never comes back.
+//! numbers above all that a crash can have left behind, so what was cut off never comes back, and new
+//! records sequences above all that can have been given out, should rot have taken more than a crash.
 //! It refuses files of other journals, of unknown versions, and in the wrong order.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::mem;
 
-use super::COMMITS_IN_FLIGHT_MAX;
 use super::commit::{deliver, faults, salvage};
 use super::format::{
     BLOCK_BYTES, CommitHeader, CommitNumber, Crc32c, FormatError, Record, SEGMENT_HEADER_BYTES, SegmentId,
     Sequence, parse_segment_header,
 };
 use super::segments::{Limits, SegmentSpan, Span};
+use super::{COMMITS_IN_FLIGHT_MAX, SEQUENCES_SKIPPED};
 
 /// What to do about damage that no crash explains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,8 +106,10 @@ pub enum RecoveryError {
 pub struct Recovered {
     /// The journal's random id.
     pub journal_id: [u8; 16],
-    /// The next record gets this one.
+    /// Behind the last record.
     pub next_sequence: Sequence,
+    /// What the next record gets: above every sequence that may have been given out before.
+    pub first_of_run: Sequence,
     /// The next commit gets this one.
     pub next_commit: CommitNumber,
     /// The last commit of the chain; 0 when there is none.
@@ -145,6 +148,8 @@ pub struct Recovery {
     chain: Chain,
     /// The highest number of any commit header of this journal.
     highest: CommitNumber,
+    /// The highest sequence of any such header.
+    highest_sequence: Sequence,
     gap: Gap,
     damage: Vec<Damage>,
 }
@@ -213,6 +218,7 @@ impl Recovery {
             open_bytes: None,
             chain: Chain { last: CommitNumber(0), next: Sequence(1) },
             highest: CommitNumber(0),
+            highest_sequence: Sequence(0),
             gap: Gap::default(),
             damage: Vec::new(),
         }
@@ -256,6 +262,7 @@ impl Recovery {
         Ok(Recovered {
             journal_id,
             next_sequence: self.chain.next,
+            first_of_run: Sequence(self.chain.next.0.max(self.highest_sequence.0 + 1) + SEQUENCES_SKIPPED),
             next_commit: CommitNumber(self.highest.0.max(beyond_crash) + 1),
             last_commit: self.chain.last,
             position,
@@ -315,6 +322,7 @@ impl Recovery {
             && self.journal_id == Some(header.journal_id)
         {
             self.highest = self.highest.max(header.number);
+            self.highest_sequence = self.highest_sequence.max(header.last());
         }
         let header = match parsed {
             Ok(header) if self.is_ahead(&header) => header,
@@ -357,7 +365,7 @@ impl Recovery {
             && offset == SEGMENT_HEADER_BYTES
             && self.files.len() == 1
             && self.gap.holes.is_empty();
-        starts || (header.previous == self.chain.last && header.first == self.chain.next)
+        starts || (header.previous == self.chain.last && header.first >= self.chain.next)
     }
 
     /// No whole commit is here; one may have been.

@@ -11,11 +11,18 @@ use super::format::{
     BLOCK_BYTES, COMMIT_HEADER_BYTES, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentId, Sequence,
     is_segment_length,
 };
+use super::{COMMITS_IN_FLIGHT_MAX, SEQUENCES_SKIPPED};
 
 /// Prepared files kept ahead of the writer.
 pub const READY_SEGMENTS: u32 = 2;
 /// Fewest segments a journal can run on: the durable one, the current one, and one ahead.
 pub const SEGMENTS_MIN: u32 = 3;
+
+/// Longest commit of any journal, bytes.
+pub const COMMIT_BYTES_CEILING: u64 = 28 << 20;
+const _: () = assert!(
+    COMMITS_IN_FLIGHT_MAX as u64 * COMMIT_BYTES_CEILING / RECORD_HEADER_BYTES as u64 <= SEQUENCES_SKIPPED
+);
 
 /// Sizes of a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +41,8 @@ pub enum LimitsError {
     /// `segment_bytes` is not a multiple of 4096, or under 8192.
     #[error("segment_bytes must be a multiple of 4096, at least 8192")]
     Segment,
-    /// `commit_bytes_max` is not a multiple of 4096, is 0, or does not fit a segment beside its header.
-    #[error("commit_bytes_max must be a multiple of 4096, at most segment_bytes - 4096 and under 4 GiB")]
+    /// `commit_bytes_max` is not a multiple of 4096, is 0, over [`COMMIT_BYTES_CEILING`], or does not fit a segment.
+    #[error("commit_bytes_max must be a multiple of 4096, at most segment_bytes - 4096 and 28 MiB")]
     Commit,
     /// `segments_max` is under [`SEGMENTS_MIN`].
     #[error("segments_max must be at least 3")]
@@ -49,7 +56,8 @@ impl Limits {
             return Err(LimitsError::Segment);
         }
         let commit = self.commit_bytes_max as u64;
-        let fits = commit <= self.segment_bytes - SEGMENT_HEADER_BYTES as u64 && commit < u32::MAX as u64;
+        let fits =
+            commit <= self.segment_bytes - SEGMENT_HEADER_BYTES as u64 && commit <= COMMIT_BYTES_CEILING;
         if commit == 0 || !self.commit_bytes_max.is_multiple_of(BLOCK_BYTES) || !fits {
             return Err(LimitsError::Commit);
         }

@@ -49,6 +49,9 @@ pub enum LinkError {
     /// The peer offers another stream than was asked for.
     #[error("the peer offers another stream")]
     Stream,
+    /// The peer resumes behind everything that this node's journal ever gave it.
+    #[error("the peer has more of this stream than its journal holds")]
+    ResumeAhead,
     /// The peer refused, and said why.
     #[error("refused by the peer ({:?}): {}", .0.code, .0.text)]
     Refused(Refuse),
@@ -104,6 +107,7 @@ impl LinkError {
             Self::NodeName => "node_name",
             Self::PeerName => "peer_name",
             Self::Stream => "stream",
+            Self::ResumeAhead => "resume_ahead",
             Self::Refused(_) => "refused",
             Self::KeyUnknown => "key_unknown",
             Self::Stale => "stale",
@@ -127,7 +131,7 @@ impl LinkError {
             Self::Version { .. } => Some(RefuseCode::Version),
             Self::Role => Some(RefuseCode::Role),
             Self::NodeName | Self::PeerName => Some(RefuseCode::Peer),
-            Self::Stream => Some(RefuseCode::Stream),
+            Self::Stream | Self::ResumeAhead => Some(RefuseCode::Stream),
             Self::KeyUnknown | Self::Stale | Self::Replay(_) | Self::Tag => Some(RefuseCode::Authentication),
             Self::Busy => Some(RefuseCode::Busy),
             Self::HandshakeTimeout | Self::PeerSilent => Some(RefuseCode::Timeout),

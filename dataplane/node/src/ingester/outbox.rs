@@ -1,6 +1,8 @@
 //! An egress's cursor over the journal: what it still needs, from memory or from disk.
 
-use zen_core::journal::{Kind, Sequence};
+use std::collections::VecDeque;
+
+use zen_core::journal::{Kind, SEQUENCES_SKIPPED, Sequence};
 use zen_core::record::{Names, decode_routes};
 use zen_uring::{AlignedBuffer, Reactor};
 
@@ -24,6 +26,10 @@ pub struct Outbox {
     last: Sequence,
     acknowledged: Sequence,
     next: Sequence,
+    /// Highest sequence that this process may have sent.
+    sent: Sequence,
+    /// Behind which unacknowledged events sequences were left out, once for each recovery in between.
+    skips: VecDeque<Sequence>,
     cursor: Cursor,
 }
 
@@ -35,6 +41,8 @@ impl Outbox {
             last: Sequence(0),
             acknowledged: Sequence(0),
             next: Sequence(1),
+            sent: Sequence(0),
+            skips: VecDeque::new(),
             cursor: Cursor::default(),
         }
     }
@@ -46,12 +54,15 @@ impl Outbox {
 
     /// An event for this egress is in the journal.
     pub fn handle_routed(&mut self, sequence: Sequence) {
+        let skipped = sequence.0.saturating_sub(self.last.0) / SEQUENCES_SKIPPED;
+        self.skips.extend((0..skipped).map(|_| sequence));
         self.last = self.last.max(sequence);
     }
 
     /// The egress has everything up to `durable`.
     pub fn handle_acknowledged(&mut self, durable: Sequence) {
         self.acknowledged = self.acknowledged.max(durable);
+        while self.skips.pop_front_if(|behind| *behind <= durable).is_some() {}
     }
 
     /// A link is ready and resumes after `resume_after`.
@@ -63,6 +74,12 @@ impl Outbox {
     /// Everything up to `sequence` was looked at: sent, or not for this egress.
     pub fn handle_passed(&mut self, sequence: Sequence) {
         self.next = self.next.max(Sequence(sequence.0 + 1));
+        self.sent = self.sent.max(sequence);
+    }
+
+    /// Whether the egress can have everything up to `resume_after` from this journal.
+    pub fn can_resume(&self, journal: &Journal, resume_after: Sequence) -> bool {
+        resume_after <= self.sent || resume_after < journal.first_of_run()
     }
 
     /// Takes a completed read of the journal.
@@ -75,6 +92,7 @@ impl Outbox {
         if let Some(oldest) = journal.oldest() {
             self.next = self.next.max(oldest);
         }
+        self.next = journal.behind_skipped(self.next);
         if self.next > self.last || self.next > journal.durable() {
             return None;
         }
@@ -123,6 +141,43 @@ impl Outbox {
 
     /// Records not acknowledged, those of other egresses included.
     pub fn lag(&self) -> u64 {
-        self.last.0.saturating_sub(self.acknowledged.0)
+        if !self.is_behind() {
+            return 0;
+        }
+        let skipped = self.skips.len() as u64 * SEQUENCES_SKIPPED;
+        (self.last.0 - self.acknowledged.0).saturating_sub(skipped).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lag_counts_records_and_not_the_sequences_that_recoveries_left_out() {
+        let mut outbox = Outbox::new("inside");
+        for sequence in 1..=3 {
+            outbox.handle_routed(Sequence(sequence));
+        }
+        outbox.handle_acknowledged(Sequence(1));
+        assert_eq!(outbox.lag(), 2);
+        outbox.handle_routed(Sequence(4 + SEQUENCES_SKIPPED));
+        outbox.handle_routed(Sequence(5 + 3 * SEQUENCES_SKIPPED));
+        assert_eq!(outbox.lag(), 4);
+        outbox.handle_acknowledged(Sequence(3));
+        assert_eq!(outbox.lag(), 2);
+        outbox.handle_acknowledged(Sequence(4 + SEQUENCES_SKIPPED));
+        assert_eq!(outbox.lag(), 1);
+        outbox.handle_acknowledged(Sequence(5 + 3 * SEQUENCES_SKIPPED));
+        assert_eq!((outbox.lag(), outbox.skips.len()), (0, 0));
+    }
+
+    #[test]
+    fn an_egress_that_acknowledged_what_is_lost_is_behind_by_what_came_later() {
+        let mut outbox = Outbox::new("inside");
+        outbox.handle_routed(Sequence(8));
+        outbox.handle_ready(Sequence(10));
+        outbox.handle_routed(Sequence(9 + SEQUENCES_SKIPPED));
+        assert_eq!((outbox.is_behind(), outbox.lag()), (true, 1));
     }
 }

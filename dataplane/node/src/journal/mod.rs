@@ -10,6 +10,7 @@ mod reader;
 mod segments;
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -101,6 +102,8 @@ pub struct Journal {
     spares: VecDeque<SegmentId>,
     requested: bool,
     no_segment: bool,
+    /// Sequences that recovery left out: from behind the last record to before the next one.
+    skipped: Range<Sequence>,
     metrics: Arc<WorkerMetrics>,
 }
 
@@ -113,6 +116,8 @@ impl Journal {
         maker: SegmentMaker,
         metrics: Arc<WorkerMetrics>,
     ) -> Self {
+        let next = writer.next_sequence();
+        let recovered = writer.live_segments().last().map_or(Sequence(0), |span| span.last);
         let buffer = || AlignedBuffer::new(start.settings.commit_bytes_max);
         Self {
             role: start.role,
@@ -131,6 +136,7 @@ impl Journal {
             spares: VecDeque::new(),
             requested: false,
             no_segment: false,
+            skipped: Sequence(recovered.0 + 1)..next,
             metrics,
         }
     }
@@ -168,6 +174,21 @@ impl Journal {
     /// The sequence that the next record gets.
     pub fn next_sequence(&self) -> Sequence {
         self.writer.next_sequence()
+    }
+
+    /// Whether a record of this sequence was here before the last recovery and is lost.
+    pub fn has_lost(&self, sequence: Sequence) -> bool {
+        self.skipped.contains(&sequence)
+    }
+
+    /// The first sequence that this process gives out; those before are of earlier runs.
+    pub fn first_of_run(&self) -> Sequence {
+        self.skipped.end
+    }
+
+    /// `sequence`, or the next one that a record can have.
+    pub fn behind_skipped(&self, sequence: Sequence) -> Sequence {
+        if self.skipped.contains(&sequence) { self.skipped.end } else { sequence }
     }
 
     /// Bytes of all live segments.

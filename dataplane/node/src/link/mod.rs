@@ -46,6 +46,10 @@ const CREDIT_BYTES: u64 = 2 * EVENT_BYTES_MAX as u64;
 const CREDIT_EVENTS: u32 = 2048;
 /// A refusal of events is told again after this, for as long as it lasts.
 const ALARM_EVERY_MS: u64 = 60_000;
+const REFUSED: &str = "the events of a link are refused; they wait at the ingester and go on when the cause is \
+    gone: compare the clocks of both nodes (300 s are allowed) and their link keys";
+const AHEAD: &str = "this journal is older than what the egress has of it, and nothing is sent from it: put the \
+    newer journal back (docs/operations.md, Backup)";
 /// Plaintext written to one link before its send must complete.
 const PUMP_BYTES_MAX: usize = 1 << 19;
 /// Frames other than batches that may wait for a peer that does not read, bytes.
@@ -329,8 +333,7 @@ impl Links {
             Machine::Sending { sender, egress } => {
                 let event = sender.handle_frame(frame, steady_ms, &mut link.out)?;
                 let egress = egress.clone();
-                self.handle_sender_event(socket, &egress, event, parts);
-                Ok(())
+                self.handle_sender_event(socket, &egress, event, parts)
             }
             Machine::Receiving { receiver, .. } => {
                 match receiver.handle_frame(frame, steady_ms, &mut link.out)? {
@@ -438,11 +441,12 @@ impl Links {
         egress: &str,
         event: SenderEvent,
         parts: &mut Parts<'_>,
-    ) {
-        let Some(ingester) = parts.ingester.as_deref_mut() else { return };
+    ) -> Result<(), LinkError> {
+        let Some(ingester) = parts.ingester.as_deref_mut() else { return Ok(()) };
         match event {
             SenderEvent::None | SenderEvent::Goodbye(_) => {}
             SenderEvent::Ready { resume_after } => {
+                check_resume(egress, Sequence(resume_after), ingester)?;
                 tracing::info!(egress, stream = self.worker, resume_after, "link ready");
                 self.metrics.link_connects.add(1);
                 if let Some(slot) = self.slots.iter_mut().find(|slot| slot.is(socket)) {
@@ -462,6 +466,7 @@ impl Links {
             }
             SenderEvent::Acked { durable } => ingester.handle_acknowledged(egress, Sequence(durable)),
         }
+        Ok(())
     }
 
     fn take_events(socket: SocketId, link: &Link, checked: &[Checked<'_>], parts: &mut Parts<'_>) {
@@ -508,16 +513,18 @@ impl Links {
 
     /// Logs why a link ends; events that are refused again and again are an alarm once a minute.
     fn tell(&mut self, error: &LinkError) {
-        let refused = match error {
-            LinkError::Stale => true,
-            LinkError::Refused(refuse) => refuse.code == RefuseCode::Authentication,
-            _ => false,
+        let alarm = match error {
+            LinkError::Stale => REFUSED,
+            LinkError::Refused(refuse) if refuse.code == RefuseCode::Authentication => REFUSED,
+            LinkError::ResumeAhead => AHEAD,
+            _ => {
+                tracing::warn!(%error, "a link is closed");
+                return;
+            }
         };
-        if !refused {
-            tracing::warn!(%error, "a link is closed");
-        } else if self.clock.steady_ms >= self.alarm_at_ms {
+        if self.clock.steady_ms >= self.alarm_at_ms {
             self.alarm_at_ms = self.clock.steady_ms + ALARM_EVERY_MS;
-            tracing::error!(%error, "the events of a link are refused; they wait at the ingester and go on when its cause is gone: compare the clocks of both nodes (300 s are allowed) and their link keys");
+            tracing::error!(%error, "{alarm}");
         }
     }
 
@@ -599,6 +606,23 @@ fn send_events(link: &mut Link, ingester: &mut Ingester, reactor: &mut Reactor, 
         outbox.handle_passed(passed);
     }
     sent
+}
+
+/// What the egress has must be of this journal: else it would take new events for old ones.
+fn check_resume(egress: &str, resume_after: Sequence, ingester: &mut Ingester) -> Result<(), LinkError> {
+    let Some((_, outbox, journal)) = ingester.outbox_mut(egress) else { return Ok(()) };
+    if !outbox.can_resume(journal, resume_after) {
+        return Err(LinkError::ResumeAhead);
+    }
+    if journal.has_lost(resume_after) {
+        let resume_after = resume_after.0;
+        tracing::error!(
+            egress,
+            resume_after,
+            "this journal has lost its newest records after the egress acknowledged them: look at the disk; later events are not affected"
+        );
+    }
+    Ok(())
 }
 
 fn egress_peer<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a EgressPeer> {
