@@ -323,6 +323,11 @@ fn live_records_are_carried_forward_past_a_dead_target() {
     mesh.restart_inside();
     dead.script(|_, _| Answer::status(200));
     mesh.inside.wait_metric("zen_events_live", 5.0);
+    // The retry may be due later than a test waits otherwise.
+    let until = Instant::now() + Duration::from_secs(45);
+    while dead.deliveries().len() < 10 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(100));
+    }
     let deliveries = dead.wait(10);
     assert_eq!(delivered(&deliveries[5..]), kept, "found again after a kill, and tried when due");
     assert!(deliveries[5..].iter().all(|delivery| delivery.header("zen-attempt") == "2"));
