@@ -15,29 +15,29 @@ pub struct Clock {
     /// Milliseconds since the process began to look at its clock; never goes back, never jumps.
     pub steady_ms: u64,
     /// Wall clock, Unix microseconds.
-    pub unix_us: u64,
+    pub wall_us: u64,
     /// Wall clock, Unix milliseconds.
-    pub unix_ms: u64,
+    pub wall_ms: u64,
 }
 
 impl Clock {
     /// Reads both clocks.
     pub fn now() -> Self {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let unix_us = u64::try_from(unix.as_micros()).expect("the clock is before the year 500000");
+        let wall_us = u64::try_from(unix.as_micros()).expect("the clock is before the year 500000");
         let steady_ms = u64::try_from(START.elapsed().as_millis()).expect("within 500 million years");
-        Self { steady_ms, unix_us, unix_ms: unix_us / 1000 }
+        Self { steady_ms, wall_us, wall_ms: wall_us / 1000 }
     }
 
     /// When a note in a journal is due in steady time; never later than the delay it was written with.
     pub fn steady_of(&self, due_unix_ms: u64, noted_unix_ms: u64) -> u64 {
         let delay_ms_max = due_unix_ms.saturating_sub(noted_unix_ms);
-        self.steady_ms + due_unix_ms.saturating_sub(self.unix_ms).min(delay_ms_max)
+        self.steady_ms + due_unix_ms.saturating_sub(self.wall_ms).min(delay_ms_max)
     }
 
     /// A time in steady time as the wall clock shows it now, for a note in a journal.
     pub fn unix_of(&self, due_steady_ms: u64) -> u64 {
-        self.unix_ms + due_steady_ms.saturating_sub(self.steady_ms)
+        self.wall_ms + due_steady_ms.saturating_sub(self.steady_ms)
     }
 }
 
@@ -47,8 +47,8 @@ mod tests {
 
     const HOUR_MS: u64 = 3_600_000;
 
-    fn clock(steady_ms: u64, unix_ms: u64) -> Clock {
-        Clock { steady_ms, unix_us: unix_ms * 1000, unix_ms }
+    fn clock(steady_ms: u64, wall_ms: u64) -> Clock {
+        Clock { steady_ms, wall_us: wall_ms * 1000, wall_ms }
     }
 
     #[test]

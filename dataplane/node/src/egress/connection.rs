@@ -223,7 +223,7 @@ impl Connection {
         let retry_after = self.parser.header("retry-after");
         Outcome::Answered {
             status: self.parser.status(),
-            retry_after_ms: retry_after.and_then(|value| parse_retry_after(value, clock.unix_ms)),
+            retry_after_ms: retry_after.and_then(|value| parse_retry_after(value, clock.wall_ms)),
         }
     }
 

@@ -310,7 +310,7 @@ impl Deliveries {
         let mut prepared = Vec::with_capacity(batch.len());
         for (start, request) in batch.into_iter().zip(&mut requests) {
             let nonce = self.entropy.bytes();
-            let attempt = Attempt { made: start.delivery.attempt, time_ms: self.clock.unix_ms, nonce };
+            let attempt = Attempt { made: start.delivery.attempt, time_ms: self.clock.wall_ms, nonce };
             match self.prepare(&start, attempt, request) {
                 Some((body_at, accepted_us)) => prepared.push((start, request, body_at, accepted_us)),
                 None => self.finish(&start.target, start.delivery.key, 0, &Outcome::Refused),
@@ -439,7 +439,7 @@ impl Deliveries {
         let next = owner.queue.handle_outcome(key, outcome, self.clock.steady_ms);
         let (index, verdict) = match next {
             Next::Delivered => {
-                let latency_us = self.clock.unix_us.saturating_sub(accepted_us);
+                let latency_us = self.clock.wall_us.saturating_sub(accepted_us);
                 self.metrics.accept_to_delivered.record(std::time::Duration::from_micros(latency_us));
                 (owner.remove_parcel(key), Verdict::Delivered)
             }

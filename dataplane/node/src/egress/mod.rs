@@ -225,9 +225,9 @@ impl Egress {
     pub fn commit(&mut self, reactor: &mut Reactor) {
         self.journal.handle_time(reactor, self.clock.steady_ms);
         self.append_all();
-        self.journal.commit(reactor, self.clock.unix_ms);
+        self.journal.commit(reactor, self.clock.wall_ms);
         self.append_all();
-        self.journal.commit(reactor, self.clock.unix_ms);
+        self.journal.commit(reactor, self.clock.wall_ms);
         self.handle_durable();
         self.serve_fetches(reactor);
         self.carry(reactor);
@@ -297,10 +297,10 @@ impl Egress {
     }
 
     fn append_all(&mut self) {
-        let unix_ms = self.clock.unix_ms;
+        let wall_ms = self.clock.wall_ms;
         self.checkpoint_if_new_segment();
         while let Some((kind, payload)) = self.notes.front() {
-            if self.journal.append(*kind, unix_ms, &[payload]).is_err() {
+            if self.journal.append(*kind, wall_ms, &[payload]).is_err() {
                 return;
             }
             self.notes.pop_front();
@@ -316,7 +316,7 @@ impl Egress {
                 self.pass_duplicate(&incoming);
                 continue;
             }
-            let Ok(record) = self.journal.append(Kind::Event, unix_ms, &[&incoming.head, &incoming.event])
+            let Ok(record) = self.journal.append(Kind::Event, wall_ms, &[&incoming.head, &incoming.event])
             else {
                 self.backlog.push_front(incoming);
                 return;
@@ -469,7 +469,7 @@ impl Egress {
         HeldEvent::encode_head(&mut head, &live.stream, 0, handle, names.into_iter());
         let states: Vec<(u8, TargetState)> =
             live.targets.iter().enumerate().map(|(index, target)| (index as u8, target.state)).collect();
-        let Ok(record) = self.journal.append(Kind::Event, self.clock.unix_ms, &[&head, event]) else {
+        let Ok(record) = self.journal.append(Kind::Event, self.clock.wall_ms, &[&head, event]) else {
             return false;
         };
         self.carried.push_back((record, live_record));
@@ -501,7 +501,7 @@ impl Egress {
             self.table.streams().iter().map(|(stream, sequence)| (*stream, *sequence)).collect();
         let mut payload = Vec::new();
         encode_checkpoint(&mut payload, &streams);
-        if let Ok(record) = self.journal.append(Kind::Checkpoint, self.clock.unix_ms, &[&payload]) {
+        if let Ok(record) = self.journal.append(Kind::Checkpoint, self.clock.wall_ms, &[&payload]) {
             self.checkpoint = Some(record);
             self.checkpoint_segment = segment;
         }

@@ -184,7 +184,7 @@ impl Ingester {
             return;
         }
         self.journal.handle_time(reactor, self.clock.steady_ms);
-        self.journal.commit(reactor, self.clock.unix_ms);
+        self.journal.commit(reactor, self.clock.wall_ms);
         while let Some(accepted) = self.held.pop_front() {
             let bytes = accepted.memory_bytes();
             if let Some(accepted) = self.try_append(accepted) {
@@ -193,7 +193,7 @@ impl Ingester {
             }
             self.give_memory(bytes);
         }
-        self.journal.commit(reactor, self.clock.unix_ms);
+        self.journal.commit(reactor, self.clock.wall_ms);
     }
 
     /// The next answer that is due.
@@ -241,13 +241,13 @@ impl Ingester {
     }
 
     /// The wall clock, Unix ms, for the freshness of signatures.
-    pub fn unix_ms(&self) -> u64 {
-        self.clock.unix_ms
+    pub fn wall_ms(&self) -> u64 {
+        self.clock.wall_ms
     }
 
     /// An id for an event accepted now, and the time in Unix µs.
     pub fn new_event_id(&mut self) -> (EventId, u64) {
-        let now_us = self.clock.unix_us;
+        let now_us = self.clock.wall_us;
         (self.ids.next(now_us / 1000, self.entropy.bytes()), now_us)
     }
 
@@ -309,7 +309,7 @@ impl Ingester {
         let idle = self.pending.is_empty() && self.held.is_empty() && self.journal.open_records() == 0;
         let noted = self.noted == Some(Sequence(self.journal.next_sequence().0 - 1));
         if idle && !noted && !self.outboxes.iter().any(Outbox::is_behind) {
-            self.noted = self.journal.append(Kind::Checkpoint, self.clock.unix_ms, &[]).ok();
+            self.noted = self.journal.append(Kind::Checkpoint, self.clock.wall_ms, &[]).ok();
         }
     }
 
@@ -419,7 +419,7 @@ impl Ingester {
     /// Gives the event back when there is no room right now.
     fn try_append(&mut self, accepted: Accepted) -> Option<Accepted> {
         let appended =
-            self.journal.append(Kind::Event, self.clock.unix_ms, &[&accepted.head, &accepted.body]);
+            self.journal.append(Kind::Event, self.clock.wall_ms, &[&accepted.head, &accepted.body]);
         let sequence = match appended {
             Ok(sequence) => sequence,
             Err(AppendError::Full) => return Some(accepted),

@@ -360,7 +360,7 @@ impl Source {
             return Err(Refused::new(Status::PayloadTooLarge413, "too_large", detail));
         }
         let check =
-            endpoint.scheme.start(&View(head), ingester.unix_ms(), &NodeCrypto).map_err(|refusal| {
+            endpoint.scheme.start(&View(head), ingester.wall_ms(), &NodeCrypto).map_err(|refusal| {
                 Refused::new(
                     Status::Unauthorized401,
                     refusal.label(),

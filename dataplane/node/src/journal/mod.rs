@@ -147,8 +147,8 @@ impl Journal {
     }
 
     /// Appends one record to the open commit.
-    pub fn append(&mut self, kind: Kind, unix_ms: u64, parts: &[&[u8]]) -> Result<Sequence, AppendError> {
-        self.writer.append(&mut self.open, kind, unix_ms, parts)
+    pub fn append(&mut self, kind: Kind, wall_ms: u64, parts: &[&[u8]]) -> Result<Sequence, AppendError> {
+        self.writer.append(&mut self.open, kind, wall_ms, parts)
     }
 
     /// Whether a record of this payload fits right now.
@@ -197,13 +197,13 @@ impl Journal {
     }
 
     /// Seals the open commit, if there is one and fewer than two are in flight, and submits its write.
-    pub fn commit(&mut self, reactor: &mut Reactor, unix_ms: u64) {
-        self.want_segments(unix_ms);
+    pub fn commit(&mut self, reactor: &mut Reactor, wall_ms: u64) {
+        self.want_segments(wall_ms);
         if self.writer.open_records() == 0 || self.spare_buffers.is_empty() {
             return;
         }
         let records = u64::from(self.writer.open_records());
-        let Some(write) = self.writer.seal(&mut self.open, unix_ms) else {
+        let Some(write) = self.writer.seal(&mut self.open, wall_ms) else {
             return;
         };
         let spare = self.spare_buffers.pop().expect("checked above");
@@ -373,12 +373,12 @@ impl Journal {
         write_token(self.role, commit.0)
     }
 
-    fn want_segments(&mut self, unix_ms: u64) {
+    fn want_segments(&mut self, wall_ms: u64) {
         if self.requested || self.writer.segments_wanted() == 0 {
             return;
         }
         let id = self.writer.next_segment_id();
-        self.maker.prepare(SegmentRequest { role: self.role, id, recycle: self.spares.pop_front() }, unix_ms);
+        self.maker.prepare(SegmentRequest { role: self.role, id, recycle: self.spares.pop_front() }, wall_ms);
         self.requested = true;
     }
 

@@ -52,7 +52,7 @@ pub struct JournalFiles {
 }
 
 enum Task {
-    Prepare { worker: u16, files: JournalFiles, request: SegmentRequest, unix_ms: u64 },
+    Prepare { worker: u16, files: JournalFiles, request: SegmentRequest, wall_ms: u64 },
     Remove { files: JournalFiles, id: SegmentId },
 }
 
@@ -86,8 +86,8 @@ impl MakerThread {
 
 impl SegmentMaker {
     /// Asks for a segment; the answer is a [`Message::Segment`].
-    pub fn prepare(&self, request: SegmentRequest, unix_ms: u64) {
-        let task = Task::Prepare { worker: self.worker, files: self.files.clone(), request, unix_ms };
+    pub fn prepare(&self, request: SegmentRequest, wall_ms: u64) {
+        let task = Task::Prepare { worker: self.worker, files: self.files.clone(), request, wall_ms };
         self.tasks.send(task).expect("the preparing thread lives as long as its handles");
     }
 
@@ -129,8 +129,8 @@ pub fn open_direct(path: &Path) -> io::Result<OwnedFd> {
 fn run(queue: &mpsc::Receiver<Task>, mesh: &Mesh) {
     while let Ok(task) = queue.recv() {
         match task {
-            Task::Prepare { worker, files, request, unix_ms } => {
-                let file = prepare(&files, &request, unix_ms);
+            Task::Prepare { worker, files, request, wall_ms } => {
+                let file = prepare(&files, &request, wall_ms);
                 if file.is_err() {
                     std::thread::sleep(RETRY);
                 }
@@ -148,14 +148,14 @@ fn run(queue: &mpsc::Receiver<Task>, mesh: &Mesh) {
     }
 }
 
-fn prepare(files: &JournalFiles, request: &SegmentRequest, unix_ms: u64) -> io::Result<OwnedFd> {
+fn prepare(files: &JournalFiles, request: &SegmentRequest, wall_ms: u64) -> io::Result<OwnedFd> {
     let path = segment_path(&files.directory, request.id);
     let building = path.with_extension("tmp");
     let header = SegmentHeader {
         journal_id: files.journal_id,
         segment: request.id,
         segment_bytes: files.segment_bytes,
-        created_ms: unix_ms,
+        created_ms: wall_ms,
     };
     let header = segment_header(&header, crc32c::crc32c_append);
     let recycled = request

@@ -285,7 +285,7 @@ impl Links {
         if let Some(ingester) = parts.ingester.as_deref_mut() {
             for link in self.open.values_mut() {
                 if !link.is_sending() {
-                    let sent = send_events(link, ingester, parts.reactor, self.clock.unix_ms);
+                    let sent = send_events(link, ingester, parts.reactor, self.clock.wall_ms);
                     self.metrics.link_events_sent.add(sent);
                 }
             }
@@ -321,7 +321,7 @@ impl Links {
         frame: Frame<'_>,
         parts: &mut Parts<'_>,
     ) -> Result<(), LinkError> {
-        let Clock { steady_ms, unix_ms, .. } = self.clock;
+        let Clock { steady_ms, wall_ms, .. } = self.clock;
         match &mut link.machine {
             Machine::AwaitHello => {
                 let Frame::Hello(hello) = frame else {
@@ -344,7 +344,7 @@ impl Links {
                     }
                     ReceiverEvent::Batch(batch) => {
                         let mut checked = Vec::with_capacity(batch.count());
-                        receiver.open_batch(&NodeCrypto, &batch, unix_ms, &mut checked)?;
+                        receiver.open_batch(&NodeCrypto, &batch, wall_ms, &mut checked)?;
                         Self::take_events(socket, link, &checked, parts);
                         Ok(())
                     }
@@ -574,7 +574,7 @@ impl Links {
 }
 
 /// Seals batches until the journal, the credit or the send buffer says stop; returns how many events left.
-fn send_events(link: &mut Link, ingester: &mut Ingester, reactor: &mut Reactor, unix_ms: u64) -> u64 {
+fn send_events(link: &mut Link, ingester: &mut Ingester, reactor: &mut Reactor, wall_ms: u64) -> u64 {
     let Machine::Sending { sender, egress } = &mut link.machine else { return 0 };
     let mut sent = 0;
     while sender.is_ready() && link.out.len() < PUMP_BYTES_MAX {
@@ -595,7 +595,7 @@ fn send_events(link: &mut Link, ingester: &mut Ingester, reactor: &mut Reactor, 
                 Some(Outgoing { sequence: routed.sequence.0, targets, event, encoded: routed.event })
             })
             .collect();
-        let taken = sender.seal_batch(&NodeCrypto, &outgoing, unix_ms, &mut link.out);
+        let taken = sender.seal_batch(&NodeCrypto, &outgoing, wall_ms, &mut link.out);
         sent += taken as u64;
         if taken < outgoing.len() {
             if let Some(last) = taken.checked_sub(1) {
