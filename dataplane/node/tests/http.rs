@@ -3,11 +3,13 @@
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use support::client::{Answer, Client, github, github_head, signature, source_config};
-use support::node::{Node, wait_until};
+use support::node::{Node, PATIENCE, wait_until};
 use support::{GITHUB, HMAC, Lab, Ports, STANDARD, WHSEC, change};
 
 mod support;
@@ -373,6 +375,21 @@ fn who_dawdles_is_told_and_who_idles_is_closed() {
     let start = Instant::now();
     assert!(client.is_closed(), "no answer to nothing");
     assert!(start.elapsed() >= Duration::from_millis(2900), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_handshake_has_the_time_of_a_request() {
+    // As long as may be, so that the idle timeout cannot be what closes them.
+    let (_lab, ports, node) =
+        start(|text| change(&text, "idle_timeout_ms = 5000", "idle_timeout_ms = 3600000"));
+    for begun in [&b""[..], &[22, 3, 1, 2, 0, 1]] {
+        let mut stream = TcpStream::connect(ports.listen).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(begun).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("the node ends it");
+    }
+    assert_eq!(node.metric("zen_requests_refused_total{reason=\"handshake\"}") as usize, 2);
 }
 
 #[test]

@@ -213,11 +213,15 @@ impl Source {
             self.given_up = steady_ms.saturating_sub(since_ms) >= CLOSE_TIMEOUT_MS;
             return;
         }
-        let limit = if self.is_idle() { ingester.idle_timeout_ms() } else { ingester.request_timeout_ms() };
+        let is_handshaking = self.stream.tls.is_handshaking();
+        let may_idle = self.is_idle() && !is_handshaking;
+        let limit = if may_idle { ingester.idle_timeout_ms() } else { ingester.request_timeout_ms() };
         if self.state == State::Waiting || steady_ms.saturating_sub(self.since_ms) < limit {
             return;
         }
-        if !self.is_idle() && self.state == State::Reading && !self.stream.tls.is_handshaking() {
+        if is_handshaking {
+            ingester.metrics().requests_refused.add("handshake");
+        } else if !self.is_idle() {
             let detail = "the request was not complete in time";
             self.refuse(&Refused::new(Status::RequestTimeout408, "timeout", detail), ingester);
         }
