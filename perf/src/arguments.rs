@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::error::LabError;
 use crate::pki::{Pki, Role};
-use crate::{bench, crash, demo, lab, send, sink};
+use crate::{bench, crash, demo, faults, idle, lab, send, sink, soak};
 
 /// Zen Mesh lab: certificates, load, targets, demo, crash test and benchmark.
 #[derive(Debug, Parser)]
@@ -30,6 +30,12 @@ enum Command {
     Demo(demo::Options),
     /// Kill nodes at random moments under load and count what was lost.
     Crash(crash::Options),
+    /// Break one thing after the other under load, and count what was lost or stood still.
+    Faults(faults::Options),
+    /// Mixed load for long, with a fault now and then; nothing may be lost, nothing may grow.
+    Soak(soak::Options),
+    /// Hold connections that say nothing.
+    Idle(idle::Options),
     /// Measure events per second, CPU per event and latency of the 202.
     Bench(bench::Options),
     /// Count the system calls of the nodes' workers per event.
@@ -98,6 +104,9 @@ fn dispatch(command: Command) -> Result<ExitCode, LabError> {
         Command::Sink(options) => block_on(2, sink::run(options)),
         Command::Demo(options) => block_on(2, demo::run(options)),
         Command::Crash(options) => block_on(2, crash::run(options)),
+        Command::Faults(options) => block_on(2, faults::run(options)),
+        Command::Soak(options) => block_on(2, soak::run(options)),
+        Command::Idle(options) => block_on(2, idle::run(options)),
         Command::Bench(options) => block_on(2, bench::run(options)),
         Command::Syscalls(options) => block_on(2, bench::syscalls::run(options)),
         Command::Child { parent, program, arguments } => {

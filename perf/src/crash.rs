@@ -17,7 +17,7 @@ use crate::error::LabError;
 use crate::lab::{Lab, Node, Process, Shape, TARGET_IDENTITY, node_program, wait_ready};
 use crate::load::{LoadPlan, LoadReport, LoadState, Record, run_load};
 use crate::random::{Random, system_seed};
-use crate::record::Comparison;
+use crate::record::{Accepted, Comparison};
 use crate::samples::{Samples, Sizes};
 use crate::sink::{Sink, SinkState};
 use crate::stop::StopSignal;
@@ -81,7 +81,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
     let program = node_program(options.node.as_deref())?;
     let lab = Lab::make(&options.dir, Shape::CRASH, options.workers)?;
     let sink = serve_targets(&lab).await?;
-    let plan = plan(&lab, &options)?;
+    let plan = plan(&lab, options.connections, options.rate)?;
     let mut arena = Arena::start(lab, program).await?;
     let sending = tokio::spawn(run_load(plan, Arc::clone(&arena.load)));
     let mut random = Random::new(seed);
@@ -91,7 +91,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
     }
     arena.load.stop();
     let report = sending.await.expect("the load does not panic");
-    arena.await_arrivals(&report, &sink).await?;
+    await_arrivals(arena.nodes.iter_mut().map(|(_, process)| process), &report.accepted, &sink).await?;
     let complaints = arena.stop().await;
     let comparison = Comparison::new(&report.accepted, &sink.arrivals());
     Ok(arena.judge(&options, seed, &report, &comparison, complaints))
@@ -144,28 +144,6 @@ impl Arena {
         tokio::time::sleep(Duration::from_millis(down)).await;
         *process = self.lab.start(node, &self.program)?;
         wait_ready(node, process).await
-    }
-
-    /// Waits until all accepted events have come, or none has come for long.
-    async fn await_arrivals(&mut self, report: &LoadReport, sink: &SinkState) -> Result<(), LabError> {
-        let mut distinct = 0;
-        let mut last_arrival = Instant::now();
-        while last_arrival.elapsed() < ARRIVAL_TIMEOUT {
-            for (_, process) in &mut self.nodes {
-                process.check()?;
-            }
-            if sink.distinct() != distinct {
-                distinct = sink.distinct();
-                last_arrival = Instant::now();
-            }
-            let has_all = distinct >= report.accepted.len()
-                && Comparison::new(&report.accepted, &sink.arrivals()).lost.is_empty();
-            if has_all {
-                return Ok(());
-            }
-            tokio::time::sleep(POLL).await;
-        }
-        Ok(())
     }
 
     async fn stop(&mut self) -> Vec<String> {
@@ -225,8 +203,35 @@ impl Arena {
     }
 }
 
+/// Waits until all accepted events have come, or none has come for long; `nodes` must live meanwhile.
+pub(crate) async fn await_arrivals<'a>(
+    nodes: impl Iterator<Item = &'a mut Process>,
+    accepted: &[Accepted],
+    sink: &SinkState,
+) -> Result<(), LabError> {
+    let mut nodes: Vec<&mut Process> = nodes.collect();
+    let mut distinct = 0;
+    let mut last_arrival = Instant::now();
+    while last_arrival.elapsed() < ARRIVAL_TIMEOUT {
+        for process in &mut nodes {
+            process.check()?;
+        }
+        if sink.distinct() != distinct {
+            distinct = sink.distinct();
+            last_arrival = Instant::now();
+        }
+        let has_all =
+            distinct >= accepted.len() && Comparison::new(accepted, &sink.arrivals()).lost.is_empty();
+        if has_all {
+            return Ok(());
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
+}
+
 /// All targets in one listener of this process.
-async fn serve_targets(lab: &Lab) -> Result<Arc<SinkState>, LabError> {
+pub(crate) async fn serve_targets(lab: &Lab) -> Result<Arc<SinkState>, LabError> {
     let (certificate, key) = (lab.pki.certificate(TARGET_IDENTITY), lab.pki.key(TARGET_IDENTITY));
     let state = Arc::new(SinkState::default());
     let sink = Sink {
@@ -241,15 +246,16 @@ async fn serve_targets(lab: &Lab) -> Result<Arc<SinkState>, LabError> {
     Ok(state)
 }
 
-fn plan(lab: &Lab, options: &Options) -> Result<LoadPlan, LabError> {
+/// Realistic events for every endpoint, without an end.
+pub(crate) fn plan(lab: &Lab, connections: u32, rate_per_s: u32) -> Result<LoadPlan, LabError> {
     Ok(LoadPlan {
         address: lab.public,
         tls: TlsConnector::from(source_config(&lab.pki.public_ca())?),
         endpoints: Arc::clone(&lab.endpoints),
         samples: Arc::new(Samples::new(Sizes::Realistic)?),
-        connections: options.connections,
+        connections,
         events_max: u64::MAX,
-        rate_per_s: options.rate,
+        rate_per_s,
         record: Record::Events,
         run: system_seed(),
     })

@@ -59,6 +59,32 @@ pub(crate) enum LabError {
         /// The system's reason.
         source: io::Error,
     },
+    /// A program that prepares the lab failed.
+    #[error("{program} failed; {remedy}:\n{output}")]
+    Failed {
+        /// The program.
+        program: &'static str,
+        /// What to do.
+        remedy: &'static str,
+        /// What it said.
+        output: String,
+    },
+    /// A file of a Debian package is not there.
+    #[error("{what} is missing; apt-get install {package}")]
+    Missing {
+        /// The file.
+        what: &'static str,
+        /// Who has it.
+        package: &'static str,
+    },
+    /// Something did not happen.
+    #[error("{what}: not within {seconds} s")]
+    Late {
+        /// What was waited for.
+        what: &'static str,
+        /// How long.
+        seconds: u64,
+    },
     /// A process ended that should run.
     #[error("{name} ended by itself ({status}); the end of {log}:\n{tail}")]
     Ended {

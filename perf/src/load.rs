@@ -106,7 +106,8 @@ pub(crate) struct LoadReport {
 }
 
 impl LoadReport {
-    fn new() -> Self {
+    /// Of nothing yet.
+    pub(crate) fn new() -> Self {
         let latency_us = Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("bounds are in order");
         Self { accepted: Vec::new(), latency_us, refused: BTreeMap::new() }
     }

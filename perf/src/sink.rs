@@ -3,11 +3,12 @@
 //! In: deliveries to `/hooks/<target>`. Out: an [`Arrivals`] table, or only a count. A delivery whose
 //! signature fails is noted as such and still gets its 200, so that one fault is not hidden by retries.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -18,12 +19,13 @@ use crate::error::LabError;
 use crate::http::{Message, Wire};
 use crate::lab::read_json;
 use crate::load::{Record, unix_ms};
-use crate::record::{Arrivals, Comparison};
+use crate::record::{Arrivals, Arrived, Comparison};
 use crate::signature::{check_delivery, hex, secret_bytes, sha256};
 use crate::stop::StopSignal;
 use crate::tls::target_config;
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+const UNAUTHORIZED: &[u8] = b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n";
 const NOT_FOUND: &[u8] = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
 
 /// A target as the egress knows it.
@@ -40,13 +42,33 @@ pub(crate) struct Target {
 pub(crate) struct SinkState {
     /// Deliveries answered with 200.
     pub(crate) count: AtomicU64,
+    /// From now on a delivery whose signature fails gets 401 and is not remembered, as at a real target.
+    pub(crate) refuses_invalid: AtomicBool,
     arrivals: Mutex<Arrivals>,
+    by_target: Mutex<HashMap<String, u64>>,
 }
 
 impl SinkState {
     /// How many different events came.
     pub(crate) fn distinct(&self) -> usize {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).0.len()
+    }
+
+    /// Deliveries that `target` answered with 200, if events are remembered.
+    pub(crate) fn count_of(&self, target: &str) -> u64 {
+        let counts = self.by_target.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.get(target).copied().unwrap_or(0)
+    }
+
+    /// Notes an arrival.
+    pub(crate) fn add(&self, event_id: &str, body_sha256: String, fault: Option<String>) {
+        let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
+        arrivals.add(event_id, body_sha256, fault);
+    }
+
+    /// Removes an event from the table.
+    pub(crate) fn take(&self, event_id: &str) -> Option<Arrived> {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).0.remove(event_id)
     }
 
     /// A copy of the table.
@@ -100,9 +122,13 @@ impl Sink {
             let checked = check_delivery(&key, &target.name, &delivery.headers, &delivery.body, unix_ms());
             let event_id = delivery.header("zen-event-id").unwrap_or("(no zen-event-id)");
             let fault = checked.err().map(|fault| fault.to_string());
+            if fault.is_some() && self.state.refuses_invalid.load(Ordering::Relaxed) {
+                return UNAUTHORIZED;
+            }
             let body_sha256 = hex(&sha256(&delivery.body));
-            let mut arrivals = self.state.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
-            arrivals.add(event_id, body_sha256, fault);
+            self.state.add(event_id, body_sha256, fault);
+            let mut counts = self.state.by_target.lock().unwrap_or_else(PoisonError::into_inner);
+            *counts.entry(target.name.clone()).or_default() += 1;
         }
         self.state.count.fetch_add(1, Ordering::Relaxed);
         OK

@@ -3,49 +3,56 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use super::{Direction, EgressShape, INGESTER, Lab, Node, Shape, TARGET_IDENTITY};
+use super::{Direction, EgressShape, INGESTER, Lab, Node, Shape, TARGET_IDENTITY, Tuning};
 use crate::error::LabError;
 use crate::pki::{Role, TRUST_DOMAIN, spiffe_id, write_file};
 use crate::samples::SchemeName;
 
 const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Writes every configuration of the lab; `links` are listen addresses: the ingester's, then each egress's.
-pub(super) fn write(lab: &Lab, shape: Shape, links: &[SocketAddr], workers: u32) -> Result<(), LabError> {
-    let ingester = ingester(lab, shape, links, workers);
+/// Writes every configuration of the lab.
+pub(super) fn write(lab: &Lab, shape: Shape, workers: u32, tuning: Tuning) -> Result<(), LabError> {
+    let ingester = ingester(lab, shape, workers, tuning);
     write_file(&lab.ingester.config, ingester.as_bytes(), 0o644)?;
-    for (index, (node, egress)) in lab.egresses.iter().zip(shape.egresses).enumerate() {
-        let link = link_address(shape, links, index);
-        let text = egress_text(lab, shape, node, *egress, link, workers);
+    for (node, egress) in lab.egresses.iter().zip(shape.egresses) {
+        let text = egress_text(lab, shape, node, *egress, workers, tuning);
         write_file(&node.config, text.as_bytes(), 0o644)?;
     }
     Ok(())
 }
 
-/// Egresses that dial share the ingester's listener; one that is dialled has its own.
-fn link_address(shape: Shape, links: &[SocketAddr], index: usize) -> SocketAddr {
-    match shape.egresses[index].direction {
+/// Where the link of `egress` listens, of the ingester's address and then each egress's:
+/// egresses that dial share the ingester's listener, one that is dialled has its own.
+pub(super) fn link_of(shape: Shape, links: &[SocketAddr], egress: &str) -> Option<SocketAddr> {
+    let index = shape.egresses.iter().position(|shaped| shaped.name == egress)?;
+    Some(match shape.egresses[index].direction {
         Direction::EgressDials => links[0],
         Direction::IngesterDials => links[index + 1],
-    }
+    })
 }
 
-fn ingester(lab: &Lab, shape: Shape, links: &[SocketAddr], workers: u32) -> String {
-    let mut text = node(lab, &lab.ingester, workers);
+fn link_address(lab: &Lab, shape: Shape, egress: EgressShape) -> SocketAddr {
+    link_of(shape, &lab.links, egress.name).expect("an egress of the shape")
+}
+
+fn ingester(lab: &Lab, shape: Shape, workers: u32, tuning: Tuning) -> String {
+    let mut text = node(lab, &lab.ingester, workers, tuning);
     line(&mut text, "[ingester]");
+    line(&mut text, tuning.ingester);
     line(&mut text, &format!("listen = [\"{}\"]", lab.public));
     line(&mut text, &format!("certificate_file = \"{}\"", lab.pki.certificate("public").display()));
     line(&mut text, &format!("private_key_file = \"{}\"", lab.pki.key("public").display()));
     if shape.egresses.iter().any(|egress| egress.direction == Direction::EgressDials) {
-        line(&mut text, &format!("link_listen = \"{}\"", links[0]));
+        line(&mut text, &format!("link_listen = \"{}\"", lab.links[0]));
     }
     for (index, _) in lab.endpoints.iter().enumerate() {
         endpoint(&mut text, lab, shape, index);
     }
-    for (index, egress) in shape.egresses.iter().enumerate() {
+    for egress in shape.egresses {
         line(&mut text, "\n[[ingester.egresses]]");
         line(&mut text, &format!("name = \"{}\"", egress.name));
-        direction(&mut text, *egress, Direction::IngesterDials, link_address(shape, links, index));
+        let address = lab.dialled(egress.name, link_address(lab, shape, *egress));
+        direction(&mut text, *egress, Direction::IngesterDials, address);
         line(&mut text, &format!("spiffe_ids = [\"{}\"]", spiffe_id(Role::Egress, egress.name)));
         line(&mut text, "key_id = \"link-1\"");
         line(&mut text, &format!("key_file = \"secrets/link-{}\"", egress.name));
@@ -88,26 +95,28 @@ fn egress_text(
     shape: Shape,
     own: &Node,
     egress: EgressShape,
-    link: SocketAddr,
     workers: u32,
+    tuning: Tuning,
 ) -> String {
-    let mut text = node(lab, own, workers);
+    let link = link_address(lab, shape, egress);
+    let mut text = node(lab, own, workers, tuning);
     line(&mut text, "[egress]");
     if egress.direction == Direction::IngesterDials {
         line(&mut text, &format!("link_listen = \"{link}\""));
     }
     line(&mut text, "\n[[egress.ingesters]]");
     line(&mut text, &format!("name = \"{INGESTER}\""));
-    direction(&mut text, egress, Direction::EgressDials, link);
+    direction(&mut text, egress, Direction::EgressDials, lab.dialled(egress.name, link));
     line(&mut text, &format!("spiffe_ids = [\"{}\"]", spiffe_id(Role::Ingester, INGESTER)));
     line(&mut text, &format!("keys = [{{ id = \"link-1\", file = \"secrets/link-{}\" }}]", egress.name));
     for name in egress.targets {
         line(&mut text, "\n[[egress.targets]]");
         line(&mut text, &format!("name = \"{name}\""));
-        line(&mut text, &format!("url = \"https://{}/hooks/{name}\"", lab.target));
+        line(&mut text, &format!("url = \"https://{}/hooks/{name}\"", lab.dialled(name, lab.target)));
         line(&mut text, &format!("spiffe_ids = [\"{}\"]", spiffe_id(Role::Target, TARGET_IDENTITY)));
         line(&mut text, &format!("key_id = \"{name}-1\"\nsecret_file = \"secrets/{name}\""));
         line(&mut text, &format!("in_flight_max = {}", shape.in_flight_max));
+        line(&mut text, tuning.target);
     }
     text
 }
@@ -124,13 +133,14 @@ fn direction(text: &mut String, egress: EgressShape, dialler: Direction, address
     }
 }
 
-fn node(lab: &Lab, node: &Node, workers: u32) -> String {
+fn node(lab: &Lab, node: &Node, workers: u32, tuning: Tuning) -> String {
     let (name, directory) = (&node.name, lab.directory.display());
+    let segment_bytes = tuning.segment_bytes.unwrap_or(SEGMENT_BYTES);
     // Pinned workers of several nodes on one machine would share the first core.
     format!(
         "[node]\nname = \"{name}\"\nworkers = {workers}\npin_workers = false\ndata_dir = \"{directory}/{name}\"\n\n\
          [admin]\nlisten = \"{}\"\nsocket = \"{directory}/{name}/admin.sock\"\n\n\
-         [journal]\nsegment_bytes = {SEGMENT_BYTES}\n\n\
+         [journal]\nsegment_bytes = {segment_bytes}\n\n\
          [identity]\ncertificate_file = \"{}\"\nprivate_key_file = \"{}\"\ntrust_bundle_file = \"{}\"\n\
          trust_domain = \"{TRUST_DOMAIN}\"\n\n",
         node.admin,

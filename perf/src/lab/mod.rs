@@ -8,6 +8,7 @@ mod config;
 mod metrics;
 mod process;
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -56,7 +57,7 @@ pub(crate) struct Shape {
     egresses: &'static [EgressShape],
     endpoints: usize,
     in_flight_max: u32,
-    public_port: u16,
+    public_port: Option<u16>,
 }
 
 impl Shape {
@@ -65,7 +66,7 @@ impl Shape {
         egresses: &[EgressShape { name: "inside", direction: Direction::EgressDials, targets: &["billing"] }],
         endpoints: 3,
         in_flight_max: 32,
-        public_port: 8443,
+        public_port: Some(8443),
     };
 
     /// Sixteen endpoints, four targets, both directions of dialling.
@@ -84,11 +85,35 @@ impl Shape {
         ],
         endpoints: 16,
         in_flight_max: 32,
-        public_port: PORT_FIRST,
+        public_port: None,
     };
 
     /// As the demo, with more deliveries on the way.
-    pub(crate) const BENCH: Self = Self { in_flight_max: 256, public_port: PORT_FIRST, ..Self::DEMO };
+    pub(crate) const BENCH: Self = Self { in_flight_max: 256, public_port: None, ..Self::DEMO };
+}
+
+/// What a run changes in the configurations of its shape.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tuning {
+    /// Links, by egress, and targets that are reached through a relay.
+    pub(crate) relayed: &'static [&'static str],
+    /// Size of a journal's files; the lab's own without it.
+    pub(crate) segment_bytes: Option<u64>,
+    /// Further lines of `[ingester]`.
+    pub(crate) ingester: &'static str,
+    /// Further lines of each target.
+    pub(crate) target: &'static str,
+}
+
+/// A place for a relay: who dials a name of [`Tuning::relayed`] dials here.
+#[derive(Clone, Debug)]
+pub(crate) struct Route {
+    /// The egress of the link, or the target.
+    pub(crate) name: &'static str,
+    /// Where the relay listens.
+    pub(crate) listen: SocketAddr,
+    /// Where it leads.
+    pub(crate) to: SocketAddr,
 }
 
 /// A node of the lab.
@@ -121,12 +146,26 @@ pub(crate) struct Lab {
     pub(crate) ingester: Node,
     /// The egresses.
     pub(crate) egresses: Vec<Node>,
+    /// Where the links listen: the ingester's, then each egress's.
+    pub(crate) links: Vec<SocketAddr>,
+    /// What is reached through relays.
+    pub(crate) routes: Vec<Route>,
     _lock: Flock<File>,
 }
 
 impl Lab {
     /// Makes a lab in `directory`; `workers` as in the nodes' configuration.
     pub(crate) fn make(directory: &Path, shape: Shape, workers: u32) -> Result<Self, LabError> {
+        Self::make_tuned(directory, shape, workers, Tuning::default())
+    }
+
+    /// As [`Self::make`], with changes.
+    pub(crate) fn make_tuned(
+        directory: &Path,
+        shape: Shape,
+        workers: u32,
+        tuning: Tuning,
+    ) -> Result<Self, LabError> {
         let (directory, lock) = claim(directory)?;
         let workloads: Vec<(Role, &str)> = [(Role::Ingester, INGESTER), (Role::Target, TARGET_IDENTITY)]
             .into_iter()
@@ -137,28 +176,43 @@ impl Lab {
         let public = ports.claim(shape.public_port)?;
         let mut node = |name: &str| {
             let config = directory.join(format!("{name}.toml"));
-            Ok::<_, LabError>(Node { name: name.to_owned(), config, admin: ports.claim(PORT_FIRST)? })
+            Ok::<_, LabError>(Node { name: name.to_owned(), config, admin: ports.claim(None)? })
         };
         let ingester = node(INGESTER)?;
         let egresses: Vec<Node> =
             shape.egresses.iter().map(|egress| node(egress.name)).collect::<Result<_, _>>()?;
         let names = shape.egresses.iter().flat_map(|egress| egress.targets);
-        let lab = Self {
+        let mut lab = Self {
             public,
-            target: ports.claim(PORT_FIRST)?,
+            target: ports.claim(None)?,
             endpoints: (0..shape.endpoints).map(endpoint).collect(),
             targets: names.map(|name| Target { name: (*name).to_owned(), secret: secret() }).collect(),
             directory,
             pki,
             ingester,
             egresses,
+            links: Vec::new(),
+            routes: Vec::new(),
             _lock: lock,
         };
-        let links =
-            (0..=shape.egresses.len()).map(|_| ports.claim(PORT_FIRST)).collect::<Result<Vec<_>, _>>()?;
+        lab.links = (0..=shape.egresses.len()).map(|_| ports.claim(None)).collect::<Result<Vec<_>, _>>()?;
+        for name in tuning.relayed {
+            let to = config::link_of(shape, &lab.links, name).unwrap_or(lab.target);
+            lab.routes.push(Route { name, listen: ports.claim(None)?, to });
+        }
         lab.write_secrets(shape)?;
-        config::write(&lab, shape, &links, workers)?;
+        config::write(&lab, shape, workers, tuning)?;
         Ok(lab)
+    }
+
+    /// Where to dial to reach the link or target `name`, which is at `address`.
+    fn dialled(&self, name: &str, address: SocketAddr) -> SocketAddr {
+        self.routes.iter().find(|route| route.name == name).map_or(address, |route| route.listen)
+    }
+
+    /// Where the journals of `node` are.
+    pub(crate) fn data_dir(&self, node: &Node) -> PathBuf {
+        self.directory.join(&node.name)
     }
 
     /// The log of the process `name`.
@@ -173,8 +227,20 @@ impl Lab {
 
     /// Starts a node with the binary `program`; call it on the main thread.
     pub(crate) fn start(&self, node: &Node, program: &Path) -> Result<Process, LabError> {
-        let arguments = ["--config".as_ref(), node.config.as_os_str()];
-        Process::start(&node.name, program, &arguments, &self.log(&node.name))
+        self.start_under(&[], node, program)
+    }
+
+    /// As [`Self::start`], by a command that becomes the node, such as `env` or `unshare`.
+    pub(crate) fn start_under(
+        &self,
+        command: &[OsString],
+        node: &Node,
+        program: &Path,
+    ) -> Result<Process, LabError> {
+        let own = [program.as_os_str(), "--config".as_ref(), node.config.as_os_str()];
+        let all: Vec<&OsStr> = command.iter().map(OsString::as_os_str).chain(own).collect();
+        let (first, arguments) = all.split_first().expect("there is at least the node's program");
+        Process::start(&node.name, Path::new(first), arguments, &self.log(&node.name))
     }
 
     fn write_secrets(&self, shape: Shape) -> Result<(), LabError> {
@@ -254,16 +320,28 @@ fn secret() -> String {
 }
 
 /// Ports that are free now, each given once.
-#[derive(Debug, Default)]
-struct Ports(Vec<TcpListener>);
+///
+/// Labs that run at the same time look at different places first: a port is free again until its node starts.
+#[derive(Debug)]
+struct Ports {
+    held: Vec<TcpListener>,
+    first: u16,
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        let offset = u16::from_le_bytes(system_bytes()) % (PORT_LAST - PORT_FIRST);
+        Self { held: Vec::new(), first: PORT_FIRST + offset }
+    }
+}
 
 impl Ports {
     /// `preferred` if it is free, else the next free one of the lab's range.
-    fn claim(&mut self, preferred: u16) -> Result<SocketAddr, LabError> {
-        for port in std::iter::once(preferred).chain(PORT_FIRST..=PORT_LAST) {
+    fn claim(&mut self, preferred: Option<u16>) -> Result<SocketAddr, LabError> {
+        for port in preferred.into_iter().chain(self.first..=PORT_LAST).chain(PORT_FIRST..self.first) {
             let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
             if let Ok(listener) = TcpListener::bind(address) {
-                self.0.push(listener);
+                self.held.push(listener);
                 return Ok(address);
             }
         }

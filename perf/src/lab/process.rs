@@ -112,10 +112,13 @@ impl Process {
         drop(self.child.wait());
     }
 
-    /// SIGTERM, then SIGKILL after `deadline`; how it ended, or `None` if it had to be killed.
-    pub(crate) async fn stop(&mut self, deadline: Duration) -> Option<ExitStatus> {
-        // An error means that it has ended already.
-        let _ = kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGTERM);
+    /// Sends a signal; a process that has ended does not mind.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let _ = kill(Pid::from_raw(self.child.id().cast_signed()), signal);
+    }
+
+    /// Waits for the end; after `deadline` SIGKILL, and `None`.
+    pub(crate) async fn wait(&mut self, deadline: Duration) -> Option<ExitStatus> {
         let begun = Instant::now();
         while begun.elapsed() < deadline {
             if let Ok(Some(status)) = self.child.try_wait() {
@@ -125,6 +128,12 @@ impl Process {
         }
         self.kill();
         None
+    }
+
+    /// SIGTERM, then SIGKILL after `deadline`; how it ended, or `None` if it had to be killed.
+    pub(crate) async fn stop(&mut self, deadline: Duration) -> Option<ExitStatus> {
+        self.signal(Signal::SIGTERM);
+        self.wait(deadline).await
     }
 }
 
