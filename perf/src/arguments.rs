@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::error::LabError;
 use crate::pki::{Pki, Role};
-use crate::{bench, crash, demo, faults, idle, lab, send, sink, soak};
+use crate::{bench, crash, demo, faults, idle, lab, power, send, sink, soak};
 
 /// Zen Mesh lab: certificates, load, targets, demo, crash test and benchmark.
 #[derive(Debug, Parser)]
@@ -36,6 +36,8 @@ enum Command {
     Soak(soak::Options),
     /// Hold connections that say nothing.
     Idle(idle::Options),
+    /// Cut the power of nodes and their drives at random moments under load and count what was lost.
+    Power(power::Options),
     /// Measure events per second, CPU per event and latency of the 202.
     Bench(bench::Options),
     /// Count the system calls of the nodes' workers per event.
@@ -107,6 +109,10 @@ fn dispatch(command: Command) -> Result<ExitCode, LabError> {
         Command::Faults(options) => block_on(2, faults::run(options)),
         Command::Soak(options) => block_on(2, soak::run(options)),
         Command::Idle(options) => block_on(2, idle::run(options)),
+        Command::Power(options) => {
+            power::enter_namespace()?;
+            block_on(2, power::run(options))
+        }
         Command::Bench(options) => block_on(2, bench::run(options)),
         Command::Syscalls(options) => block_on(2, bench::syscalls::run(options)),
         Command::Child { parent, program, arguments } => {

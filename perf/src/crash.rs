@@ -26,11 +26,14 @@ use crate::tls::{source_config, target_config};
 const CALM_MS_MIN: u64 = 50;
 const CALM_MS_MAX: u64 = 1000;
 const DOWN_MS_MAX: u64 = 200;
-const ANSWER_WAIT: Duration = Duration::from_secs(1);
-const LAST_LOAD: Duration = Duration::from_secs(1);
+/// How long a moment behind an answer is waited for.
+pub(crate) const ANSWER_WAIT: Duration = Duration::from_secs(1);
+/// Load behind the last fault.
+pub(crate) const LAST_LOAD: Duration = Duration::from_secs(1);
 /// Longer than the third pause of the retry schedule, 30 s with its jitter.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(45);
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a node may take to stop.
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(100);
 const PROGRESS_KILLS: u32 = 10;
 
@@ -81,7 +84,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
     let program = node_program(options.node.as_deref())?;
     let lab = Lab::make(&options.dir, Shape::CRASH, options.workers)?;
     let sink = serve_targets(&lab).await?;
-    let plan = plan(&lab, options.connections, options.rate)?;
+    let plan = load_plan(&lab, options.connections, options.rate)?;
     let mut arena = Arena::start(lab, program).await?;
     let sending = tokio::spawn(run_load(plan, Arc::clone(&arena.load)));
     let mut random = Random::new(seed);
@@ -91,7 +94,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
     }
     arena.load.stop();
     let report = sending.await.expect("the load does not panic");
-    await_arrivals(arena.nodes.iter_mut().map(|(_, process)| process), &report.accepted, &sink).await?;
+    await_arrivals(&report.accepted, &sink, || arena.check()).await?;
     let complaints = arena.stop().await;
     let comparison = Comparison::new(&report.accepted, &sink.arrivals());
     Ok(arena.judge(&options, seed, &report, &comparison, complaints))
@@ -131,9 +134,7 @@ impl Arena {
             if random.below(2) == 0 { 0 } else { 1 + random.below(self.nodes.len() as u64 - 1) as usize };
         let down = random.below(DOWN_MS_MAX);
         tokio::time::sleep(Duration::from_millis(calm)).await;
-        for (_, process) in &mut self.nodes {
-            process.check()?;
-        }
+        self.check()?;
         if behind_answer {
             // No answer within the time is as good a moment as any.
             drop(tokio::time::timeout(ANSWER_WAIT, self.load.answered.notified()).await);
@@ -144,6 +145,11 @@ impl Arena {
         tokio::time::sleep(Duration::from_millis(down)).await;
         *process = self.lab.start(node, &self.program)?;
         wait_ready(node, process).await
+    }
+
+    /// An error if a node has ended by itself.
+    fn check(&mut self) -> Result<(), LabError> {
+        self.nodes.iter_mut().try_for_each(|(_, process)| process.check())
     }
 
     async fn stop(&mut self) -> Vec<String> {
@@ -187,10 +193,7 @@ impl Arena {
             complaints.push("nothing was accepted".to_owned());
         }
         let has_lost = !comparison.lost.is_empty();
-        let only_lost = complaints.is_empty()
-            && comparison.wrong_body.is_empty()
-            && comparison.invalid.is_empty()
-            && comparison.shared_ids.is_empty();
+        let only_lost = complaints.is_empty() && comparison.is_whole_but_lost();
         complaints.extend(comparison.complaints());
         for complaint in &complaints {
             println!("crash: {complaint}");
@@ -203,19 +206,16 @@ impl Arena {
     }
 }
 
-/// Waits until all accepted events have come, or none has come for long; `nodes` must live meanwhile.
-pub(crate) async fn await_arrivals<'a>(
-    nodes: impl Iterator<Item = &'a mut Process>,
+/// Waits until all accepted events have come, or none has come for long; `check` says whether the nodes live.
+pub(crate) async fn await_arrivals(
     accepted: &[Accepted],
     sink: &SinkState,
+    mut check: impl FnMut() -> Result<(), LabError>,
 ) -> Result<(), LabError> {
-    let mut nodes: Vec<&mut Process> = nodes.collect();
     let mut distinct = 0;
     let mut last_arrival = Instant::now();
     while last_arrival.elapsed() < ARRIVAL_TIMEOUT {
-        for process in &mut nodes {
-            process.check()?;
-        }
+        check()?;
         if sink.distinct() != distinct {
             distinct = sink.distinct();
             last_arrival = Instant::now();
@@ -246,8 +246,8 @@ pub(crate) async fn serve_targets(lab: &Lab) -> Result<Arc<SinkState>, LabError>
     Ok(state)
 }
 
-/// Realistic events for every endpoint, without an end.
-pub(crate) fn plan(lab: &Lab, connections: u32, rate_per_s: u32) -> Result<LoadPlan, LabError> {
+/// Realistic events for all endpoints, each remembered.
+pub(crate) fn load_plan(lab: &Lab, connections: u32, rate_per_s: u32) -> Result<LoadPlan, LabError> {
     Ok(LoadPlan {
         address: lab.public,
         tls: TlsConnector::from(source_config(&lab.pki.public_ca())?),

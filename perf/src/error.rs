@@ -109,6 +109,17 @@ pub(crate) enum LabError {
         /// The last lines of it.
         tail: String,
     },
+    /// A file system did not survive a power cut.
+    #[error("the file system did not survive: {0}")]
+    FileSystem(Box<LabError>),
+    /// A tool of the system, or the system itself, refused.
+    #[error("{what}: {reason}")]
+    Tool {
+        /// What was wanted.
+        what: String,
+        /// What came of it.
+        reason: String,
+    },
 }
 
 impl LabError {

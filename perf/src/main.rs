@@ -1,5 +1,5 @@
 //! `zen-perf`: everything around the nodes that shows what they do. Makes a lab with its own CA, sends
-//! signed webhooks, plays the target, and drives the demo, the crash test and the benchmark.
+//! signed webhooks, plays the target, and drives the demo, the crash and power tests and the benchmark.
 
 mod arguments;
 mod bench;
@@ -12,6 +12,7 @@ mod idle;
 mod lab;
 mod load;
 mod pki;
+mod power;
 mod random;
 mod record;
 mod relay;

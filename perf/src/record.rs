@@ -99,6 +99,11 @@ impl Comparison {
         comparison
     }
 
+    /// Whether nothing is wrong but that events may be lost.
+    pub(crate) fn is_whole_but_lost(&self) -> bool {
+        self.wrong_body.is_empty() && self.invalid.is_empty() && self.shared_ids.is_empty()
+    }
+
     /// One line per kind of fault, naming its first events; none if the promise was kept.
     pub(crate) fn complaints(&self) -> Vec<String> {
         let named = |events: &[String]| {

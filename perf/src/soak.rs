@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::crash::plan;
+use crate::crash::load_plan;
 use crate::error::LabError;
 use crate::faults::arena::{Arena, Setting, TUNING, VICTIM_EGRESS, VICTIM_TARGET};
 use crate::faults::process::{Memory, descriptors};
@@ -157,7 +157,7 @@ impl Soak {
     async fn round(&mut self, options: &Options, minute: u32) -> Result<(), LabError> {
         // Quiet, middling and busy minutes take turns.
         let share = [4, 2, 1][minute as usize % 3];
-        let plan = plan(&self.arena.lab, options.connections / share, options.rate / share)?;
+        let plan = load_plan(&self.arena.lab, options.connections / share, options.rate / share)?;
         let mut repeats = plan.clone();
         (repeats.connections, repeats.rate_per_s) =
             (REPEAT_CONNECTIONS, plan.rate_per_s * REPEATS_PER_CENT / 100);

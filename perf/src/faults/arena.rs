@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 use super::process::{Memory, memory_bound_kib};
-use crate::crash::{await_arrivals, plan, serve_targets};
+use crate::crash::{await_arrivals, load_plan, serve_targets};
 use crate::error::LabError;
 use crate::lab::{Lab, Metrics, Node, Process, Shape, Tuning, wait_ready};
 use crate::load::{LoadPlan, LoadReport, LoadState, run_load};
@@ -137,7 +137,7 @@ impl Arena {
             wait_ready(&running.node, &mut running.process).await?;
         }
         let load = Arc::new(LoadState::default());
-        let plan = plan(&lab, setting.connections, setting.rate)?;
+        let plan = load_plan(&lab, setting.connections, setting.rate)?;
         let sending = tokio::spawn(run_load(plan, Arc::clone(&load)));
         let program = setting.program.clone();
         let arena = Self { lab, nodes, load, sink, relays, program, sending };
@@ -204,8 +204,9 @@ impl Arena {
 
     /// Waits until all of `accepted` have come, or none has come for long.
     pub(crate) async fn await_all(&mut self, accepted: &[Accepted]) -> Result<(), LabError> {
-        let processes = self.nodes.iter_mut().map(|running| &mut running.process);
-        await_arrivals(processes, accepted, &self.sink).await
+        let nodes = &mut self.nodes;
+        let check = || nodes.iter_mut().try_for_each(|running| running.process.check());
+        await_arrivals(accepted, &self.sink, check).await
     }
 
     /// Drains the nodes; the most memory that each took, and what was wrong.

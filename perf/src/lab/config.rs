@@ -8,8 +8,6 @@ use crate::error::LabError;
 use crate::pki::{Role, TRUST_DOMAIN, spiffe_id, write_file};
 use crate::samples::SchemeName;
 
-const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
-
 /// Writes every configuration of the lab.
 pub(super) fn write(lab: &Lab, shape: Shape, workers: u32, tuning: Tuning) -> Result<(), LabError> {
     let ingester = ingester(lab, shape, workers, tuning);
@@ -133,17 +131,18 @@ fn direction(text: &mut String, egress: EgressShape, dialler: Direction, address
     }
 }
 
-fn node(lab: &Lab, node: &Node, workers: u32, tuning: Tuning) -> String {
+fn node(lab: &Lab, shape: Shape, node: &Node, workers: u32, tuning: Tuning) -> String {
     let (name, directory) = (&node.name, lab.directory.display());
-    let segment_bytes = tuning.segment_bytes.unwrap_or(SEGMENT_BYTES);
+    let segment_bytes = tuning.segment_bytes.unwrap_or(shape.journal.segment_bytes);
     // Pinned workers of several nodes on one machine would share the first core.
     format!(
         "[node]\nname = \"{name}\"\nworkers = {workers}\npin_workers = false\ndata_dir = \"{directory}/{name}\"\n\n\
          [admin]\nlisten = \"{}\"\nsocket = \"{directory}/{name}/admin.sock\"\n\n\
-         [journal]\nsegment_bytes = {segment_bytes}\n\n\
+         [journal]\nsegment_bytes = {segment_bytes}\nbytes_max = {}\n\n\
          [identity]\ncertificate_file = \"{}\"\nprivate_key_file = \"{}\"\ntrust_bundle_file = \"{}\"\n\
          trust_domain = \"{TRUST_DOMAIN}\"\n\n",
         node.admin,
+        shape.journal.bytes_max,
         lab.pki.certificate(name).display(),
         lab.pki.key(name).display(),
         lab.pki.bundle().display(),

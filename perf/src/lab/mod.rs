@@ -58,6 +58,20 @@ pub(crate) struct Shape {
     endpoints: usize,
     in_flight_max: u32,
     public_port: Option<u16>,
+    journal: JournalShape,
+}
+
+/// Sizes of a shape's journals.
+#[derive(Clone, Copy, Debug)]
+struct JournalShape {
+    segment_bytes: u64,
+    bytes_max: u64,
+}
+
+impl JournalShape {
+    const DEFAULT: Self = Self { segment_bytes: 64 << 20, bytes_max: 4 << 30 };
+    /// The smallest segments, so that one is prepared, filled or recycled at almost any moment.
+    const SMALL: Self = Self { segment_bytes: 4 << 20, bytes_max: 128 << 20 };
 }
 
 impl Shape {
@@ -67,6 +81,7 @@ impl Shape {
         endpoints: 3,
         in_flight_max: 32,
         public_port: Some(8443),
+        journal: JournalShape::DEFAULT,
     };
 
     /// Sixteen endpoints, four targets, both directions of dialling.
@@ -86,7 +101,15 @@ impl Shape {
         endpoints: 16,
         in_flight_max: 32,
         public_port: None,
+        journal: JournalShape::DEFAULT,
     };
+
+    /// As the crash test, on small drives.
+    pub(crate) const POWER: Self = Self { journal: JournalShape::SMALL, ..Self::CRASH };
+
+    /// One of each; the egress dials, so that the ingester may be behind forwarded ports.
+    pub(crate) const POWER_GUEST: Self =
+        Self { public_port: None, journal: JournalShape::SMALL, ..Self::DEMO };
 
     /// As the demo, with more deliveries on the way.
     pub(crate) const BENCH: Self = Self { in_flight_max: 256, public_port: None, ..Self::DEMO };
