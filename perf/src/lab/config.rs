@@ -34,7 +34,7 @@ fn link_address(lab: &Lab, shape: Shape, egress: EgressShape) -> SocketAddr {
 }
 
 fn ingester(lab: &Lab, shape: Shape, workers: u32, tuning: Tuning) -> String {
-    let mut text = node(lab, &lab.ingester, workers, tuning);
+    let mut text = node(lab, shape, &lab.ingester, workers, tuning);
     line(&mut text, "[ingester]");
     line(&mut text, tuning.ingester);
     line(&mut text, &format!("listen = [\"{}\"]", lab.public));
@@ -97,7 +97,7 @@ fn egress_text(
     tuning: Tuning,
 ) -> String {
     let link = link_address(lab, shape, egress);
-    let mut text = node(lab, own, workers, tuning);
+    let mut text = node(lab, shape, own, workers, tuning);
     line(&mut text, "[egress]");
     if egress.direction == Direction::IngesterDials {
         line(&mut text, &format!("link_listen = \"{link}\""));

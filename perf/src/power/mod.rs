@@ -32,6 +32,7 @@ use crate::stop::StopSignal;
 
 const CALM_MS_MIN: u64 = 50;
 const CALM_MS_MAX: u64 = 800;
+const LOAD_WAIT: Duration = Duration::from_secs(30);
 /// A cut between a write and its flush comes at one of so many writes.
 const WRITES_MAX: u64 = 8;
 const PROGRESS_CUTS: u32 = 10;
@@ -149,6 +150,10 @@ impl Arena {
         lost: &mut Cut,
     ) -> Result<(), LabError> {
         for number in 1..=cuts {
+            if matches!(self, Self::Guest(_)) {
+                // Sources need long to come back to an emulated processor; without load a cut shows nothing.
+                drop(tokio::time::timeout(LOAD_WAIT, load.answered.notified()).await);
+            }
             let calm = random.below(CALM_MS_MAX - CALM_MS_MIN) + CALM_MS_MIN;
             let behind_answer = random.below(2) == 0;
             tokio::time::sleep(Duration::from_millis(calm)).await;
