@@ -138,8 +138,7 @@ fn run(queue: &mpsc::Receiver<Task>, mesh: &Mesh) {
             }
             Task::Remove { files, id } => {
                 let path = segment_path(&files.directory, id);
-                let removed =
-                    std::fs::remove_file(&path).and_then(|()| File::open(&files.directory)?.sync_all());
+                let removed = std::fs::remove_file(&path).and_then(|()| sync_directory(&files.directory));
                 if let Err(error) = removed {
                     tracing::warn!(%error, path = %path.display(), "a trimmed segment could not be removed");
                 }
@@ -162,7 +161,10 @@ fn prepare(files: &JournalFiles, request: &SegmentRequest, wall_ms: u64) -> io::
         .recycle
         .is_some_and(|old| std::fs::rename(segment_path(&files.directory, old), &building).is_ok());
     let built = if recycled {
-        OpenOptions::new().write(true).open(&building).and_then(|file| write_header(&file, &header))
+        // A loss of power must not leave the new header, or half of it, under the old name.
+        sync_directory(&files.directory)
+            .and_then(|()| OpenOptions::new().write(true).open(&building))
+            .and_then(|file| write_header(&file, &header))
     } else {
         write_new(&building, &header, files.segment_bytes)
     };
@@ -170,8 +172,12 @@ fn prepare(files: &JournalFiles, request: &SegmentRequest, wall_ms: u64) -> io::
         let _ = std::fs::remove_file(&building);
         return Err(error);
     }
-    File::open(&files.directory)?.sync_all()?;
+    sync_directory(&files.directory)?;
     open_direct(&path)
+}
+
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
 }
 
 fn write_header(file: &File, header: &[u8]) -> io::Result<()> {
