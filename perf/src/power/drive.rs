@@ -57,11 +57,28 @@ impl std::ops::AddAssign for Cut {
     }
 }
 
-/// A cut that comes by itself, behind so many writes and before their flush.
-#[derive(Debug)]
-struct Armed {
-    writes: u64,
-    random: Random,
+/// Which write a cut waits for that comes by itself, behind it and before its flush.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Trigger {
+    /// The last of so many.
+    Writes(u64),
+    /// One with a sector that begins like this.
+    Sector(&'static [u8]),
+}
+
+impl Trigger {
+    /// Counts one write; whether it is the one.
+    fn handle_write(&mut self, bytes: &[u8]) -> bool {
+        match self {
+            Self::Writes(left) => {
+                *left = left.saturating_sub(1);
+                *left == 0
+            }
+            Self::Sector(begin) => {
+                bytes.chunks(SECTOR_BYTES as usize).any(|sector| sector.starts_with(begin))
+            }
+        }
+    }
 }
 
 /// A sector of a write since the last flush, and what was there before.
@@ -89,7 +106,7 @@ pub(crate) struct Drive {
     cached: Vec<Cached>,
     writes: u64,
     is_powered: bool,
-    armed: Option<Armed>,
+    armed: Option<(Trigger, Random)>,
     cut: Option<Cut>,
 }
 
@@ -130,12 +147,10 @@ impl Drive {
         if self.cached.len() > CACHED_MAX {
             self.cached.clear();
         }
-        let Some(armed) = &mut self.armed else {
-            return Ok(());
-        };
-        armed.writes = armed.writes.saturating_sub(1);
-        if armed.writes == 0 {
-            let mut random = armed.random.clone();
+        if let Some((trigger, random)) = &mut self.armed
+            && trigger.handle_write(bytes)
+        {
+            let mut random = random.clone();
             self.cut = Some(self.cut(&mut random)?);
             return Err(DriveError::PoweredOff);
         }
@@ -179,9 +194,9 @@ impl Drive {
         Ok(Cut { writes: fates.len() as u64, sectors_lost: taken_back.len() as u64 })
     }
 
-    /// The power goes by itself behind so many more writes, between the last of them and its flush.
-    pub(crate) fn arm(&mut self, writes: u64, random: Random) {
-        self.armed = Some(Armed { writes, random });
+    /// The power goes by itself, between the write that `trigger` means and its flush.
+    pub(crate) fn arm(&mut self, trigger: Trigger, random: Random) {
+        self.armed = Some((trigger, random));
     }
 
     /// The cut that came by itself, once.
@@ -267,7 +282,7 @@ mod tests {
     #[test]
     fn an_armed_drive_loses_power_between_a_write_and_its_flush() {
         let mut drive = drive(Flushes::Honoured);
-        drive.arm(2, Random::new(1));
+        drive.arm(Trigger::Writes(2), Random::new(1));
         drive.write(0, &[1; 512]).unwrap();
         drive.flush().unwrap();
         assert_eq!(drive.take_cut(), None);
@@ -277,6 +292,12 @@ mod tests {
         drive.restore();
         drive.write(0, &[1; 512]).unwrap();
         assert_eq!(drive.take_cut(), None);
+        drive.arm(Trigger::Sector(b"head"), Random::new(1));
+        drive.write(0, b"..head").unwrap();
+        let mut bytes = [0; 1024];
+        bytes[512..516].copy_from_slice(b"head");
+        assert!(matches!(drive.write(0, &bytes), Err(DriveError::PoweredOff)));
+        assert_eq!(drive.take_cut().map(|cut| cut.writes), Some(3));
     }
 
     #[test]

@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::WRITES_MAX;
 use super::drive::{Cut, Flushes};
 use super::volume::Disk;
 use crate::crash::DRAIN_TIMEOUT;
@@ -84,7 +83,7 @@ impl GuestSite {
     /// Takes the power from the guest, now, and boots it again; what its drive lost.
     pub(super) async fn cut(&mut self, random: &mut Random) -> Result<Cut, LabError> {
         let lost = match random.below(2) {
-            0 => self.disk.cut_at_write(WRITES_MAX, random).await?,
+            0 => self.disk.cut_at_write(random).await?,
             _ => self.disk.cut(random)?,
         };
         self.guest.kill();

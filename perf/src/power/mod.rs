@@ -33,8 +33,6 @@ use crate::stop::StopSignal;
 const CALM_MS_MIN: u64 = 50;
 const CALM_MS_MAX: u64 = 800;
 const LOAD_WAIT: Duration = Duration::from_secs(30);
-/// A cut between a write and its flush comes at one of so many writes.
-const WRITES_MAX: u64 = 8;
 const PROGRESS_CUTS: u32 = 10;
 
 /// Options of `power`.

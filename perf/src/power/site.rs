@@ -6,7 +6,6 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::WRITES_MAX;
 use super::drive::{Cut, Flushes};
 use super::volume::{Disk, Volume};
 use crate::crash::DRAIN_TIMEOUT;
@@ -111,7 +110,7 @@ async fn fail(victims: &mut [Powered], random: &mut Random) -> Result<Cut, LabEr
     for (number, powered) in victims.iter_mut().enumerate() {
         let disk = powered.volume.disk();
         lost += if number == 0 && random.below(2) == 0 {
-            disk.cut_at_write(WRITES_MAX, random).await?
+            disk.cut_at_write(random).await?
         } else {
             disk.cut(random)?
         };

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
-use super::drive::{Cut, Drive, Flushes};
+use super::drive::{Cut, Drive, Flushes, Trigger};
 use super::mount::{DriveMount, SharedDrive, locked};
 use crate::error::LabError;
 use crate::random::Random;
@@ -23,7 +23,11 @@ use crate::random::Random;
 /// A killed process's last requests may hold a mount for a moment.
 const UNMOUNT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a cut waits for writes to come between.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(3);
+/// One of so many, so that both commits in flight and those of the file system are met.
+const WRITES_MAX: u64 = 8;
+/// How a segment's header begins (`docs/journal-format.md`).
+const SEGMENT_MAGIC: &[u8] = b"ZENJRNL1";
 const WRITE_POLL: Duration = Duration::from_millis(1);
 const UNMOUNT_PAUSE: Duration = Duration::from_millis(5);
 
@@ -79,10 +83,14 @@ impl Disk {
         })
     }
 
-    /// As [`Self::cut`], between one of the next `writes_max` writes and its flush; at the deadline if none comes.
-    pub(crate) async fn cut_at_write(&self, writes_max: u64, random: &mut Random) -> Result<Cut, LabError> {
-        let writes = 1 + random.below(writes_max);
-        locked(&self.drive).arm(writes, Random::new(random.next()));
+    /// As [`Self::cut`], between one of the next writes and its flush; at the deadline if none comes.
+    ///
+    /// A third of these cuts hit the preparing of a segment, the others any write.
+    pub(crate) async fn cut_at_write(&self, random: &mut Random) -> Result<Cut, LabError> {
+        let writes = 1 + random.below(WRITES_MAX);
+        let trigger =
+            if random.below(3) == 0 { Trigger::Sector(SEGMENT_MAGIC) } else { Trigger::Writes(writes) };
+        locked(&self.drive).arm(trigger, Random::new(random.next()));
         let begun = Instant::now();
         while begun.elapsed() < WRITE_TIMEOUT {
             if let Some(cut) = locked(&self.drive).take_cut() {
