@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::error::LabError;
-use crate::lab::{Lab, Node, Process, Shape, TARGET_IDENTITY, node_program, wait_ready};
+use crate::lab::{Io, Lab, Node, Process, Shape, TARGET_IDENTITY, node_program, wait_ready};
 use crate::load::{LoadPlan, LoadReport, LoadState, Record, run_load};
 use crate::random::{Random, system_seed};
 use crate::record::{Accepted, Comparison};
@@ -64,6 +64,9 @@ pub(crate) struct Options {
     /// Workers per node; 0 is one per core.
     #[arg(long, default_value_t = 1)]
     workers: u32,
+    /// What drives the nodes' sockets and files.
+    #[arg(long, value_enum, default_value_t)]
+    io: Io,
 }
 
 /// A lab whose nodes may be killed.
@@ -82,7 +85,8 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
     let seed = options.seed.unwrap_or_else(system_seed);
     println!("crash: seed {seed}, {} kills", options.kills);
     let program = node_program(options.node.as_deref())?;
-    let lab = Lab::make(&options.dir, Shape::CRASH, options.workers)?;
+    let mut lab = Lab::make(&options.dir, Shape::CRASH, options.workers)?;
+    lab.io = options.io;
     let sink = serve_targets(&lab).await?;
     let plan = load_plan(&lab, options.connections, options.rate)?;
     let mut arena = Arena::start(lab, program).await?;

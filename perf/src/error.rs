@@ -85,6 +85,9 @@ pub(crate) enum LabError {
         /// How long.
         seconds: u64,
     },
+    /// What is compared does not do the same work.
+    #[error("{0}")]
+    Unequal(String),
     /// A process ended that should run.
     #[error("{name} ended by itself ({status}); the end of {log}:\n{tail}")]
     Ended {
@@ -115,9 +118,9 @@ pub(crate) enum LabError {
     /// A tool of the system, or the system itself, refused.
     #[error("{what}: {reason}")]
     Tool {
-        /// What was wanted.
+        /// What was wanted, or the program.
         what: String,
-        /// What came of it.
+        /// What came of it, and what to do.
         reason: String,
     },
 }

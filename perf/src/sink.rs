@@ -22,7 +22,7 @@ use crate::load::{Record, unix_ms};
 use crate::record::{Arrivals, Arrived, Comparison};
 use crate::signature::{check_delivery, hex, secret_bytes, sha256};
 use crate::stop::StopSignal;
-use crate::tls::target_config;
+use crate::tls::{KeyExchange, server_config};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 const UNAUTHORIZED: &[u8] = b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n";
@@ -156,14 +156,19 @@ pub(crate) struct Options {
     /// Count only: no signature check, nothing remembered.
     #[arg(long)]
     count_only: bool,
+    /// Offer no key exchange but X25519.
+    #[arg(long)]
+    x25519: bool,
 }
 
 /// Serves until SIGTERM or Ctrl-C, then prints what came; fails if a signature did.
 pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
     let targets: Vec<Target> = read_json(&options.targets)?;
     let state = Arc::new(SinkState::default());
+    let exchange = if options.x25519 { KeyExchange::X25519 } else { KeyExchange::All };
+    let tls = server_config(&options.certificate, &options.key, &options.client_ca, exchange)?;
     let sink = Sink {
-        tls: TlsAcceptor::from(target_config(&options.certificate, &options.key, &options.client_ca)?),
+        tls: TlsAcceptor::from(tls),
         targets: targets.into(),
         record: if options.count_only { Record::Counts } else { Record::Events },
         state: Arc::clone(&state),
@@ -195,7 +200,7 @@ mod tests {
 
     use super::*;
     use crate::pki::{Pki, Role};
-    use crate::tls::source_config;
+    use crate::tls::{source_config, target_config};
 
     const DELIVERY: &[u8] =
         b"POST /hooks/billing HTTP/1.1\r\nzen-event-id: e1\r\ncontent-length: 2\r\n\r\n{}";

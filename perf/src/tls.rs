@@ -12,13 +12,39 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::error::LabError;
 
+/// Which key exchanges a side offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyExchange {
+    /// Post-quantum first.
+    All,
+    /// X25519 alone, which every peer of a comparison has.
+    X25519,
+}
+
 /// A source's side: trusts the CAs in `authorities`, presents no certificate.
 pub(crate) fn source_config(authorities: &Path) -> Result<Arc<ClientConfig>, LabError> {
-    let config = ClientConfig::builder_with_provider(provider())
+    client_config(authorities, None, KeyExchange::All)
+}
+
+/// A client that trusts the CAs in `authorities` and presents `identity`, a certificate and its key.
+pub(crate) fn client_config(
+    authorities: &Path,
+    identity: Option<(&Path, &Path)>,
+    exchange: KeyExchange,
+) -> Result<Arc<ClientConfig>, LabError> {
+    let builder = ClientConfig::builder_with_provider(provider(exchange))
         .with_protocol_versions(&[&TLS13])
         .map_err(unusable(authorities))?
-        .with_root_certificates(roots(authorities)?)
-        .with_no_client_auth();
+        .with_root_certificates(roots(authorities)?);
+    let config = match identity {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let private = PrivateKeyDer::from_pem_file(key).map_err(unusable(key))?;
+            builder
+                .with_client_auth_cert(certificates(certificate)?, private)
+                .map_err(unusable(certificate))?
+        }
+    };
     Ok(Arc::new(config))
 }
 
@@ -28,11 +54,22 @@ pub(crate) fn target_config(
     key: &Path,
     authorities: &Path,
 ) -> Result<Arc<ServerConfig>, LabError> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots(authorities)?), provider())
-        .build()
-        .map_err(|source| LabError::Tls(format!("{}: {source}", authorities.display())))?;
+    server_config(certificate, key, authorities, KeyExchange::All)
+}
+
+/// The same, with a choice of key exchanges.
+pub(crate) fn server_config(
+    certificate: &Path,
+    key: &Path,
+    authorities: &Path,
+    exchange: KeyExchange,
+) -> Result<Arc<ServerConfig>, LabError> {
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots(authorities)?), provider(exchange))
+            .build()
+            .map_err(|source| LabError::Tls(format!("{}: {source}", authorities.display())))?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(unusable(key))?;
-    let mut config = ServerConfig::builder_with_provider(provider())
+    let mut config = ServerConfig::builder_with_provider(provider(exchange))
         .with_protocol_versions(&[&TLS13])
         .map_err(unusable(certificate))?
         .with_client_cert_verifier(verifier)
@@ -42,8 +79,12 @@ pub(crate) fn target_config(
     Ok(Arc::new(config))
 }
 
-fn provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+fn provider(exchange: KeyExchange) -> Arc<CryptoProvider> {
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    if exchange == KeyExchange::X25519 {
+        provider.kx_groups = vec![rustls::crypto::aws_lc_rs::kx_group::X25519];
+    }
+    Arc::new(provider)
 }
 
 fn roots(file: &Path) -> Result<RootCertStore, LabError> {

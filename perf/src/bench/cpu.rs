@@ -1,47 +1,113 @@
 //! CPU times from `/proc` (proc(5)), and a line about the machine. What cannot be read counts as zero.
 
+use std::collections::BTreeMap;
 use std::fs::read_to_string;
 
 /// `/proc` counts in ticks of 1/100 s on every Linux architecture (`USER_HZ`).
 const TICK_US: f64 = 10_000.0;
+/// A thread of the kernel, in the flags of `/proc/<id>/stat` (`PF_KTHREAD`).
+const KERNEL_THREAD: u64 = 0x0020_0000;
 
-/// A snapshot, microseconds: the whole machine, then four processes.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct CpuTimes([f64; 5]);
+/// CPU microseconds, of a span or of one event in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Cpu {
+    /// The first hop's process.
+    pub(super) first: f64,
+    /// The second hop's process.
+    pub(super) second: f64,
+    /// The sink.
+    pub(super) sink: f64,
+    /// The sender.
+    pub(super) sender: f64,
+    /// Threads of the kernel: workers of the block layer, of the network, and so on.
+    pub(super) kernel: f64,
+    /// Processes that have nothing to do with the run.
+    pub(super) others: f64,
+    /// All processors, without time stolen by the hypervisor.
+    pub(super) busy: f64,
+}
 
-impl CpuTimes {
-    /// Reads `/proc/stat` and `/proc/<id>/stat`.
-    pub(super) fn read(processes: [u32; 4]) -> Self {
-        let [first, second, third, fourth] = processes
-            .map(|id| process_ticks(&read_to_string(format!("/proc/{id}/stat")).unwrap_or_default()));
-        let machine = machine_ticks(&read_to_string("/proc/stat").unwrap_or_default());
-        Self([machine, first, second, third, fourth].map(|ticks| ticks as f64 * TICK_US))
+impl Cpu {
+    /// What the two hops cost the machine: all that was busy, less sender, sink and processes of others.
+    pub(super) fn machine(&self) -> f64 {
+        self.busy - self.sender - self.sink - self.others
     }
 
-    /// Microseconds used since `before`: machine, the processes, and the machine less the processes.
-    pub(super) fn since(&self, before: &Self) -> [f64; 6] {
-        let mut used = [0.0; 6];
-        for (slot, (now, then)) in used.iter_mut().zip(self.0.iter().zip(before.0)) {
-            *slot = now - then;
-        }
-        used[5] = used[0] - used[1..5].iter().sum::<f64>();
-        used
+    /// The same, divided by `events`.
+    pub(super) fn per(&self, events: f64) -> Self {
+        let [first, second, sink, sender, kernel, others, busy] = self.fields().map(|us| us / events);
+        Self { first, second, sink, sender, kernel, others, busy }
+    }
+
+    fn fields(&self) -> [f64; 7] {
+        [self.first, self.second, self.sink, self.sender, self.kernel, self.others, self.busy]
     }
 }
 
-/// Busy ticks of all processors: everything but idle and I/O wait; guests are in `user` already.
+/// A snapshot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CpuTimes(Cpu);
+
+impl CpuTimes {
+    /// Reads `/proc`; `processes` are first hop, second hop, sink and sender.
+    pub(super) fn read(processes: [u32; 4]) -> Self {
+        let mut own: BTreeMap<u32, f64> = processes.iter().map(|&id| (id, 0.0)).collect();
+        let mut times = Cpu::default();
+        let ids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        for id in ids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
+            let Some(stat) = Stat::parse(&read_to_string(format!("/proc/{id}/stat")).unwrap_or_default())
+            else {
+                continue;
+            };
+            if let Some(slot) = own.get_mut(&id) {
+                *slot = stat.own_ticks as f64 * TICK_US;
+            } else if stat.is_kernel {
+                times.kernel += stat.own_ticks as f64 * TICK_US;
+            } else {
+                // A compiler that began and ended between two snapshots shows in its parent's children.
+                times.others += (stat.own_ticks + stat.children_ticks) as f64 * TICK_US;
+            }
+        }
+        [times.first, times.second, times.sink, times.sender] = processes.map(|id| own[&id]);
+        times.busy = machine_ticks(&read_to_string("/proc/stat").unwrap_or_default()) as f64 * TICK_US;
+        Self(times)
+    }
+
+    /// Microseconds used since `before`.
+    pub(super) fn since(&self, before: &Self) -> Cpu {
+        let [now, then] = [self.0.fields(), before.0.fields()];
+        let used: [f64; 7] = std::array::from_fn(|at| now[at] - then[at]);
+        let [first, second, sink, sender, kernel, others, busy] = used;
+        Cpu { first, second, sink, sender, kernel, others, busy }
+    }
+}
+
+/// Busy ticks of all processors: everything but idle, I/O wait and stolen; guests are in `user` already.
 fn machine_ticks(stat: &str) -> u64 {
     let line = stat.lines().next().unwrap_or_default();
-    let fields = line.split_ascii_whitespace().skip(1).take(8).enumerate();
+    let fields = line.split_ascii_whitespace().skip(1).take(7).enumerate();
     fields.filter(|(at, _)| !matches!(at, 3 | 4)).filter_map(|(_, ticks)| ticks.parse::<u64>().ok()).sum()
 }
 
-/// User and system ticks: fields 14 and 15, counted behind the name in parentheses.
-fn process_ticks(stat: &str) -> u64 {
-    let Some((_, fields)) = stat.rsplit_once(')') else {
-        return 0;
-    };
-    fields.split_ascii_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
+/// What is read of `/proc/<id>/stat`.
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    own_ticks: u64,
+    children_ticks: u64,
+    is_kernel: bool,
+}
+
+impl Stat {
+    /// Fields 9 and 14 to 17, counted behind the name in parentheses.
+    fn parse(stat: &str) -> Option<Self> {
+        let (_, fields) = stat.rsplit_once(')')?;
+        let field = |at: usize| fields.split_ascii_whitespace().nth(at - 3)?.parse::<u64>().ok();
+        Some(Self {
+            own_ticks: field(14)? + field(15)?,
+            children_ticks: field(16)? + field(17)?,
+            is_kernel: field(9)? & KERNEL_THREAD != 0,
+        })
+    }
 }
 
 /// Processor, cores and kernel.
@@ -62,15 +128,33 @@ mod tests {
 
     #[test]
     fn ticks_are_the_documented_fields() {
-        assert_eq!(machine_ticks("cpu  1 2 4 1000 2000 8 16 32 64 128\ncpu0 9"), 63);
-        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 100 0 0 0 30 12 5 6 20 0 1 0 99";
-        assert_eq!(process_ticks(stat), 42);
-        assert_eq!(process_ticks(""), 0);
+        assert_eq!(machine_ticks("cpu  1 2 4 1000 2000 8 16 32 64 128\ncpu0 9"), 31);
+        let stat = Stat::parse("7 (a) b) S 1 7 7 0 -1 4194560 100 0 0 0 30 12 5 6 20 0 1 0 99");
+        assert_eq!(stat, Some(Stat { own_ticks: 42, children_ticks: 11, is_kernel: false }));
+        let kernel =
+            Stat::parse("2 (kworker/0:1) I 2 0 0 0 -1 69238880 0 0 0 0 0 7 0 0 20 0 1 0 99").unwrap();
+        assert!(kernel.is_kernel);
+        assert_eq!(Stat::parse(""), None);
     }
 
     #[test]
-    fn the_rest_is_what_no_process_used() {
-        let used = CpuTimes([100.0, 10.0, 20.0, 30.0, 5.0]).since(&CpuTimes([0.0; 5]));
-        assert_eq!(used.map(|us| us as u64), [100, 10, 20, 30, 5, 35]);
+    fn the_machine_is_what_sender_sink_and_strangers_did_not_use() {
+        let then = CpuTimes(Cpu::default());
+        let now =
+            Cpu { first: 10.0, second: 20.0, sink: 5.0, sender: 6.0, kernel: 3.0, others: 50.0, busy: 100.0 };
+        let used = CpuTimes(now).since(&then);
+        assert_eq!(used.machine().round() as u64, 39);
+        assert_eq!(used.per(10.0).first.round() as u64, 1);
+    }
+
+    #[test]
+    fn this_process_uses_processor_time() {
+        let own = std::process::id();
+        let before = CpuTimes::read([own, 1, 1, 1]);
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < std::time::Duration::from_millis(60) {
+            std::hint::spin_loop();
+        }
+        assert!(CpuTimes::read([own, 1, 1, 1]).since(&before).busy > 0.0);
     }
 }

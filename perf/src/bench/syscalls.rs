@@ -14,14 +14,13 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Bench, Cell, STOP_TIMEOUT, WARM_UP};
+use super::GOAL_CELL;
+use super::contender::{Contender, Kind, Programs, WARM_UP};
 use crate::error::LabError;
-use crate::lab::{Lab, Metrics, Shape, node_program};
+use crate::lab::node_program;
 use crate::load::{LoadState, run_load};
 
-const CELL: Cell = Cell { body_bytes: 1024, connections: 256 };
 const ATTACH_TIME: Duration = Duration::from_millis(700);
-const ENTERS: &str = "zen_ring_enters_total";
 /// Calls that move bytes of sockets and files, or make connections; the ring does all of that.
 const MOVES: [&str; 20] = [
     "read",
@@ -68,12 +67,11 @@ type Calls = BTreeMap<String, u64>;
 
 /// Measures, prints, and says whether both bounds hold.
 pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
-    let program = node_program(options.node.as_deref())?;
-    let lab = Lab::make(&options.dir, Shape::BENCH, 1)?;
-    let mut bench = Bench::start(lab, &program).await?;
+    let programs = Programs { node: node_program(options.node.as_deref())?, haproxy: PathBuf::new() };
+    let mut bench = Contender::start(Kind::Uring, &options.dir, 1, &programs).await?;
     let length = Duration::from_secs(options.seconds);
     let trace = options.dir.join("strace.txt");
-    let pids = [("ingester", bench.ingester.id()), ("egress", bench.egress.id())];
+    let pids = [("ingester", bench.hops[0].id()), ("egress", bench.hops[1].id())];
     let threads: Vec<(&str, BTreeMap<u32, String>)> =
         pids.iter().map(|(name, pid)| (*name, thread_names(*pid))).collect();
     let mut strace = attach(&trace, pids.map(|(_, pid)| pid))?;
@@ -84,12 +82,10 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
     strace.wait().map_err(LabError::file(&trace))?;
     let text = std::fs::read_to_string(&trace).map_err(LabError::file(&trace))?;
 
-    let before = enters(&bench).await;
+    let before = bench.enters().await.expect("nodes count their enters");
     let events = load(&mut bench, length).await?;
-    let after = enters(&bench).await;
-    for process in [&mut bench.ingester, &mut bench.egress, &mut bench.sink] {
-        process.stop(STOP_TIMEOUT).await;
-    }
+    let after = bench.enters().await.expect("nodes count their enters");
+    bench.stop().await;
 
     let mut good = true;
     for (at, (name, threads)) in threads.iter().enumerate() {
@@ -119,22 +115,16 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
 }
 
 /// Runs the load; how many events were accepted, all of them delivered.
-async fn load(bench: &mut Bench, length: Duration) -> Result<f64, LabError> {
+async fn load(bench: &mut Contender, length: Duration) -> Result<f64, LabError> {
     let state = Arc::new(LoadState::default());
-    let delivered_before = bench.delivered().await;
-    let sending = tokio::spawn(run_load(bench.plan(CELL)?, Arc::clone(&state)));
+    let delivered_before = bench.delivered(&state).await;
+    let sending = tokio::spawn(run_load(bench.plan(GOAL_CELL)?, Arc::clone(&state)));
     tokio::time::sleep(WARM_UP + length).await;
     state.stop();
     sending.await.expect("the load does not panic");
     let accepted = state.accepted.load(Ordering::Relaxed) as f64;
-    bench.await_delivered(delivered_before + accepted).await?;
+    bench.await_delivered(&state, delivered_before + accepted).await?;
     Ok(accepted)
-}
-
-async fn enters(bench: &Bench) -> [f64; 2] {
-    let ingester = Metrics::scrape(bench.lab.ingester.admin).await.sum(ENTERS, "");
-    let egress = Metrics::scrape(bench.lab.egresses[0].admin).await.sum(ENTERS, "");
-    [ingester, egress]
 }
 
 fn attach(trace: &Path, pids: [u32; 2]) -> Result<std::process::Child, LabError> {

@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 
 use self::screen::Screen;
 use crate::error::LabError;
-use crate::lab::{Lab, Metrics, Process, Shape, TARGET_IDENTITY, node_program, wait_ready};
+use crate::lab::{Io, Lab, Metrics, Process, Shape, TARGET_IDENTITY, node_program, wait_ready};
 use crate::load::{LoadPlan, LoadReport, LoadState, Record, answered_id, run_load};
 use crate::pki::write_file;
 use crate::random::system_seed;
@@ -66,6 +66,9 @@ pub(crate) struct Options {
     /// Workers per node; 0 is one per core.
     #[arg(long, default_value_t = 1)]
     workers: u32,
+    /// What drives the nodes' sockets and files.
+    #[arg(long, value_enum, default_value_t)]
+    io: Io,
 }
 
 /// A delivery as the target reports it.
@@ -128,7 +131,8 @@ struct Demo {
 pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
     let mut stop = StopSignal::new()?;
     let program = node_program(options.node.as_deref())?;
-    let lab = Lab::make(&options.dir, Shape::DEMO, options.workers)?;
+    let mut lab = Lab::make(&options.dir, Shape::DEMO, options.workers)?;
+    lab.io = options.io;
     let (mut processes, output) = start(&lab, &program, &options.python)?;
     wait_ready(&lab.egresses[0], &mut processes.egress).await?;
     wait_ready(&lab.ingester, &mut processes.ingester).await?;

@@ -139,6 +139,28 @@ pub(crate) struct Route {
     pub(crate) to: SocketAddr,
 }
 
+/// What drives the nodes' sockets and files; as their `--io`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Io {
+    /// `io_uring`, or epoll where it is blocked.
+    #[default]
+    Auto,
+    /// `io_uring` or nothing.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+impl Io {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Uring => "uring",
+            Self::Epoll => "epoll",
+        }
+    }
+}
+
 /// A node of the lab.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
@@ -173,6 +195,8 @@ pub(crate) struct Lab {
     pub(crate) links: Vec<SocketAddr>,
     /// What is reached through relays.
     pub(crate) routes: Vec<Route>,
+    /// What drives the nodes that are started from now on.
+    pub(crate) io: Io,
     _lock: Flock<File>,
 }
 
@@ -216,6 +240,7 @@ impl Lab {
             egresses,
             links: Vec::new(),
             routes: Vec::new(),
+            io: Io::default(),
             _lock: lock,
         };
         lab.links = (0..=shape.egresses.len()).map(|_| ports.claim(None)).collect::<Result<Vec<_>, _>>()?;
@@ -260,7 +285,13 @@ impl Lab {
         node: &Node,
         program: &Path,
     ) -> Result<Process, LabError> {
-        let own = [program.as_os_str(), "--config".as_ref(), node.config.as_os_str()];
+        let own = [
+            program.as_os_str(),
+            "--config".as_ref(),
+            node.config.as_os_str(),
+            "--io".as_ref(),
+            self.io.label().as_ref(),
+        ];
         let all: Vec<&OsStr> = command.iter().map(OsString::as_os_str).chain(own).collect();
         let (first, arguments) = all.split_first().expect("there is at least the node's program");
         Process::start(&node.name, Path::new(first), arguments, &self.log(&node.name))

@@ -1,0 +1,270 @@
+//! One contender of the race: two hops with a sink of their own, and the load through them.
+//!
+//! In: which one, and a cell. Out: [`Figures`] of a round. CPU counts until the last event is delivered.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio_rustls::TlsConnector;
+
+use super::calibration::Calibration;
+use super::cpu::{Cpu, CpuTimes};
+use super::haproxy;
+use crate::error::LabError;
+use crate::lab::{Io, Lab, Metrics, Process, Shape, TARGET_IDENTITY, wait_ready};
+use crate::load::{LoadPlan, LoadReport, LoadState, Record, run_load};
+use crate::random::system_seed;
+use crate::samples::{Samples, Sizes};
+use crate::tls::{KeyExchange, client_config};
+
+pub(super) const WARM_UP: Duration = Duration::from_secs(1);
+const BACKLOG_TIMEOUT: Duration = Duration::from_mins(2);
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+const POLL: Duration = Duration::from_millis(50);
+const DELIVERED: &str = "zen_deliveries_total";
+const DELIVERED_LABEL: &str = "=\"delivered\"";
+const ENTERS: &str = "zen_ring_enters_total";
+
+/// Who runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kind {
+    /// The nodes on `io_uring`.
+    Uring,
+    /// The nodes on epoll.
+    Epoll,
+    /// HAProxy, without durability.
+    #[value(name = "haproxy")]
+    HaProxy,
+}
+
+impl Kind {
+    /// As a table shows it.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Uring => "zen, io_uring",
+            Self::Epoll => "zen, epoll",
+            Self::HaProxy => "HAProxy, nothing durable",
+        }
+    }
+
+    fn directory(self) -> &'static str {
+        match self {
+            Self::Uring => "uring",
+            Self::Epoll => "epoll",
+            Self::HaProxy => "haproxy",
+        }
+    }
+}
+
+/// What is varied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cell {
+    /// Bytes of each body.
+    pub(super) body_bytes: usize,
+    /// Connections at once.
+    pub(super) connections: u32,
+}
+
+/// One cell in one round.
+#[derive(Clone, Debug)]
+pub(super) struct Figures {
+    /// Accepted.
+    pub(super) events_per_s: f64,
+    /// For each event.
+    pub(super) cpu: Cpu,
+    /// p50, p99, p999 of the 202, milliseconds.
+    pub(super) answer_ms: [f64; 3],
+    /// `io_uring_enter` or `epoll_wait` for each event, of the workers of each hop; none of HAProxy.
+    pub(super) enters: Option<[f64; 2]>,
+    /// The machine, just before.
+    pub(super) calibration: Calibration,
+}
+
+/// The programs that are started.
+#[derive(Debug)]
+pub(super) struct Programs {
+    /// The node.
+    pub(super) node: PathBuf,
+    /// HAProxy.
+    pub(super) haproxy: PathBuf,
+}
+
+/// A running contender.
+pub(super) struct Contender {
+    /// Which.
+    pub(super) kind: Kind,
+    /// Its files and ports.
+    pub(super) lab: Lab,
+    /// First and second hop.
+    pub(super) hops: [Process; 2],
+    sink: Process,
+}
+
+impl Contender {
+    /// Starts one below `directory`; call it on the main thread.
+    pub(super) async fn start(
+        kind: Kind,
+        directory: &Path,
+        workers: u32,
+        programs: &Programs,
+    ) -> Result<Self, LabError> {
+        let mut lab = Lab::make(&directory.join(kind.directory()), Shape::BENCH, workers)?;
+        lab.io = if kind == Kind::Epoll { Io::Epoll } else { Io::Uring };
+        let sink = start_sink(&lab)?;
+        let hops = if kind == Kind::HaProxy {
+            haproxy::start(&lab, &programs.haproxy)?
+        } else {
+            let mut egress = lab.start(&lab.egresses[0], &programs.node)?;
+            let mut ingester = lab.start(&lab.ingester, &programs.node)?;
+            wait_ready(&lab.egresses[0], &mut egress).await?;
+            wait_ready(&lab.ingester, &mut ingester).await?;
+            [ingester, egress]
+        };
+        Ok(Self { kind, lab, hops, sink })
+    }
+
+    /// Runs one cell.
+    pub(super) async fn measure(&mut self, cell: Cell, length: Duration) -> Result<Figures, LabError> {
+        let calibration = Calibration::measure();
+        let state = Arc::new(LoadState::default());
+        let sending = tokio::spawn(run_load(self.plan(cell)?, Arc::clone(&state)));
+        let delivered_before = self.delivered(&state).await;
+        tokio::time::sleep(WARM_UP).await;
+        let accepted = || state.accepted.load(Ordering::Relaxed);
+        let (accepted_before, enters_before) = (accepted(), self.enters().await);
+        let delivered_at_start = self.delivered(&state).await;
+        let (cpu_before, begun) = (self.cpu(), Instant::now());
+        state.measure();
+        tokio::time::sleep(length).await;
+        let (events, elapsed) = (accepted() - accepted_before, begun.elapsed());
+        state.stop();
+        let report = sending.await.expect("the load does not panic");
+        check_answers(self.kind, &report)?;
+        self.await_delivered(&state, delivered_before + accepted() as f64).await?;
+        let cpu = self.cpu().since(&cpu_before);
+        // Work in the measured span: half of an event is its acceptance, half its delivery.
+        let accepted_in_span = accepted() - accepted_before;
+        let delivered_in_span = self.delivered(&state).await - delivered_at_start;
+        let handled = f64::midpoint(accepted_in_span as f64, delivered_in_span).max(1.0);
+        let enters_after = self.enters().await;
+        Ok(Figures {
+            events_per_s: events as f64 / elapsed.as_secs_f64(),
+            cpu: cpu.per(handled),
+            answer_ms: [0.5, 0.99, 0.999].map(|q| report.latency_us.value_at_quantile(q) as f64 / 1000.0),
+            enters: enters_before
+                .zip(enters_after)
+                .map(|(before, after)| std::array::from_fn(|hop| (after[hop] - before[hop]) / handled)),
+            calibration,
+        })
+    }
+
+    /// Sends `events` and waits until all are delivered.
+    pub(super) async fn send(&mut self, cell: Cell, events: u64) -> Result<(), LabError> {
+        let state = Arc::new(LoadState::default());
+        let before = self.delivered(&state).await;
+        let report = run_load(LoadPlan { events_max: events, ..self.plan(cell)? }, Arc::clone(&state)).await;
+        check_answers(self.kind, &report)?;
+        self.await_delivered(&state, before + events as f64).await
+    }
+
+    /// A load without end, to be spawned.
+    pub(super) fn plan(&self, cell: Cell) -> Result<LoadPlan, LabError> {
+        let tls = client_config(&self.lab.pki.public_ca(), None, KeyExchange::X25519)?;
+        Ok(LoadPlan {
+            address: self.lab.public,
+            tls: TlsConnector::from(tls),
+            endpoints: vec![haproxy::endpoint(&self.lab)].into(),
+            samples: Arc::new(Samples::new(Sizes::Fixed(cell.body_bytes))?),
+            connections: cell.connections,
+            events_max: u64::MAX,
+            rate_per_s: 0,
+            record: Record::Counts,
+            run: system_seed(),
+        })
+    }
+
+    /// How many events have been delivered; HAProxy answers only behind the delivery.
+    pub(super) async fn delivered(&self, state: &LoadState) -> f64 {
+        if self.kind == Kind::HaProxy {
+            return state.accepted.load(Ordering::Relaxed) as f64;
+        }
+        Metrics::scrape(self.lab.egresses[0].admin).await.sum(DELIVERED, DELIVERED_LABEL)
+    }
+
+    /// Waits for `count` deliveries.
+    pub(super) async fn await_delivered(&mut self, state: &LoadState, count: f64) -> Result<(), LabError> {
+        let begun = Instant::now();
+        while self.delivered(state).await < count {
+            for process in self.hops.iter_mut().chain([&mut self.sink]) {
+                process.check()?;
+            }
+            if begun.elapsed() >= BACKLOG_TIMEOUT {
+                return Err(LabError::Unequal(format!(
+                    "{}: the backlog was not delivered within {} s",
+                    self.kind.label(),
+                    BACKLOG_TIMEOUT.as_secs()
+                )));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Calls that wait for and submit work, of each hop's workers since its start.
+    pub(super) async fn enters(&self) -> Option<[f64; 2]> {
+        if self.kind == Kind::HaProxy {
+            return None;
+        }
+        let ingester = Metrics::scrape(self.lab.ingester.admin).await.sum(ENTERS, "");
+        let egress = Metrics::scrape(self.lab.egresses[0].admin).await.sum(ENTERS, "");
+        Some([ingester, egress])
+    }
+
+    /// Stops all processes; HAProxy ends at once.
+    pub(super) async fn stop(&mut self) {
+        for process in self.hops.iter_mut().chain([&mut self.sink]) {
+            if process.stop(STOP_TIMEOUT).await.is_none() {
+                eprintln!("{} had to be killed", process.name);
+            }
+        }
+    }
+
+    fn cpu(&self) -> CpuTimes {
+        CpuTimes::read([self.hops[0].id(), self.hops[1].id(), self.sink.id(), std::process::id()])
+    }
+}
+
+/// A refused event was not carried: the figures would flatter whoever refused it.
+fn check_answers(kind: Kind, report: &LoadReport) -> Result<(), LabError> {
+    if report.refused.is_empty() {
+        return Ok(());
+    }
+    Err(LabError::Unequal(format!("{} refused events, by status: {:?}", kind.label(), report.refused)))
+}
+
+fn start_sink(lab: &Lab) -> Result<Process, LabError> {
+    let own = std::env::current_exe()
+        .map_err(|source| LabError::Start { program: PathBuf::from("zen-perf"), source })?;
+    let listen = lab.target.to_string();
+    let (certificate, key) = (lab.pki.certificate(TARGET_IDENTITY), lab.pki.key(TARGET_IDENTITY));
+    let (bundle, targets) = (lab.pki.bundle(), lab.directory.join("targets.json"));
+    let arguments: [&OsStr; 13] = [
+        "sink".as_ref(),
+        "--count-only".as_ref(),
+        "--x25519".as_ref(),
+        "--listen".as_ref(),
+        listen.as_ref(),
+        "--certificate".as_ref(),
+        certificate.as_ref(),
+        "--key".as_ref(),
+        key.as_ref(),
+        "--client-ca".as_ref(),
+        bundle.as_ref(),
+        "--targets".as_ref(),
+        targets.as_ref(),
+    ];
+    Process::start("sink", &own, &arguments, &lab.log("sink"))
+}
