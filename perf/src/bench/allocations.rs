@@ -24,7 +24,7 @@ const FUNCTIONS: [&str; 4] = ["malloc", "calloc", "realloc", "posix_memalign"];
 const EVENTS_SHORT: u64 = 2_000;
 const EVENTS_LONG: u64 = 22_000;
 const ATTACH_TIME: Duration = Duration::from_millis(700);
-const SITES_TIME: Duration = Duration::from_millis(400);
+const SITES_TIME: Duration = Duration::from_millis(1500);
 const STACK_BYTES: &str = "dwarf,2048";
 /// Sites that are printed make up this share of all.
 const SHARE_MIN: f64 = 0.005;

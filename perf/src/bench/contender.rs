@@ -128,7 +128,7 @@ impl Contender {
 
     /// Runs one cell.
     pub(super) async fn measure(&mut self, cell: Cell, length: Duration) -> Result<Figures, LabError> {
-        let calibration = Calibration::measure();
+        let calibration = Calibration::measure()?;
         let state = Arc::new(LoadState::default());
         let sending = tokio::spawn(run_load(self.plan(cell)?, Arc::clone(&state)));
         let delivered_before = self.delivered(&state).await;
