@@ -1,8 +1,8 @@
 //! `bench --allocations`: how often the hops allocate for one event, and where.
 //!
-//! Probes on the C library's `malloc`, `calloc`, `realloc` and `posix_memalign` (uprobes, by `perf`) count in
-//! the release build as it is shipped, Rust and C alike. Two loads of different length are counted, and only
-//! what the longer one adds is divided by its additional events, so connections and tables do not count.
+//! Probes (uprobes, by `perf`) on the node's allocator, and on the C library's for the code in C, count in the
+//! release build as it is shipped. Two loads of different length are counted, and only what the longer
+//! one adds is divided by its additional events, so connections and tables do not count.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,7 +20,9 @@ use super::stacks::{Places, Stack, output_of, read};
 use crate::error::LabError;
 use crate::load::{LoadState, run_load};
 
-const FUNCTIONS: [&str; 4] = ["malloc", "calloc", "realloc", "posix_memalign"];
+/// What Rust code comes to in mimalloc; a node without it allocates by the C library's functions.
+const OWN_FUNCTIONS: [&str; 3] = ["mi_malloc_aligned", "mi_zalloc_aligned", "mi_realloc_aligned"];
+const C_FUNCTIONS: [&str; 4] = ["malloc", "calloc", "realloc", "posix_memalign"];
 const EVENTS_SHORT: u64 = 2_000;
 const EVENTS_LONG: u64 = 22_000;
 const ATTACH_TIME: Duration = Duration::from_millis(700);
@@ -122,22 +124,33 @@ struct Probes {
 }
 
 impl Probes {
-    /// On the C library that the process `pid` has loaded.
+    /// On the program that the process `pid` runs, and on the C library that it has loaded.
     fn add(pid: u32) -> Result<Self, LabError> {
-        let library = library_of(pid)?;
+        let program = PathBuf::from(format!("/proc/{pid}/exe"));
+        let program = program.canonicalize().map_err(LabError::file(&program))?;
+        let symbols = output_of("nm", Command::new("nm").arg(&program))?;
+        let names: Vec<&str> =
+            symbols.lines().filter_map(|line| line.split_ascii_whitespace().nth(2)).collect();
+        let own: Vec<&str> = OWN_FUNCTIONS.into_iter().filter(|name| names.contains(name)).collect();
         let probes = Self { group: format!("zen_lab_{}", std::process::id()) };
-        let mut perf = Command::new("perf");
-        perf.args(["probe", "-q", "-x"]).arg(library);
-        for function in FUNCTIONS {
-            perf.args(["--add", &format!("{}:{function}={function}", probes.group)]);
+        probes.place(&library_of(pid)?, &C_FUNCTIONS)?;
+        if !own.is_empty() {
+            probes.place(&program, &own)?;
         }
-        output_of("perf", &mut perf)?;
         Ok(probes)
     }
 
+    fn place(&self, object: &Path, functions: &[&str]) -> Result<(), LabError> {
+        let mut perf = Command::new("perf");
+        perf.args(["probe", "-q", "-x"]).arg(object);
+        for function in functions {
+            perf.args(["--add", &format!("{}:{function}={function}", self.group)]);
+        }
+        output_of("perf", &mut perf).map(drop)
+    }
+
     fn events(&self) -> String {
-        let events = FUNCTIONS.map(|function| format!("{}:{function}", self.group));
-        events.join(",")
+        format!("{}:*", self.group)
     }
 }
 
@@ -146,7 +159,7 @@ impl Drop for Probes {
         let mut perf = Command::new("perf");
         perf.args(["probe", "-q", "-d", &format!("{}:*", self.group)]);
         if let Err(error) = output_of("perf", &mut perf) {
-            eprintln!("the probes {} are still there: {error}", self.group);
+            eprintln!("the probes {} could not be removed: {error}", self.group);
         }
     }
 }

@@ -21,6 +21,9 @@ use crate::samples::{Samples, Sizes};
 use crate::tls::{KeyExchange, client_config};
 
 pub(super) const WARM_UP: Duration = Duration::from_secs(1);
+/// Answers for each connection until no handshake is in the measured span any more.
+const WARM_UP_ANSWERS: u64 = 10;
+const WARM_UP_TIMEOUT: Duration = Duration::from_secs(30);
 const BACKLOG_TIMEOUT: Duration = Duration::from_mins(2);
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(50);
@@ -132,8 +135,12 @@ impl Contender {
         let state = Arc::new(LoadState::default());
         let sending = tokio::spawn(run_load(self.plan(cell)?, Arc::clone(&state)));
         let delivered_before = self.delivered(&state).await;
-        tokio::time::sleep(WARM_UP).await;
         let accepted = || state.accepted.load(Ordering::Relaxed);
+        let warming = Instant::now();
+        let warm = WARM_UP_ANSWERS * u64::from(cell.connections);
+        while warming.elapsed() < WARM_UP || (accepted() < warm && warming.elapsed() < WARM_UP_TIMEOUT) {
+            tokio::time::sleep(POLL).await;
+        }
         let (accepted_before, enters_before) = (accepted(), self.enters().await);
         let delivered_at_start = self.delivered(&state).await;
         let (cpu_before, begun) = (self.cpu(), Instant::now());

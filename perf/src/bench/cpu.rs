@@ -45,14 +45,19 @@ impl Cpu {
 }
 
 /// A snapshot.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct CpuTimes(Cpu);
+#[derive(Clone, Debug)]
+pub(super) struct CpuTimes {
+    total: Cpu,
+    /// Each by its id: one that ends between two snapshots must not count as negative.
+    kernel: BTreeMap<u32, f64>,
+}
 
 impl CpuTimes {
     /// Reads `/proc`; `processes` are first hop, second hop, sink and sender.
     pub(super) fn read(processes: [u32; 4]) -> Self {
         let mut own: BTreeMap<u32, f64> = processes.iter().map(|&id| (id, 0.0)).collect();
         let mut times = Cpu::default();
+        let mut kernel = BTreeMap::new();
         let ids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         for id in ids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
             let Some(stat) = Stat::parse(&read_to_string(format!("/proc/{id}/stat")).unwrap_or_default())
@@ -62,7 +67,7 @@ impl CpuTimes {
             if let Some(slot) = own.get_mut(&id) {
                 *slot = stat.own_ticks as f64 * TICK_US;
             } else if stat.is_kernel {
-                times.kernel += stat.own_ticks as f64 * TICK_US;
+                kernel.insert(id, stat.own_ticks as f64 * TICK_US);
             } else {
                 // A compiler that began and ended between two snapshots shows in its parent's children.
                 times.others += (stat.own_ticks + stat.children_ticks) as f64 * TICK_US;
@@ -70,14 +75,16 @@ impl CpuTimes {
         }
         [times.first, times.second, times.sink, times.sender] = processes.map(|id| own[&id]);
         times.busy = machine_ticks(&read_to_string("/proc/stat").unwrap_or_default()) as f64 * TICK_US;
-        Self(times)
+        Self { total: times, kernel }
     }
 
     /// Microseconds used since `before`.
     pub(super) fn since(&self, before: &Self) -> Cpu {
-        let [now, then] = [self.0.fields(), before.0.fields()];
+        let [now, then] = [self.total.fields(), before.total.fields()];
         let used: [f64; 7] = std::array::from_fn(|at| now[at] - then[at]);
-        let [first, second, sink, sender, kernel, others, busy] = used;
+        let [first, second, sink, sender, _, others, busy] = used;
+        let before_of = |id| before.kernel.get(id).copied().unwrap_or(0.0);
+        let kernel = self.kernel.iter().map(|(id, us)| us - before_of(id)).sum();
         Cpu { first, second, sink, sender, kernel, others, busy }
     }
 }
@@ -139,10 +146,11 @@ mod tests {
 
     #[test]
     fn the_machine_is_what_sender_sink_and_strangers_did_not_use() {
-        let then = CpuTimes(Cpu::default());
-        let now =
-            Cpu { first: 10.0, second: 20.0, sink: 5.0, sender: 6.0, kernel: 3.0, others: 50.0, busy: 100.0 };
-        let used = CpuTimes(now).since(&then);
+        let then = CpuTimes { total: Cpu::default(), kernel: BTreeMap::from([(7, 1.0), (8, 90.0)]) };
+        let total =
+            Cpu { first: 10.0, second: 20.0, sink: 5.0, sender: 6.0, kernel: 0.0, others: 50.0, busy: 100.0 };
+        let used = CpuTimes { total, kernel: BTreeMap::from([(7, 3.0), (9, 1.0)]) }.since(&then);
+        assert_eq!(used.kernel.round() as u64, 3);
         assert_eq!(used.machine().round() as u64, 39);
         assert_eq!(used.per(10.0).first.round() as u64, 1);
     }

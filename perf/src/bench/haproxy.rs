@@ -176,7 +176,7 @@ impl Hop<'_> {
              http-request set-var(txn.presented) req.hdr({header}),bytes({prefix})\n    \
              http-request deny deny_status 403 unless {{ req.body,{digest},hex,lower,secure_memcmp(txn.presented) }}\n    \
              {after}\n    default_backend out\n\n\
-             backend out\n    server next {next} ssl crt {identity} ca-file {next_ca} verify required\n",
+             backend out\n    server next {next} ssl crt {identity} ca-file {next_ca} verify required pool-purge-delay 60s\n",
             listen = self.listen,
             certificate = self.certificate.display(),
             prefix = PREFIX.len(),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::contender::{Cell, Contender, WARM_UP};
-use super::stacks::{Places, Stack, read};
+use super::stacks::{Frame, Places, Stack, read};
 use crate::error::LabError;
 use crate::load::{LoadState, run_load};
 
@@ -128,7 +128,7 @@ fn fold<'a>(stacks: impl Iterator<Item = &'a Stack>, places: &Places) -> Profile
         let stage = profile.stages.entry(stage_of(stack, places)).or_default();
         profile.samples += 1;
         stage.samples += 1;
-        stage.in_allocator += u64::from(stack.frames.iter().any(|frame| is_allocator(&frame.symbol)));
+        stage.in_allocator += u64::from(stack.frames.iter().any(is_allocator));
         stage.copying += u64::from(is_copy(&leaf.symbol));
         *stage.leaves.entry(short(&leaf.symbol)).or_default() += 1;
     }
@@ -151,9 +151,12 @@ fn stage_of(stack: &Stack, places: &Places) -> &'static str {
     REST
 }
 
-fn is_allocator(symbol: &str) -> bool {
-    let names = ["malloc", "free", "realloc", "calloc", "unlink_chunk"];
-    !symbol.contains("::") && names.iter().any(|name| symbol.trim_start_matches('_').contains(name))
+/// The C library's allocator, or mimalloc; the kernel's own is not meant.
+fn is_allocator(frame: &Frame) -> bool {
+    const NAMES: [&str; 8] =
+        ["malloc", "free", "cfree", "realloc", "calloc", "int_malloc", "int_free", "mi_"];
+    let name = frame.symbol.trim_start_matches('_');
+    !frame.object.starts_with("[kernel") && NAMES.iter().any(|start| name.starts_with(start))
 }
 
 fn is_copy(symbol: &str) -> bool {
@@ -197,7 +200,6 @@ impl Profile {
 
 #[cfg(test)]
 mod tests {
-    use super::super::stacks::Frame;
     use super::*;
 
     fn stack(thread: &str, symbols: &[&str]) -> Stack {
