@@ -30,6 +30,8 @@ const SITES_TIME: Duration = Duration::from_millis(1500);
 const STACK_BYTES: &str = "dwarf,2048";
 /// Sites that are printed make up this share of all.
 const SHARE_MIN: f64 = 0.005;
+/// Where the allocator is chosen: between every allocation and whoever wants it.
+const ALLOCATOR: &str = "node/src/main.rs";
 /// Where the code of the node lies, in the paths of its line tables.
 const OWN_CODE: [&str; 2] = ["/dataplane/", "/trust/"];
 
@@ -200,6 +202,7 @@ fn print_sites(hop: &str, cell: Cell, per_event: f64, stacks: &[&Stack], places:
 fn site(stack: &Stack, places: &Places) -> String {
     let all = stack.frames.iter().enumerate().flat_map(|(at, frame)| places.of(at, frame));
     let own = all.filter_map(|place| OWN_CODE.iter().find_map(|root| Some(place.split_once(root)?.1)));
+    let own = own.filter(|place| !place.starts_with(ALLOCATOR));
     let found: Vec<String> = own.take(2).map(|place| format!("`{place}`")).collect();
     if found.is_empty() { "elsewhere".to_owned() } else { found.join(" ← ") }
 }
