@@ -64,6 +64,18 @@ impl Harness {
         all
     }
 
+    /// Everything that comes out until `sockets` are open, and a moment longer for what frees their descriptors.
+    pub(crate) fn until_open(&mut self, sockets: u64) -> Vec<Completion> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut all: Vec<Completion> = self.completions.drain(..).collect();
+        while self.reactor.counters().sockets_open > sockets {
+            assert!(Instant::now() < deadline, "{:?}", self.reactor.counters());
+            self.reactor.tick(Some(Duration::from_millis(10)), &mut all);
+        }
+        all.extend(self.during(Duration::from_millis(2)));
+        all
+    }
+
     pub(crate) fn accepted(&mut self) -> SocketId {
         let mut found = None;
         self.until("accepted socket", |_, completion| match completion {
