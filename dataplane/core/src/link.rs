@@ -5,7 +5,7 @@
 //! receiver says [`Start`] with a session of its own choosing, then the [`Sender`] sends batches within the
 //! credit it was granted and the [`Receiver`] acknowledges what is durable. Each event carries an HMAC with the
 //! nonce session ‖ counter, so nothing from another connection passes, and nothing passes twice.
-//! Refused, with the connection: any frame out of place, any failed tag, replay, order or credit; nothing of
+//! An [`Outbox`] says what one egress lacks. Refused, with the connection: any frame out of place, any failed tag, replay, order or credit; nothing of
 //! a refused batch is taken. `docs/wire-formats.md` has each byte.
 
 mod batch;
@@ -15,6 +15,7 @@ mod frame;
 pub mod fuzz;
 mod hello;
 mod liveness;
+mod outbox;
 mod receiver;
 mod sender;
 mod signing;
@@ -28,6 +29,7 @@ pub use frame::{
     parse_frame,
 };
 pub use hello::{Hello, Role};
+pub use outbox::{Outbox, Routed};
 pub use receiver::{Incoming, Receiver, ReceiverConfig, ReceiverEvent};
 pub use sender::{Outgoing, Sender, SenderConfig, SenderEvent};
 

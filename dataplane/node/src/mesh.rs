@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crossbeam_queue::SegQueue;
+pub use zen_core::deliver::EventBytes;
 use zen_core::journal::SegmentId;
 use zen_uring::Waker;
 
@@ -43,9 +44,6 @@ impl EventKey {
         Self { origin: (packed >> 48) as u16, handle: packed & ((1 << 48) - 1) }
     }
 }
-
-/// An event's encoding, shared between the workers that need it.
-pub type EventBytes = Arc<[u8]>;
 
 /// A delivery handed to the worker that owns its target.
 #[derive(Debug)]

@@ -9,11 +9,10 @@ use tokio::sync::mpsc;
 use zen_uring::{Backend, Io};
 
 use crate::admin::AdminError;
-use crate::clock::Clock;
 use crate::config::{self, Certificates, ConfigError, MemoryBound, NodeSettings, Raw, Snapshot, mib};
 use crate::control::{self, Control, Resolver, Shared};
 use crate::egress::{Table, Watermarks};
-use crate::ingester::{self, Outbox};
+use crate::ingester;
 use crate::journal::{self, OpenError, spawn_segment_maker};
 use crate::mesh::{JournalRole, Mesh};
 use crate::metrics::{Metrics, NodeMetrics, WorkerMetrics};
@@ -158,12 +157,12 @@ fn choose_backend(node: &NodeSettings, io: Io) -> Result<Backend, WorkerError> {
 fn remove_orphans(snapshot: &Snapshot) -> Result<(), OpenError> {
     let NodeSettings { data_dir, workers, .. } = &snapshot.node;
     journal::remove_orphans(data_dir, &snapshot.journal, *workers, |role, read| {
-        let (mut outboxes, mut table, clock) = (Vec::new(), Table::default(), Clock::now());
+        let (mut outboxes, mut table) = (Vec::new(), Table::default());
         read(&mut |record| match role {
             JournalRole::Ingester => ingester::recover(&mut outboxes, &record),
-            JournalRole::Egress => drop(table.handle_recovered(&record, clock)),
+            JournalRole::Egress => drop(table.handle_recovered(&record, |due_ms, _| due_ms)),
         });
-        table.is_empty() && !outboxes.iter().any(Outbox::is_behind)
+        table.is_empty() && !outboxes.iter().any(|outbox| outbox.is_behind())
     })
 }
 

@@ -1,7 +1,8 @@
 //! Delivery to one target: a queue machine, and the signed HTTP/1.1 request of each attempt.
 //!
 //! Deliveries, outcomes and times enter [`TargetQueue`]; attempts that may start now and a verdict per
-//! outcome leave. It refuses deliveries beyond its bound. [`TargetSigner`] turns an event into MAC jobs and
+//! outcome leave. It refuses deliveries beyond its bound. [`Table`] knows which events are not done at all
+//! their targets, and which records of the journal they need. [`TargetSigner`] turns an event into MAC jobs and
 //! a request head (RFC 9112 section 3), signed twice: Zen-Signature and Standard Webhooks. It refuses an
 //! event whose fields could break out of a header line. One egress worker owns both; neither reads a clock
 //! or draws randomness.
@@ -14,6 +15,7 @@ mod request;
 mod schedule;
 mod secret;
 mod slots;
+mod table;
 
 pub use outcome::{ConnectFailure, DeadReason, Next, Outcome};
 pub use queue::{Delivery, PLACE_BYTES, QueueFull, TargetLimits, TargetQueue, TargetState};
@@ -23,3 +25,4 @@ pub use request::{
 };
 pub use schedule::{RETRY_AFTER_MS_CEILING, parse_retry_after};
 pub use secret::{SECRET_BYTES_MAX, SECRET_BYTES_MIN, SecretError, parse_secret};
+pub use table::{DeliveryState, EventBytes, LIVE_BYTES, Live, Table, TargetLife};

@@ -7,7 +7,6 @@
 mod connection;
 mod deliveries;
 mod owner;
-mod table;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,8 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use deliveries::{ATTEMPT_COPIES, CONNECTION_BYTES, Deliveries};
 pub use owner::PARCEL_BYTES;
-use table::TargetState;
-pub use table::{LIVE_BYTES, Table};
+use zen_core::deliver::DeliveryState;
+pub use zen_core::deliver::{LIVE_BYTES, Table};
 use zen_core::journal::{AppendError, Kind, Sequence};
 use zen_core::record::{Ending, HeldEvent, OutcomeRecord, RetryRecord, StreamId, encode_checkpoint};
 use zen_uring::{AlignedBuffer, Reactor, SocketId};
@@ -388,7 +387,7 @@ impl Egress {
             return;
         };
         for (index, target) in live.targets.iter().enumerate() {
-            let TargetState::Open { attempt, due_ms } = target.state else { continue };
+            let DeliveryState::Open { attempt, due_ms } = target.state else { continue };
             let handoff = Handoff {
                 key: EventKey { origin: self.worker, handle },
                 target_index: index as u8,
@@ -464,10 +463,10 @@ impl Egress {
         let names: Vec<&str> = live
             .targets
             .iter()
-            .map(|target| if target.state == TargetState::Done { "" } else { &*target.name })
+            .map(|target| if target.state == DeliveryState::Done { "" } else { &*target.name })
             .collect();
         HeldEvent::encode_head(&mut head, &live.stream, 0, handle, names.into_iter());
-        let states: Vec<(u8, TargetState)> =
+        let states: Vec<(u8, DeliveryState)> =
             live.targets.iter().enumerate().map(|(index, target)| (index as u8, target.state)).collect();
         let Ok(record) = self.journal.append(Kind::Event, self.clock.wall_ms, &[&head, event]) else {
             return false;
@@ -476,16 +475,16 @@ impl Egress {
         self.table.insert(record, &HeldEvent { event, ..held(&head) }, None);
         for (target, state) in states {
             match state {
-                TargetState::Open { attempt, due_ms } if attempt > 0 => {
+                DeliveryState::Open { attempt, due_ms } if attempt > 0 => {
                     let due_ms = self.clock.unix_of(due_ms);
                     let retry = RetryRecord { handle, target, attempt, due_ms };
                     self.note(Kind::Retry, retry.encode().to_vec());
                 }
-                TargetState::Dead => {
+                DeliveryState::Dead => {
                     let outcome = OutcomeRecord { handle, target, ending: Ending::Dead };
                     self.note(Kind::Outcome, outcome.encode().to_vec());
                 }
-                TargetState::Open { .. } | TargetState::Done => {}
+                DeliveryState::Open { .. } | DeliveryState::Done => {}
             }
         }
         true

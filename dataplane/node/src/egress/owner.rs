@@ -7,7 +7,6 @@ use std::sync::Arc;
 use zen_core::deliver::{Delivery, QueueFull, TargetQueue, TargetState};
 use zen_uring::SocketId;
 
-use super::table::map_entry_bytes;
 use crate::config::Target;
 use crate::mesh::{EventBytes, EventKey, Handoff, Message};
 
@@ -23,6 +22,13 @@ pub struct Parcel {
     pub bytes: Option<EventBytes>,
     /// Its size.
     pub bytes_len: u32,
+}
+
+/// Room that a hash map takes for an entry while it grows: old and new table, three and a half at most.
+const HASH_GROWTH_HALVES: usize = 7;
+/// What an entry of a hash map takes: key, value, and the map's growth; bytes.
+const fn map_entry_bytes(value_bytes: usize) -> usize {
+    HASH_GROWTH_HALVES * (8 + value_bytes + 1) / 2
 }
 
 /// A delivery at its owner beside the queue's place: in a map that grows by doubling, and as a message.

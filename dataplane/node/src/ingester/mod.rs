@@ -1,7 +1,7 @@
 //! The ingester's part of a worker: accepted events into the journal, 202 after the disk, links fed.
 //!
 //! An accepted event is appended to the open commit, or held while both commits are in flight and the
-//! open one is full. Answers follow the contiguous durable prefix. Each egress has an outbox, a cursor
+//! open one is full. Answers follow the contiguous durable prefix. Each egress has an outbox, a place
 //! over the journal; the journal is trimmed up to what every egress has acknowledged.
 
 mod outbox;
@@ -230,7 +230,7 @@ impl Ingester {
     /// Frees segments that every egress has acknowledged.
     pub fn trim(&mut self, reactor: &mut Reactor) {
         let durable = self.journal.durable();
-        let up_to = self.outboxes.iter().filter_map(Outbox::holds).fold(durable, Sequence::min);
+        let up_to = self.outboxes.iter().filter_map(|outbox| outbox.holds()).fold(durable, Sequence::min);
         self.journal.trim(reactor, up_to);
     }
 
@@ -308,7 +308,7 @@ impl Ingester {
     pub fn note_all_acknowledged(&mut self) {
         let idle = self.pending.is_empty() && self.held.is_empty() && self.journal.open_records() == 0;
         let noted = self.noted == Some(Sequence(self.journal.next_sequence().0 - 1));
-        if idle && !noted && !self.outboxes.iter().any(Outbox::is_behind) {
+        if idle && !noted && !self.outboxes.iter().any(|outbox| outbox.is_behind()) {
             self.noted = self.journal.append(Kind::Checkpoint, self.clock.wall_ms, &[]).ok();
         }
     }
@@ -385,7 +385,7 @@ impl Ingester {
 
     /// Records that some egress has not acknowledged, at most.
     pub fn lag(&self) -> u64 {
-        self.outboxes.iter().map(Outbox::lag).max().unwrap_or(0)
+        self.outboxes.iter().map(|outbox| outbox.lag()).max().unwrap_or(0)
     }
 
     fn settings(&self) -> &IngesterSettings {

@@ -186,9 +186,9 @@ impl Journal {
         self.skipped.end
     }
 
-    /// `sequence`, or the next one that a record can have.
-    pub fn behind_skipped(&self, sequence: Sequence) -> Sequence {
-        if self.skipped.contains(&sequence) { self.skipped.end } else { sequence }
+    /// Sequences that no record has, because the last recovery left them out.
+    pub fn skipped(&self) -> Range<Sequence> {
+        self.skipped.clone()
     }
 
     /// Bytes of all live segments.

@@ -611,7 +611,7 @@ fn send_events(link: &mut Link, ingester: &mut Ingester, reactor: &mut Reactor, 
 /// What the egress has must be of this journal: else it would take new events for old ones.
 fn check_resume(egress: &str, resume_after: Sequence, ingester: &mut Ingester) -> Result<(), LinkError> {
     let Some((_, outbox, journal)) = ingester.outbox_mut(egress) else { return Ok(()) };
-    if !outbox.can_resume(journal, resume_after) {
+    if !outbox.can_resume(journal.first_of_run(), resume_after) {
         return Err(LinkError::ResumeAhead);
     }
     if journal.has_lost(resume_after) {

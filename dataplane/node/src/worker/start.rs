@@ -213,7 +213,9 @@ fn open_egress(
     let (mut table, clock) = (Table::default(), Clock::now());
     let start = journal_start(launch, snapshot, JournalRole::Egress);
     let mut record = |record: zen_core::journal::Record<'_>| {
-        if let Err(error) = table.handle_recovered(&record, clock) {
+        if let Err(error) =
+            table.handle_recovered(&record, |due_ms, noted_ms| clock.steady_of(due_ms, noted_ms))
+        {
             let sequence = record.sequence.0;
             tracing::error!(%error, sequence, "a journal record with a valid checksum cannot be read");
         }

@@ -1,30 +1,29 @@
 //! The events at the egress that are not done: which targets are open, and where the record is.
 //!
 //! A handle names an event for good: the sequence of its first record. When the record is carried
-//! forward to a newer segment, the handle stays and the record moves. Pure.
+//! forward to a newer segment, the handle stays and the record moves. Records of the egress's journal enter,
+//! from recovery or as they are written, and endings; open deliveries and the oldest record needed leave.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::Arc;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
 
-use zen_core::journal::{Kind, Record, Sequence};
-use zen_core::record::{Ending, HeldEvent, OutcomeRecord, RetryRecord, StreamId, decode_checkpoint};
+use crate::journal::{Kind, Record, Sequence};
+use crate::record::{
+    Ending, HeldEvent, OutcomeRecord, RecordError, RetryRecord, StreamId, decode_checkpoint,
+};
 
-use crate::clock::Clock;
-use crate::mesh::EventBytes;
+/// An event's encoding, shared by all its deliveries.
+pub type EventBytes = Arc<[u8]>;
 
 /// Bytes of an event's record beside the event and the targets' names.
 const RECORD_BYTES: usize = 64;
 
-/// Room that a hash map takes for an entry while it grows: old and new table, three and a half at most.
-const HASH_GROWTH_HALVES: usize = 7;
-/// What an entry of a hash map takes: key, value, and the map's growth; bytes.
-pub const fn map_entry_bytes(value_bytes: usize) -> usize {
-    HASH_GROWTH_HALVES * (8 + value_bytes + 1) / 2
-}
-
-/// A live event with one target: entry, order, list of targets, dead letter.
+/// Room that an ordered map takes for an entry, entries: its nodes are five elevenths full at least, and point at each other.
+const ORDERED_ROOM: usize = 3;
+/// A live event with one target, bytes: entry, order, list of targets, dead letter.
 pub const LIVE_BYTES: usize =
-    map_entry_bytes(size_of::<Live>()) + 48 + size_of::<TargetLife>() + 32 + 2 * size_of::<(u64, u8)>();
+    ORDERED_ROOM * (8 + size_of::<Live>()) + 48 + size_of::<TargetLife>() + 32 + 2 * size_of::<(u64, u8)>();
 
 /// One target of an event.
 #[derive(Clone, Debug)]
@@ -32,14 +31,19 @@ pub struct TargetLife {
     /// Its name.
     pub name: Arc<str>,
     /// How far it is.
-    pub state: TargetState,
+    pub state: DeliveryState,
 }
 
 /// How far a delivery is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TargetState {
-    /// To be tried, with attempts made and when the next is due (steady ms).
-    Open { attempt: u32, due_ms: u64 },
+pub enum DeliveryState {
+    /// To be tried.
+    Open {
+        /// Attempts made.
+        attempt: u32,
+        /// When the next is due, ms of whatever clock the caller's deliveries go by.
+        due_ms: u64,
+    },
     /// A dead letter.
     Dead,
     /// Delivered, or dropped.
@@ -65,7 +69,7 @@ pub struct Live {
 /// All events of one worker that are not done.
 #[derive(Debug, Default)]
 pub struct Table {
-    live: HashMap<u64, Live>,
+    live: BTreeMap<u64, Live>,
     by_record: BTreeSet<(Sequence, u64)>,
     dead: VecDeque<(u64, u8)>,
     streams: BTreeMap<StreamId, u64>,
@@ -79,11 +83,13 @@ pub struct Table {
 
 impl Table {
     /// Takes a record that recovery read; order is that of the journal.
+    ///
+    /// `due` turns what a note says into the caller's time: when a retry is due and when that was noted, Unix ms.
     pub fn handle_recovered(
         &mut self,
         record: &Record<'_>,
-        clock: Clock,
-    ) -> Result<(), zen_core::record::RecordError> {
+        due: impl FnOnce(u64, u64) -> u64,
+    ) -> Result<(), RecordError> {
         match record.kind {
             Kind::Event => self.insert(record.sequence, &HeldEvent::decode(record.payload)?, None),
             Kind::Outcome => {
@@ -92,7 +98,7 @@ impl Table {
             }
             Kind::Retry => {
                 let retry = RetryRecord::decode(record.payload)?;
-                let due_ms = clock.steady_of(retry.due_ms, record.time_ms);
+                let due_ms = due(retry.due_ms, record.time_ms);
                 self.retry(retry.handle, retry.target, retry.attempt, due_ms);
             }
             Kind::Checkpoint => {
@@ -118,10 +124,10 @@ impl Table {
             return;
         }
         let targets: Vec<TargetLife> = held.targets.iter().map(|name| self.target_life(name)).collect();
-        if targets.iter().all(|target| target.state == TargetState::Done) {
+        if targets.iter().all(|target| target.state == DeliveryState::Done) {
             return;
         }
-        self.deliveries += targets.iter().filter(|target| target.state != TargetState::Done).count();
+        self.deliveries += targets.iter().filter(|target| target.state != DeliveryState::Done).count();
         self.cached_bytes += bytes.as_ref().map_or(0, |bytes| bytes.len());
         self.by_record.insert((record, handle));
         let names: usize = held.targets.iter().map(|name| 1 + name.len()).sum();
@@ -140,17 +146,17 @@ impl Table {
             return false;
         };
         match ending {
-            Ending::Dead if life.state != TargetState::Dead => {
-                life.state = TargetState::Dead;
+            Ending::Dead if life.state != DeliveryState::Dead => {
+                life.state = DeliveryState::Dead;
                 self.dead.push_back((handle, target));
             }
             Ending::Dead => {}
             Ending::Delivered | Ending::Dropped => {
-                self.deliveries -= usize::from(life.state != TargetState::Done);
-                life.state = TargetState::Done;
+                self.deliveries -= usize::from(life.state != DeliveryState::Done);
+                life.state = DeliveryState::Done;
             }
         }
-        if live.targets.iter().any(|target| target.state != TargetState::Done) {
+        if live.targets.iter().any(|target| target.state != DeliveryState::Done) {
             return false;
         }
         let live = self.live.remove(&handle).expect("it was there just now");
@@ -164,9 +170,9 @@ impl Table {
     pub fn retry(&mut self, handle: u64, target: u8, attempt: u32, due_ms: u64) {
         let life = self.live.get_mut(&handle).and_then(|live| live.targets.get_mut(usize::from(target)));
         if let Some(life) = life
-            && life.state != TargetState::Done
+            && life.state != DeliveryState::Done
         {
-            life.state = TargetState::Open { attempt, due_ms };
+            life.state = DeliveryState::Open { attempt, due_ms };
         }
     }
 
@@ -179,7 +185,7 @@ impl Table {
     /// counted here. It can be read back.
     pub fn uncache(&mut self, handle: u64) {
         let Some(live) = self.live.get_mut(&handle) else { return };
-        let fresh = |target: &&TargetLife| matches!(target.state, TargetState::Open { attempt: 0, .. });
+        let fresh = |target: &&TargetLife| matches!(target.state, DeliveryState::Open { attempt: 0, .. });
         if live.targets.iter().any(|target| fresh(&target)) {
             return;
         }
@@ -252,14 +258,14 @@ impl Table {
 
     fn target_life(&mut self, name: &str) -> TargetLife {
         if name.is_empty() {
-            return TargetLife { name: Arc::from(""), state: TargetState::Done };
+            return TargetLife { name: Arc::from(""), state: DeliveryState::Done };
         }
         let known = self.names.get(name).cloned().unwrap_or_else(|| {
             let name: Arc<str> = Arc::from(name);
             self.names.insert(Arc::clone(&name));
             name
         });
-        TargetLife { name: known, state: TargetState::Open { attempt: 0, due_ms: 0 } }
+        TargetLife { name: known, state: DeliveryState::Open { attempt: 0, due_ms: 0 } }
     }
 }
 
@@ -300,8 +306,8 @@ mod tests {
         table.insert(Sequence(50), &held(&mut Vec::new(), 0, 10, &["", "b"]), None);
         assert_eq!((table.oldest(), table.live_bytes()), (Some(Sequence(50)), 64 + 2 + 2 + 5));
         let live = table.live(10).unwrap();
-        assert_eq!(live.targets[0].state, TargetState::Done);
-        assert_eq!(live.targets[1].state, TargetState::Open { attempt: 3, due_ms: 99 });
+        assert_eq!(live.targets[0].state, DeliveryState::Done);
+        assert_eq!(live.targets[1].state, DeliveryState::Open { attempt: 3, due_ms: 99 });
         assert_eq!(table.streams().get(&[1; 16]), Some(&4), "a carried record does not move the stream");
     }
 
