@@ -152,8 +152,13 @@ impl Table {
             }
             Ending::Dead => {}
             Ending::Delivered | Ending::Dropped => {
-                self.deliveries -= usize::from(life.state != DeliveryState::Done);
-                life.state = DeliveryState::Done;
+                let before = core::mem::replace(&mut life.state, DeliveryState::Done);
+                self.deliveries -= usize::from(before != DeliveryState::Done);
+                if before == DeliveryState::Dead {
+                    // Mostly the oldest; also when recovery reads of it.
+                    let at = self.dead.iter().position(|letter| *letter == (handle, target));
+                    self.dead.remove(at.expect("every dead letter is in the queue"));
+                }
             }
         }
         if live.targets.iter().any(|target| target.state != DeliveryState::Done) {
@@ -176,9 +181,9 @@ impl Table {
         }
     }
 
-    /// The oldest dead letter while there are more than `bound`.
-    pub fn poll_surplus_dead(&mut self, bound: usize) -> Option<(u64, u8)> {
-        if self.dead.len() <= bound { None } else { self.dead.pop_front() }
+    /// The oldest dead letter while there are more than `bound`; it stays one until it has ended.
+    pub fn poll_surplus_dead(&self, bound: usize) -> Option<(u64, u8)> {
+        self.dead.front().filter(|_| self.dead.len() > bound).copied()
     }
 
     /// Forgets the event's bytes in memory, unless other targets may still hold them: what is held is
@@ -272,6 +277,7 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::SegmentId;
 
     fn held<'a>(
         payload: &'a mut Vec<u8>,
@@ -321,7 +327,24 @@ mod tests {
         assert_eq!((table.len(), table.dead_len()), (3, 3));
         assert_eq!(table.poll_surplus_dead(2), Some((1, 0)));
         assert!(table.end(1, 0, Ending::Dropped));
+        assert_eq!(table.dead_len(), 2);
         assert_eq!(table.poll_surplus_dead(2), None);
         assert_eq!(table.oldest(), Some(Sequence(2)));
+    }
+
+    #[test]
+    fn a_dead_letter_that_was_dropped_before_a_restart_does_not_count() {
+        let (mut table, mut payload) = (Table::default(), Vec::new());
+        held(&mut payload, 1, 0, &["a", "b"]);
+        let dead = OutcomeRecord { handle: 7, target: 1, ending: Ending::Dead }.encode();
+        let dropped = OutcomeRecord { handle: 7, target: 1, ending: Ending::Dropped }.encode();
+        let records = [(Kind::Event, &payload[..]), (Kind::Outcome, &dead), (Kind::Outcome, &dropped)];
+        for (sequence, (kind, payload)) in (7..).map(Sequence).zip(records) {
+            let segment = SegmentId(1);
+            let record = Record { sequence, kind, time_ms: 0, payload, segment, offset: 0 };
+            table.handle_recovered(&record, |due_ms, _| due_ms).unwrap();
+        }
+        assert_eq!((table.len(), table.dead_len(), table.poll_surplus_dead(0)), (1, 0, None));
+        assert!(table.end(7, 0, Ending::Delivered));
     }
 }
