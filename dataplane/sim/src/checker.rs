@@ -14,10 +14,15 @@ use zen_core::record::{HeldEvent, decode_egresses, decode_routes};
 
 use crate::context::NodeId;
 use crate::disk::Waiting;
-use crate::plan::Plan;
+use crate::plan::{Plan, Trouble};
 
 /// The place of a commit that was seen by recovery only.
 const COMMIT_UNKNOWN: u64 = u64::MAX;
+
+/// Longest time from accepting an event to its being durable, ms: a write that fails for as long as it may.
+const WRITE_MS_MAX: u64 = 30_000;
+/// No clock step takes a key out of a window over this, ms.
+const WINDOW_MS_LONG: u64 = 12 * 3_600_000;
 
 /// A broken promise.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -74,8 +79,29 @@ pub enum Violation {
     /// A target took the same delivery twice.
     #[error("target {0} took a replayed delivery")]
     ReplayTaken(usize),
+    /// One event of a source is two events in the journals of one ingester, within its window.
+    #[error("ingester {ingester} accepted one event of a source as {first} and as {second}")]
+    KeyTwice {
+        /// The ingester.
+        ingester: usize,
+        /// The first id.
+        first: EventId,
+        /// The second.
+        second: EventId,
+    },
+    /// A source was told that an event came before, long after its window was over.
+    #[error("event {0} counts as seen long after its window")]
+    KeyKept(EventId),
+    /// An egress journaled an event twice.
+    #[error("journal {journal} holds event {event} twice, as two deliveries")]
+    HeldTwice {
+        /// Whose journal.
+        journal: usize,
+        /// The event.
+        event: EventId,
+    },
     /// A delivery was given up although its schedule was not over.
-    #[error("event {event} became a dead letter for target {target}")]
+    #[error("event {event} became a dead letter for target {target} too early")]
     DeadLetter {
         /// The handle at its egress.
         event: u64,
@@ -126,6 +152,8 @@ enum Origin {
 #[derive(Clone, Debug)]
 struct Kept {
     id: EventId,
+    /// The source's number of it.
+    key: u64,
     /// At an ingester: egress and target. At an egress: its own number and target.
     owed_to: Vec<(usize, usize)>,
     handle: u64,
@@ -154,7 +182,7 @@ struct Ledger {
 /// See the module.
 #[derive(Debug)]
 pub struct Checker {
-    ingesters: usize,
+    plan: Plan,
     ledgers: Vec<Ledger>,
     made: BTreeMap<u64, Made>,
     journaled: BTreeMap<EventId, u64>,
@@ -163,8 +191,22 @@ pub struct Checker {
     delivered: BTreeSet<(usize, EventId)>,
     owed: BTreeSet<(usize, EventId)>,
     excused: BTreeSet<EventId>,
+    /// Dead letters that left because there were too many.
+    dropped: BTreeSet<(usize, EventId)>,
     accepted: BTreeSet<u64>,
+    /// What ingesters have or had on disk, by ingester and the source's number.
+    accepted_as: BTreeMap<(usize, u64), EventId>,
+    /// What ingesters have or had on disk.
+    once_durable: BTreeSet<EventId>,
+    /// First records of events at egresses.
+    first_held: BTreeMap<(usize, EventId), u64>,
+    /// Attempts made, by egress, target and handle.
+    attempts: BTreeMap<(usize, usize, u64), usize>,
     violation: Option<Violation>,
+    /// Duplicates that were answered with the first event's id.
+    pub duplicates: u64,
+    /// Deliveries that became dead letters.
+    pub dead_letters: u64,
     /// Events that got a 2xx, with every try of a source counted.
     pub answered: u64,
     /// Deliveries that targets took.
@@ -174,18 +216,24 @@ pub struct Checker {
 impl Checker {
     /// Nothing has happened yet.
     pub fn new(plan: &Plan) -> Self {
-        let nodes = plan.ingesters + plan.egresses;
         Self {
-            ingesters: plan.ingesters,
-            ledgers: (0..nodes).map(|_| Ledger::default()).collect(),
+            plan: plan.clone(),
+            ledgers: (0..plan.nodes()).map(|_| Ledger::default()).collect(),
             made: BTreeMap::new(),
             journaled: BTreeMap::new(),
             held: BTreeSet::new(),
             delivered: BTreeSet::new(),
             owed: BTreeSet::new(),
             excused: BTreeSet::new(),
+            dropped: BTreeSet::new(),
             accepted: BTreeSet::new(),
+            accepted_as: BTreeMap::new(),
+            once_durable: BTreeSet::new(),
+            first_held: BTreeMap::new(),
+            attempts: BTreeMap::new(),
             violation: None,
+            duplicates: 0,
+            dead_letters: 0,
             answered: 0,
             deliveries: 0,
         }
@@ -245,9 +293,50 @@ impl Checker {
         }
         self.answered += 1;
         for target in targets {
-            if !self.delivered.contains(&(target, id)) && !self.excused.contains(&id) {
+            let is_done = self.delivered.contains(&(target, id)) || self.dropped.contains(&(target, id));
+            if !is_done && !self.excused.contains(&id) {
                 self.owed.insert((target, id));
             }
+        }
+    }
+
+    /// An ingester answers that an event came before.
+    pub fn handle_duplicate(&mut self, key: u64, id: EventId, now_ms: u64) {
+        self.duplicates += 1;
+        if !self.once_durable.contains(&id) && !self.excused.contains(&id) {
+            self.blame(Violation::AnsweredNotDurable(id));
+        }
+        if self.journaled.get(&id) != Some(&key) {
+            self.blame(Violation::Unverified);
+        }
+        // A write may take as long as its errors last; the window begins when it is durable.
+        let latest_ms = time_ms(id) + self.plan.window_ms + self.plan.window_ms / 100 + WRITE_MS_MAX;
+        if self.windows_are_exact() && now_ms > latest_ms {
+            self.blame(Violation::KeyKept(id));
+        }
+    }
+
+    /// An attempt is made.
+    pub fn handle_attempt(&mut self, node: NodeId, target: usize, handle: u64) {
+        *self.attempts.entry((node.0, target, handle)).or_default() += 1;
+    }
+
+    /// A delivery is given up; notes that a crash took make more attempts, never fewer.
+    pub fn handle_dead(&mut self, node: NodeId, target: usize, handle: u64) {
+        self.dead_letters += 1;
+        let attempts = self.attempts.get(&(node.0, target, handle)).copied().unwrap_or(0);
+        if attempts < self.plan.attempts_max {
+            self.blame(Violation::DeadLetter { event: handle, target });
+        }
+    }
+
+    /// The oldest dead letter of an egress leaves, because there are too many.
+    pub fn handle_dropped(&mut self, node: NodeId, target: usize, handle: u64) {
+        let entries = self.ledgers[node.0].entries.values();
+        let dropped = entries.filter_map(|entry| entry.event.as_ref()).find(|kept| kept.handle == handle);
+        if let Some(id) = dropped.map(|kept| kept.id) {
+            self.dropped.insert((target, id));
+            self.owed.remove(&(target, id));
         }
     }
 
@@ -265,10 +354,12 @@ impl Checker {
         for (sequence, entry) in given_up {
             let Some(kept) = entry.event.filter(|kept| !self.excused.contains(&kept.id)) else { continue };
             let is_safe = |(egress, target): &(usize, usize)| {
-                if node.0 < self.ingesters {
-                    return self.held.contains(&(self.ingesters + egress, kept.id));
+                if node.0 < self.plan.ingester_workers() {
+                    return self.held.contains(&(self.plan.egress(*egress).0, kept.id));
                 }
-                self.delivered.contains(&(*target, kept.id)) || self.has_copy(node, kept.handle, prefix)
+                self.delivered.contains(&(*target, kept.id))
+                    || self.dropped.contains(&(*target, kept.id))
+                    || self.has_copy(node, kept.handle, prefix)
             };
             if sequence > prefix || !kept.owed_to.iter().all(is_safe) {
                 self.blame(Violation::TrimmedTooEarly { journal: node.0, event: kept.id });
@@ -340,9 +431,9 @@ impl Checker {
         if let Some(sequence) = lost {
             self.blame(Violation::RecordLost { journal: node.0, sequence });
         }
-        for Entered(entry) in records.values() {
+        for (sequence, Entered(entry)) in records {
             if let Some(kept) = &entry.event {
-                self.note_held(node, kept.id);
+                self.note_durable(node, *sequence, &kept.clone());
             }
         }
     }
@@ -373,10 +464,11 @@ impl Checker {
         self.owed.remove(&(target, id));
     }
 
-    /// Genuine events without a 2xx, and deliveries that are missing.
-    pub fn owed(&self) -> (usize, usize) {
+    /// Genuine events without a 2xx, and deliveries that are missing and no dead letters.
+    pub fn owed(&self, dead_letters: &BTreeSet<(usize, EventId)>) -> (usize, usize) {
         let genuine = self.made.iter().filter(|(_, made)| made.genuine);
-        (genuine.filter(|(key, _)| !self.accepted.contains(key)).count(), self.owed.len())
+        let sources = genuine.filter(|(key, _)| !self.accepted.contains(key)).count();
+        (sources, self.owed.difference(dead_letters).count())
     }
 
     fn advance(&mut self, node: NodeId) {
@@ -384,16 +476,47 @@ impl Checker {
             let ledger = &mut self.ledgers[node.0];
             let Some(next) = ledger.entries.get(&(ledger.prefix + 1)) else { return };
             ledger.prefix += 1;
-            if let Some(id) = next.event.as_ref().map(|kept| kept.id) {
-                self.note_held(node, id);
+            let sequence = ledger.prefix;
+            if let Some(kept) = next.event.clone() {
+                self.note_durable(node, sequence, &kept);
             }
         }
     }
 
-    fn note_held(&mut self, node: NodeId, id: EventId) {
-        if node.0 >= self.ingesters {
-            self.held.insert((node.0, id));
+    fn note_durable(&mut self, node: NodeId, sequence: u64, kept: &Kept) {
+        if node.0 < self.plan.ingester_workers() {
+            self.once_durable.insert(kept.id);
+            return self.note_accepted(self.plan.process(node), kept);
         }
+        self.held.insert((node.0, kept.id));
+        if kept.handle != sequence {
+            return;
+        }
+        let first = *self.first_held.entry((node.0, kept.id)).or_insert(sequence);
+        if first != sequence && !self.has_rot(node) {
+            self.blame(Violation::HeldTwice { journal: node.0, event: kept.id });
+        }
+    }
+
+    /// One event of a source is one event of an ingester, as long as its window is.
+    fn note_accepted(&mut self, ingester: usize, kept: &Kept) {
+        let first = *self.accepted_as.entry((ingester, kept.key)).or_insert(kept.id);
+        if first == kept.id {
+            return;
+        }
+        let is_over = time_ms(kept.id).abs_diff(time_ms(first)) >= self.plan.window_ms;
+        let is_long = self.plan.window_ms > WINDOW_MS_LONG;
+        let has_rot = self.plan.nodes_of(ingester).into_iter().any(|node| self.has_rot(node));
+        if !has_rot && !is_over && (is_long || self.windows_are_exact()) {
+            let second = kept.id;
+            self.blame(Violation::KeyTwice { ingester, first, second });
+        }
+        self.accepted_as.insert((ingester, kept.key), kept.id);
+    }
+
+    /// A clock that steps shortens or lengthens windows.
+    fn windows_are_exact(&self) -> bool {
+        !self.plan.troubles.contains(&Trouble::ClockStep)
     }
 
     /// Whether an egress has the event of `handle` in another durable record.
@@ -403,9 +526,11 @@ impl Checker {
     }
 
     fn entry(&mut self, node: NodeId, record: &Record<'_>, commit: u64) -> Entry {
-        let event = match (record.kind, node.0 < self.ingesters) {
+        let event = match (record.kind, node.0 < self.plan.ingester_workers()) {
             (Kind::Event, true) => Some(self.read_accepted(record)),
-            (Kind::Event, false) => Some(self.read_held(record, node.0 - self.ingesters)),
+            (Kind::Event, false) => {
+                Some(self.read_held(record, self.plan.process(node) - self.plan.ingesters))
+            }
             _ => None,
         };
         Entry {
@@ -429,8 +554,8 @@ impl Checker {
             let targets = targets.into_iter().flat_map(|names| names.iter().map(number));
             owed_to.extend(targets.map(|target| (number(egress), target)));
         }
-        let event = self.read_event(encoded, Origin::Source);
-        Kept { id: event, owed_to, handle: 0 }
+        let (id, key) = self.read_event(encoded, Origin::Source);
+        Kept { id, key, owed_to, handle: 0 }
     }
 
     fn read_held(&mut self, record: &Record<'_>, egress: usize) -> Kept {
@@ -438,11 +563,12 @@ impl Checker {
         let open = held.targets.iter().filter(|name| !name.is_empty());
         let owed_to = open.map(|name| (egress, number(name))).collect();
         let handle = if held.handle == 0 { record.sequence.0 } else { held.handle };
-        Kept { id: self.read_event(held.event, Origin::Link), owed_to, handle }
+        let (id, key) = self.read_event(held.event, Origin::Link);
+        Kept { id, key, owed_to, handle }
     }
 
     /// Nothing unverified, and one event to an id: that holds for what any disk ever has.
-    fn read_event(&mut self, encoded: &[u8], origin: Origin) -> EventId {
+    fn read_event(&mut self, encoded: &[u8], origin: Origin) -> (EventId, u64) {
         let event = Event::decode(encoded).expect("what is journaled is an event");
         let key = core::str::from_utf8(event.body.get(..16).unwrap_or_default())
             .ok()
@@ -452,7 +578,7 @@ impl Checker {
             .is_some_and(|made| made.genuine && *made.body == *event.body && made.endpoint == event.endpoint);
         if !is_genuine {
             self.blame(Violation::Unverified);
-            return event.id;
+            return (event.id, 0);
         }
         let key = key.expect("it was looked up just now");
         if origin == Origin::Link && !self.journaled.contains_key(&event.id) {
@@ -461,8 +587,13 @@ impl Checker {
         if *self.journaled.entry(event.id).or_insert(key) != key {
             self.blame(Violation::IdTwice(event.id));
         }
-        event.id
+        (event.id, key)
     }
+}
+
+/// When an event was accepted, on its ingester's clock, ms.
+fn time_ms(id: EventId) -> u64 {
+    id.0[..6].iter().fold(0, |time_ms, byte| time_ms << 8 | u64::from(*byte))
 }
 
 /// A record that recovery handed out, read by the checker.

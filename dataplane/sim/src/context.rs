@@ -24,7 +24,7 @@ const EPOCH_MS: u64 = 1_700_000_000_000;
 /// Lines of the trace that are kept.
 const TRACE_LINES_MAX: usize = 40;
 
-/// An ingester or an egress: ingesters first. Its journal has the same number.
+/// What has a journal, which has the same number: an ingester's worker, an egress, an ingester's index of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NodeId(pub usize);
 
@@ -48,6 +48,8 @@ pub enum Step {
     Make { source: usize },
     /// A source sends, or sends again.
     Send { source: usize, item: usize },
+    /// A source sends again what was answered.
+    Repeat { source: usize, item: usize },
     /// A source waited long enough for the answer to that try.
     GiveUp { source: usize, item: usize, attempt: u32 },
     /// A request reaches an ingester.
@@ -72,8 +74,8 @@ pub enum Step {
     Replay { target: usize, request: Rc<[u8]> },
     /// Something goes wrong.
     Trouble,
-    /// A node comes back.
-    Start { node: NodeId },
+    /// A process comes back.
+    Start { process: usize },
     /// A target is well again.
     Mood { target: usize },
     /// Faults are over.
@@ -169,7 +171,7 @@ pub struct Context {
 impl Context {
     /// The beginning of a run.
     pub fn new(prng: Prng, plan: Plan, trace: Option<VecDeque<String>>) -> Self {
-        let nodes = plan.ingesters + plan.egresses;
+        let nodes = plan.nodes();
         Self {
             now_ms: EPOCH_MS,
             prng,

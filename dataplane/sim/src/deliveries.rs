@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use zen_core::deliver::{
-    self, ConnectFailure, Delivery, Next, Outcome, TargetLimits, TargetQueue, TargetSigner, write_delivery,
+    self, ConnectFailure, Delivery, EventBytes, Next, Outcome, Table, TargetLimits, TargetQueue,
+    TargetSigner, write_delivery,
 };
 use zen_core::event::Event;
 use zen_core::record::HeldEvent;
@@ -13,7 +14,6 @@ use crate::checker::Violation;
 use crate::context::{Context, Crash, Life, NodeId, Step};
 use crate::crypto::{Key, Portable};
 use crate::journal::Journal;
-use crate::table::Table;
 use crate::target::signer;
 
 /// Attempts at one target at the same time.
@@ -22,8 +22,6 @@ const IN_FLIGHT_MAX: u32 = 4;
 const QUEUE_MAX: u32 = 1_000;
 /// From the start of an attempt to the end of its answer, ms.
 const ATTEMPT_TIMEOUT_MS: u64 = 5_000;
-/// Attempts after which a delivery would be dead; no run gets there.
-const ATTEMPTS_MAX: usize = 500;
 
 /// What became of an attempt, for the journal.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +30,8 @@ pub enum Verdict {
     Delivered,
     /// Again later.
     Retry { attempt: u32, due_ms: u64 },
+    /// It is given up, and kept.
+    Dead,
 }
 
 struct Owned {
@@ -48,6 +48,15 @@ pub struct Deliveries {
     attempts: BTreeMap<(usize, u64), u64>,
     last_attempt: u64,
     verdicts: VecDeque<(usize, u64, Verdict)>,
+    /// Attempts that wait for their event: its record was carried forward and is not durable there.
+    fetches: VecDeque<(usize, Delivery)>,
+}
+
+/// The event of an attempt.
+enum Found {
+    Event(EventBytes),
+    Later,
+    Nothing,
 }
 
 impl core::fmt::Debug for Deliveries {
@@ -61,12 +70,12 @@ impl Deliveries {
     pub fn new(context: &mut Context, node: NodeId, egress: usize, life: Life) -> Self {
         let ours = (0..context.plan.targets).filter(|target| target % context.plan.egresses == egress);
         let targets = ours.collect::<Vec<_>>().into_iter().map(|target| {
-            let queue = TargetQueue::new(limits(), context.prng.draw());
+            let queue = TargetQueue::new(limits(context.plan.attempts_max), context.prng.draw());
             (target, Owned { queue, signer: signer(target) })
         });
         let targets = targets.collect();
-        let (attempts, verdicts) = (BTreeMap::new(), VecDeque::new());
-        Self { node, life, targets, attempts, last_attempt: 0, verdicts }
+        let (attempts, verdicts, fetches) = (BTreeMap::new(), VecDeque::new(), VecDeque::new());
+        Self { node, life, targets, attempts, last_attempt: 0, verdicts, fetches }
     }
 
     /// Takes a delivery, fresh or after a restart.
@@ -79,7 +88,7 @@ impl Deliveries {
         due_ms: u64,
     ) {
         let now_ms = context.clock_ms(self.node);
-        let queue = &mut self.targets.get_mut(&target).expect("routes name the targets of an egress").queue;
+        let queue = self.queue(target);
         let delivery = Delivery { key, attempt, bytes: 1 };
         let result = match attempt {
             0 => queue.handle_event(delivery, now_ms),
@@ -94,33 +103,48 @@ impl Deliveries {
     /// Starts the attempts that may start.
     pub fn start(&mut self, context: &mut Context, journal: &Journal, table: &Table) -> Result<(), Crash> {
         let now_ms = context.clock_ms(self.node);
-        for (target, owned) in &mut self.targets {
-            while let Some(delivery) = owned.queue.poll_attempt(now_ms) {
-                self.last_attempt += 1;
-                let attempt = self.last_attempt;
-                self.attempts.insert((*target, delivery.key), attempt);
-                let end = |outcome| Step::Outcome {
-                    egress: self.node,
-                    life: self.life,
-                    target: *target,
-                    handle: delivery.key,
-                    attempt,
-                    outcome,
-                };
-                let Some(request) = request(context, journal, table, &owned.signer, delivery, now_ms) else {
-                    context.schedule(0, end(Outcome::TargetRemoved));
-                    continue;
-                };
-                send(context, end, request);
+        for (target, delivery) in core::mem::take(&mut self.fetches) {
+            self.attempt(context, (journal, table), target, delivery);
+            context.step(self.node)?;
+        }
+        let targets: Vec<usize> = self.targets.keys().copied().collect();
+        for target in targets {
+            while let Some(delivery) = self.queue(target).poll_attempt(now_ms) {
+                self.attempt(context, (journal, table), target, delivery);
                 context.step(self.node)?;
             }
-            context.checker.check_bound(
-                "attempts in flight",
-                owned.queue.in_flight(),
-                IN_FLIGHT_MAX as usize,
-            );
+            let in_flight = self.queue(target).in_flight();
+            context.checker.check_bound("attempts in flight", in_flight, IN_FLIGHT_MAX as usize);
         }
         Ok(())
+    }
+
+    fn attempt(
+        &mut self,
+        context: &mut Context,
+        (journal, table): (&Journal, &Table),
+        target: usize,
+        delivery: Delivery,
+    ) {
+        let found = find(journal, table, delivery.key);
+        if matches!(found, Found::Later) {
+            return self.fetches.push_back((target, delivery));
+        }
+        self.last_attempt += 1;
+        let attempt = self.last_attempt;
+        self.attempts.insert((target, delivery.key), attempt);
+        let (egress, life, handle) = (self.node, self.life, delivery.key);
+        let end = |outcome| Step::Outcome { egress, life, target, handle, attempt, outcome };
+        let Found::Event(encoded) = found else {
+            return context.schedule(0, end(Outcome::TargetRemoved));
+        };
+        context.checker.handle_attempt(egress, target, handle);
+        let request = request(context, &encoded, &self.targets[&target].signer, delivery, egress);
+        send(context, end, request);
+    }
+
+    fn queue(&mut self, target: usize) -> &mut TargetQueue {
+        &mut self.targets.get_mut(&target).expect("routes name the targets of an egress").queue
     }
 
     /// An attempt ended; late news of it mean nothing.
@@ -136,8 +160,7 @@ impl Deliveries {
         }
         self.attempts.remove(&(target, handle));
         let now_ms = context.clock_ms(self.node);
-        let queue = &mut self.targets.get_mut(&target).expect("it made the attempt").queue;
-        let next = queue.handle_outcome(handle, outcome, now_ms);
+        let next = self.queue(target).handle_outcome(handle, outcome, now_ms);
         context.note(format_args!(
             "node {}: event {handle} at target {target}: {outcome:?}, {next:?}",
             self.node.0
@@ -152,7 +175,8 @@ impl Deliveries {
                 Verdict::Delivered
             }
             Next::Dead { .. } => {
-                return context.checker.blame(Violation::DeadLetter { event: handle, target });
+                context.checker.handle_dead(self.node, target, handle);
+                Verdict::Dead
             }
         };
         self.verdicts.push_back((target, handle, verdict));
@@ -184,36 +208,44 @@ fn send(context: &mut Context, end: impl Fn(Outcome) -> Step, request: Rc<[u8]>)
     }
 }
 
-/// The signed request of an attempt; none when its event cannot be read.
+/// The event of a handle, from memory or from disk.
+fn find(journal: &Journal, table: &Table, handle: u64) -> Found {
+    let Some(live) = table.live(handle) else { return Found::Nothing };
+    if let Some(bytes) = &live.bytes {
+        return Found::Event(EventBytes::clone(bytes));
+    }
+    if live.record > journal.durable() {
+        return Found::Later;
+    }
+    let (records, _) = journal.read_from(live.record);
+    let Some(found) = records.first().filter(|found| found.sequence == live.record) else {
+        return Found::Nothing;
+    };
+    let held = HeldEvent::decode(&found.payload).expect("an egress encodes its records");
+    Found::Event(held.event.into())
+}
+
+/// The signed request of an attempt.
 fn request(
     context: &mut Context,
-    journal: &Journal,
-    table: &Table,
+    encoded: &[u8],
     signer: &TargetSigner<Key>,
     delivery: Delivery,
-    now_ms: u64,
-) -> Option<Rc<[u8]>> {
-    let live = table.live(delivery.key)?;
-    let encoded: Rc<[u8]> = match &live.bytes {
-        Some(bytes) => Rc::clone(bytes),
-        None => {
-            let (records, _) = journal.read_from(live.record);
-            let found = records.first().filter(|found| found.sequence == live.record)?;
-            HeldEvent::decode(&found.payload).expect("an egress encodes its records").event.into()
-        }
-    };
-    let event = Event::decode(&encoded).expect("journaled events are in their encoding");
+    egress: NodeId,
+) -> Rc<[u8]> {
+    let event = Event::decode(encoded).expect("journaled events are in their encoding");
     let nonce = context.prng.bytes();
-    let attempt = deliver::Attempt { made: delivery.attempt, time_ms: now_ms, nonce };
+    let time_ms = context.clock_ms(egress);
+    let attempt = deliver::Attempt { made: delivery.attempt, time_ms, nonce };
     let mut request = Vec::with_capacity(1024 + event.body.len());
     write_delivery(&Portable, signer, &event, attempt, &mut request).expect("decoded events fit a request");
     request.extend_from_slice(event.body);
-    Some(request.into())
+    request.into()
 }
 
-fn limits() -> TargetLimits {
+fn limits(attempts_max: usize) -> TargetLimits {
     let mut retry_schedule_ms = vec![200, 1_000, 4_000];
-    retry_schedule_ms.resize(ATTEMPTS_MAX, 15_000);
+    retry_schedule_ms.resize(attempts_max - 1, 15_000);
     TargetLimits {
         in_flight_max: IN_FLIGHT_MAX,
         queue_max: QUEUE_MAX,

@@ -4,10 +4,13 @@
 //! Attempts are made in `deliveries`.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use zen_core::crypto::Mac;
-use zen_core::event::EVENT_BYTES_MAX;
+use zen_core::dedupe::{EventKey, KeyHasher, Limits, Restore, Shard, Verdict as Arrived, Waiter};
+use zen_core::deliver::{DeliveryState, EventBytes, Live, Table};
+use zen_core::event::{EVENT_BYTES_MAX, Event};
+use zen_core::id::EventId;
 use zen_core::journal::{Kind, Sequence};
 use zen_core::link::{
     Frame, HANDSHAKE_TIMEOUT_MS, Hello, LinkError, Receiver, ReceiverConfig, ReceiverEvent,
@@ -22,7 +25,7 @@ use crate::disk::Disk;
 use crate::journal::Journal;
 use crate::link::{Link, Machine, Slot, ingester_dials, link_secret};
 use crate::network::{ConnectionId, Side};
-use crate::table::{self, Table};
+use crate::plan::KnownBy;
 
 /// Segments of an egress's journal.
 const SEGMENTS_MAX: u32 = 16;
@@ -32,6 +35,8 @@ const CREDIT_EVENTS: u32 = 16;
 const CREDIT_BYTES: u64 = 2 * EVENT_BYTES_MAX as u64;
 /// Notes that may wait for room in the journal.
 const NOTES_MAX: usize = 10_000;
+/// How long an event's id is remembered, ms.
+const EVENT_WINDOW_MS: u64 = 24 * 3_600_000;
 /// Records carried forward in one tick.
 const CARRIED_MAX: usize = 16;
 
@@ -41,7 +46,7 @@ struct Incoming {
     stream: StreamId,
     link_sequence: u64,
     head: Vec<u8>,
-    event: Rc<[u8]>,
+    event: EventBytes,
 }
 
 #[derive(Debug)]
@@ -51,6 +56,8 @@ struct Arrival {
     stream: StreamId,
     link_sequence: u64,
     bytes: u64,
+    /// The event's key; none when it was in the journal already.
+    taken: Option<(EventKey, EventId)>,
 }
 
 /// A running egress.
@@ -61,6 +68,8 @@ pub struct Egress {
     life: Life,
     journal: Journal,
     table: Table,
+    hasher: KeyHasher,
+    keys: Shard,
     marks: BTreeMap<StreamId, u64>,
     backlog: VecDeque<Incoming>,
     arrivals: VecDeque<Arrival>,
@@ -77,27 +86,34 @@ pub struct Egress {
 impl Egress {
     /// Starts on what a disk holds.
     pub fn start(context: &mut Context, index: usize, life: Life, disk: Disk) -> Self {
-        let node = NodeId(context.plan.ingesters + index);
+        let node = context.plan.egress(index);
         let mut table = Table::default();
-        // A checkpoint from before counts: a full journal has no place for another, and must be trimmed first.
-        let mut checkpoint = None;
+        let hasher = KeyHasher::new([0xee; 16]);
+        let mut restore = Restore::new(&limits(context), context.clock_ms(node)).expect("in range");
         let journal = Journal::open(context, (node, life), disk, SEGMENTS_MAX, &mut |record| {
-            table.handle_recovered(record);
-            checkpoint = if record.kind == Kind::Checkpoint { Some(record.sequence) } else { checkpoint };
+            table.handle_recovered(record, |due_ms, _| due_ms).expect("an egress encodes its records");
+            if record.kind == Kind::Event {
+                let held = held(record.payload);
+                restore.handle_entry(key(&hasher, held.event).0, key(&hasher, held.event).1, record.time_ms);
+            }
         });
-        let dialled = (0..context.plan.ingesters).filter(|ingester| !ingester_dials(*ingester, index));
+        let dialled =
+            (0..context.plan.ingester_workers()).filter(|ingester| !ingester_dials(*ingester, index));
         let mut egress = Self {
             node,
             index,
             life,
             journal,
             marks: table.streams().clone(),
+            // A full journal has no place for another checkpoint, and must be trimmed first.
+            checkpoint: table.checkpoint(),
             table,
+            hasher,
+            keys: restore.finish(),
             backlog: VecDeque::new(),
             arrivals: VecDeque::new(),
             notes: VecDeque::new(),
             carried: VecDeque::new(),
-            checkpoint,
             checkpoint_segment: 0,
             links: BTreeMap::new(),
             slots: dialled.map(|ingester| (ingester, Slot::default())).collect(),
@@ -126,9 +142,25 @@ impl Egress {
         &mut self.deliveries
     }
 
-    /// Events that are not done.
-    pub fn live(&self) -> usize {
-        self.table.len()
+    /// Whether nothing is left but dead letters.
+    pub fn is_idle(&self) -> bool {
+        let is_open = |live: &Live| {
+            live.targets.iter().any(|target| matches!(target.state, DeliveryState::Open { .. }))
+        };
+        !self.table.handles().any(|(_, handle)| self.table.live(handle).is_some_and(is_open))
+    }
+
+    /// Its dead letters as its journal has them: target and event.
+    pub fn dead_letters(&self) -> Vec<(usize, EventId)> {
+        let mut letters = Vec::new();
+        for live in self.table.handles().filter_map(|(_, handle)| self.table.live(handle)) {
+            let (records, _) = self.journal.read_from(live.record);
+            let Some(found) = records.first().filter(|found| found.sequence == live.record) else { continue };
+            let (_, id) = key(&self.hasher, held(&found.payload).event);
+            let dead = live.targets.iter().filter(|target| target.state == DeliveryState::Dead);
+            letters.extend(dead.map(|target| (number(&target.name), id)));
+        }
+        letters
     }
 
     /// Lets it work soon, once.
@@ -217,27 +249,43 @@ impl Egress {
         context.step(self.node)
     }
 
-    fn take_verdicts(&mut self, context: &Context) {
+    fn take_verdicts(&mut self, context: &mut Context) {
         while let Some((target, handle, verdict)) = self.deliveries.poll_verdict() {
             let Some(live) = self.table.live(handle) else { continue };
-            let place =
-                live.targets.iter().position(|(found, life)| *found == target && *life != table::Life::Done);
-            let Some(place) = place else { continue };
-            let target = place as u8;
-            let note = match verdict {
-                Verdict::Delivered => {
-                    let ending = Ending::Delivered;
-                    self.table.end(handle, place, ending);
-                    (Kind::Outcome, OutcomeRecord { handle, target, ending }.encode().to_vec())
-                }
+            let name = format!("target-{target}");
+            let place = live.targets.iter().position(|target| *target.name == *name);
+            let target = place.expect("a verdict is about an open delivery") as u8;
+            match verdict {
+                Verdict::Delivered => self.end(handle, target, Ending::Delivered),
                 Verdict::Retry { attempt, due_ms } => {
-                    self.table.retry(handle, place, attempt, due_ms);
-                    (Kind::Retry, RetryRecord { handle, target, attempt, due_ms }.encode().to_vec())
+                    self.table.retry(handle, target, attempt, due_ms);
+                    self.table.uncache(handle);
+                    let note = RetryRecord { handle, target, attempt, due_ms };
+                    self.notes.push_back((Kind::Retry, note.encode().to_vec()));
                 }
-            };
-            self.notes.push_back(note);
+                Verdict::Dead => {
+                    self.end(handle, target, Ending::Dead);
+                    self.table.uncache(handle);
+                    self.drop_surplus(context);
+                }
+            }
         }
         debug_assert!(self.table.len() < context.plan.events * 1_000);
+    }
+
+    fn drop_surplus(&mut self, context: &mut Context) {
+        while let Some((handle, place)) = self.table.poll_surplus_dead(context.plan.dead_letters_max) {
+            let live = self.table.live(handle).expect("dead letters are live");
+            let target = number(&live.targets[usize::from(place)].name);
+            context.checker.handle_dropped(self.node, target, handle);
+            self.end(handle, place, Ending::Dropped);
+        }
+    }
+
+    fn end(&mut self, handle: u64, target: u8, ending: Ending) {
+        self.table.end(handle, target, ending);
+        let note = OutcomeRecord { handle, target, ending };
+        self.notes.push_back((Kind::Outcome, note.encode().to_vec()));
     }
 
     fn append_all(&mut self, context: &mut Context) {
@@ -250,15 +298,37 @@ impl Egress {
             self.notes.pop_front();
         }
         while self.journal.has_reserve() {
-            let Some(incoming) = self.backlog.front() else { return };
-            let Incoming { link, stream, link_sequence, head, event } = incoming;
-            let Ok(record) = self.journal.append(Kind::Event, now_ms, &[head, event]) else { return };
-            let held = HeldEvent { event, ..held(head) };
-            self.table.insert(record, &held, Some(Rc::clone(event)));
-            let (link, stream, link_sequence, bytes) = (*link, *stream, *link_sequence, event.len() as u64);
-            self.arrivals.push_back(Arrival { record, link, stream, link_sequence, bytes });
-            self.backlog.pop_front();
+            let Some(incoming) = self.backlog.pop_front() else { return };
+            let (key, id) = key(&self.hasher, &incoming.event);
+            if self.is_known(context, &incoming) {
+                self.arrivals.push_back(arrival(&incoming, self.journal.appended(), None));
+                continue;
+            }
+            match self.keys.handle_arrival(key, now_ms, Waiter(0)) {
+                Arrived::New => {}
+                Arrived::Duplicate { .. } | Arrived::Pending | Arrived::TooManyWaiters => {
+                    self.arrivals.push_back(arrival(&incoming, self.journal.appended(), None));
+                    continue;
+                }
+                Arrived::TooManyPending => return self.backlog.push_front(incoming),
+            }
+            let parts = [&incoming.head[..], &incoming.event];
+            let Ok(record) = self.journal.append(Kind::Event, now_ms, &parts) else {
+                self.keys.handle_failed(key, Waiter(0), &mut Vec::new());
+                return self.backlog.push_front(incoming);
+            };
+            let held = HeldEvent { event: &incoming.event, ..held(&incoming.head) };
+            let is_cached = self.table.cached_bytes() + incoming.event.len() <= context.plan.cached_bytes_max;
+            self.table.insert(record, &held, is_cached.then(|| Arc::clone(&incoming.event)));
+            self.arrivals.push_back(arrival(&incoming, record, Some((key, id))));
         }
+    }
+
+    /// Whether an earlier link brought the event, by its place in its stream.
+    fn is_known(&self, context: &Context, incoming: &Incoming) -> bool {
+        let mark = self.table.streams().get(&incoming.stream);
+        context.plan.known_by == KnownBy::StreamAndEvent
+            && mark.is_some_and(|mark| incoming.link_sequence <= *mark)
     }
 
     fn handle_durable(&mut self, context: &mut Context) {
@@ -272,7 +342,10 @@ impl Egress {
                 *durable = (*durable).max(arrival.link_sequence);
                 *owed = (owed.0 + arrival.bytes, owed.1 + 1);
             }
-            self.hand_out(context, arrival.record.0);
+            if let Some((key, id)) = arrival.taken {
+                self.keys.handle_durable(key, id, context.clock_ms(self.node), &mut Vec::new());
+                self.hand_out(context, arrival.record.0);
+            }
         }
     }
 
@@ -296,9 +369,9 @@ impl Egress {
 
     fn hand_out(&mut self, context: &mut Context, handle: u64) {
         let Some(live) = self.table.live(handle) else { return };
-        for (target, life) in &live.targets {
-            if let table::Life::Open { attempt, due_ms } = life {
-                self.deliveries.handle_delivery(context, *target, handle, *attempt, *due_ms);
+        for target in &live.targets {
+            if let DeliveryState::Open { attempt, due_ms } = target.state {
+                self.deliveries.handle_delivery(context, number(&target.name), handle, attempt, due_ms);
             }
         }
     }
@@ -318,9 +391,7 @@ impl Egress {
             }
             let (records, _) = self.journal.read_from(record);
             let Some(found) = records.first().filter(|found| found.sequence == record) else { return };
-            let event: Rc<[u8]> =
-                HeldEvent::decode(&found.payload).expect("an egress encodes its records").event.into();
-            if !self.carry_one(context, handle, record, &event) {
+            if !self.carry_one(context, handle, record, held(&found.payload).event) {
                 return;
             }
         }
@@ -328,24 +399,30 @@ impl Egress {
 
     fn carry_one(&mut self, context: &mut Context, handle: u64, original: Sequence, event: &[u8]) -> bool {
         let live = self.table.live(handle).expect("taken from the table in this tick");
-        let name = |(target, life): &(usize, table::Life)| match life {
-            table::Life::Done => String::new(),
-            table::Life::Open { .. } => format!("target-{target}"),
-        };
-        let names: Vec<String> = live.targets.iter().map(name).collect();
+        let names: Vec<&str> = live
+            .targets
+            .iter()
+            .map(|target| if target.state == DeliveryState::Done { "" } else { &*target.name })
+            .collect();
         let mut head = Vec::new();
-        HeldEvent::encode_head(&mut head, &live.stream, 0, handle, names.iter().map(String::as_str));
-        let lives: Vec<table::Life> = live.targets.iter().map(|(_, life)| *life).collect();
+        HeldEvent::encode_head(&mut head, &live.stream, 0, handle, names.into_iter());
+        let states: Vec<DeliveryState> = live.targets.iter().map(|target| target.state).collect();
         let appended = self.journal.append(Kind::Event, context.clock_ms(self.node), &[&head, event]);
         let Ok(record) = appended else { return false };
         context.note(format_args!("egress {} carries record {original} forward to {record}", self.index));
         self.carried.push_back((record, original));
         self.table.insert(record, &HeldEvent { event, ..held(&head) }, None);
-        self.table.cache(handle, event);
-        for (place, life) in lives.into_iter().enumerate() {
-            if let table::Life::Open { attempt: attempt @ 1.., due_ms } = life {
-                let note = RetryRecord { handle, target: place as u8, attempt, due_ms };
-                self.notes.push_back((Kind::Retry, note.encode().to_vec()));
+        for (target, state) in (0..).zip(states) {
+            match state {
+                DeliveryState::Open { attempt: attempt @ 1.., due_ms } => {
+                    let note = RetryRecord { handle, target, attempt, due_ms };
+                    self.notes.push_back((Kind::Retry, note.encode().to_vec()));
+                }
+                DeliveryState::Dead => {
+                    let note = OutcomeRecord { handle, target, ending: Ending::Dead };
+                    self.notes.push_back((Kind::Outcome, note.encode().to_vec()));
+                }
+                DeliveryState::Open { .. } | DeliveryState::Done => {}
             }
         }
         true
@@ -386,7 +463,9 @@ impl Egress {
             let connection = context.dial(self.node, NodeId(*ingester));
             slot.connection = Some(connection);
             let mut out = Vec::new();
-            let config = receiver_config(context, *ingester, self.index);
+            let worker = (*ingester % context.plan.workers) as u16;
+            let config =
+                receiver_config(context, context.plan.process(NodeId(*ingester)), worker, self.index);
             let receiver = Box::new(Receiver::dial(config, now_ms, &mut out));
             let machine = Machine::Receiving { receiver, stream: None, durable: 0, owed: (0, 0) };
             let mut link = Link::new(Side::Dialer, machine, now_ms, out);
@@ -450,7 +529,7 @@ impl Egress {
         now_ms: u64,
         out: &mut Vec<u8>,
     ) -> Result<Machine, LinkError> {
-        let config = receiver_config(context, number(&hello.node), self.index);
+        let config = receiver_config(context, number(&hello.node), hello.stream, self.index);
         let mut receiver = Box::new(Receiver::accept(config, hello, now_ms, out)?);
         let durable = self.marks.get(&hello.journal_id).copied().unwrap_or(0);
         receiver.start(durable, out);
@@ -472,11 +551,16 @@ impl Egress {
     }
 }
 
-fn receiver_config(context: &mut Context, ingester: usize, egress: usize) -> ReceiverConfig<Key> {
+fn receiver_config(
+    context: &mut Context,
+    ingester: usize,
+    stream: u16,
+    egress: usize,
+) -> ReceiverConfig<Key> {
     ReceiverConfig {
         node: format!("egress-{egress}"),
         ingester: format!("ingester-{ingester}"),
-        stream: 0,
+        stream,
         keys: vec![("link-1".to_owned(), Portable.prepare(&link_secret(ingester, egress)))],
         session: context.prng.bytes(),
         credit_bytes: CREDIT_BYTES,
@@ -484,7 +568,30 @@ fn receiver_config(context: &mut Context, ingester: usize, egress: usize) -> Rec
     }
 }
 
-/// The head of a record that was encoded here.
+/// Key and id of an event.
+fn key(hasher: &KeyHasher, event: &[u8]) -> (EventKey, EventId) {
+    let id = Event::decode(event).expect("links bring events in their encoding").id;
+    (hasher.event_key(id), id)
+}
+
+fn arrival(incoming: &Incoming, record: Sequence, taken: Option<(EventKey, EventId)>) -> Arrival {
+    let Incoming { link, stream, link_sequence, event, .. } = incoming;
+    let bytes = event.len() as u64;
+    Arrival { record, link: *link, stream: *stream, link_sequence: *link_sequence, bytes, taken }
+}
+
+fn limits(context: &Context) -> Limits {
+    let events = context.plan.events as u32;
+    Limits {
+        keys_max: events.max(16),
+        window_ms: EVENT_WINDOW_MS,
+        pending_max: 2 * CREDIT_EVENTS,
+        waiters_per_key_max: 0,
+        waiters_max: 0,
+    }
+}
+
+/// A record, or the head of one, that was encoded here.
 fn held(head: &[u8]) -> HeldEvent<'_> {
     HeldEvent::decode(head).expect("encoded by this egress")
 }

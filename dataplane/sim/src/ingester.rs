@@ -1,16 +1,19 @@
 //! An ingester: verifies requests, journals them, answers what is durable, and sends it over its links.
 //!
-//! The core's verifier, writer and sender do the work; the glue between them is that of the node, in small.
+//! The core's verifier, key table, writer, outbox and sender do the work; the glue between them is that of the node, in
+//! small. One worker of an ingester: its own journal and links, keys shared with the others.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use zen_core::crypto::Mac;
+use zen_core::dedupe::{EventKey, KeySource, Verdict, Waiter};
 use zen_core::event::Event;
 use zen_core::id::EventId;
 use zen_core::journal::{AppendError, Kind, Record, Sequence};
 use zen_core::link::{
-    Frame, HANDSHAKE_TIMEOUT_MS, Hello, LinkError, Outgoing, Sender, SenderConfig, SenderEvent,
+    Frame, HANDSHAKE_TIMEOUT_MS, Hello, LinkError, Outbox, Outgoing, Sender, SenderConfig, SenderEvent,
 };
 use zen_core::record::{decode_egresses, decode_routes, encode_routes};
 use zen_core::verify::Scheme;
@@ -19,46 +22,25 @@ use crate::checker::number;
 use crate::context::{Context, Crash, DiskStep, Life, NodeId, Step};
 use crate::crypto::{Key, Portable};
 use crate::disk::Disk;
-use crate::journal::{DiskResult, Journal};
+use crate::journal::{DiskResult, Journal, Owned};
+use crate::keys::{Keys, Restoring};
 use crate::link::{Link, Machine, Slot, ingester_dials, link_secret};
 use crate::network::{ConnectionId, Side};
 use crate::plan::Planted;
-use crate::source::{Request, endpoint, scheme};
+use crate::source::{Request, delivery, endpoint, scheme};
 
-/// Requests that wait for the disk.
+/// Events that wait for the disk.
 const PENDING_MAX: usize = 1_000;
 
 #[derive(Debug)]
 struct Pending {
     sequence: Sequence,
-    request: Rc<Request>,
+    source: usize,
+    key: EventKey,
+    waiter: Waiter,
+    /// Who waits for the answer, unless it was told to come again.
+    owner: Option<Rc<Request>>,
     id: EventId,
-}
-
-/// What one egress has and lacks; the node's outbox, in small.
-#[derive(Debug, Default)]
-struct Outbox {
-    last: Sequence,
-    acknowledged: Sequence,
-    next: Sequence,
-}
-
-impl Outbox {
-    fn handle_ready(&mut self, resume_after: Sequence) {
-        self.acknowledged = self.acknowledged.max(resume_after);
-        self.next = Sequence(resume_after.0 + 1);
-    }
-
-    /// Up to where the journal may go; none when nothing is lacking.
-    fn holds(&self, planted: Option<Planted>) -> Option<Sequence> {
-        let sent = Sequence(self.next.0.saturating_sub(1));
-        let given = if planted == Some(Planted::TrimBeforeAck) {
-            sent.max(self.acknowledged)
-        } else {
-            self.acknowledged
-        };
-        (self.last > given).then_some(given)
-    }
 }
 
 /// A running ingester.
@@ -67,6 +49,7 @@ pub struct Ingester {
     node: NodeId,
     life: Life,
     journal: Journal,
+    keys: Rc<RefCell<Keys>>,
     schemes: Vec<Scheme>,
     pending: VecDeque<Pending>,
     outboxes: Vec<Outbox>,
@@ -76,19 +59,39 @@ pub struct Ingester {
 }
 
 impl Ingester {
-    /// Starts on what a disk holds.
-    pub fn start(context: &mut Context, index: usize, life: Life, disk: Disk) -> Self {
-        let node = NodeId(index);
-        let mut outboxes: Vec<Outbox> = (0..context.plan.egresses).map(|_| Outbox::default()).collect();
-        let segments_max = context.plan.ingester_segments_max;
+    /// Opens what a disk holds: the journal, what each egress lacks, and the keys of its events.
+    pub fn open(
+        context: &mut Context,
+        (node, life): (NodeId, Life),
+        disk: Disk,
+        restoring: &mut Restoring,
+    ) -> (Journal, Vec<Outbox>) {
+        let name = |egress| format!("egress-{egress}");
+        let mut outboxes: Vec<Outbox> =
+            (0..context.plan.egresses).map(|egress| Outbox::new(&name(egress))).collect();
+        let (segments_max, planted) = (context.plan.ingester_segments_max, context.plan.planted);
         let journal = Journal::open(context, (node, life), disk, segments_max, &mut |record| {
             recover(&mut outboxes, record);
+            if planted != Some(Planted::KeyNotRestored) {
+                restore_key(restoring, record);
+            }
         });
-        let dialled = (0..outboxes.len()).filter(|egress| ingester_dials(index, *egress));
+        (journal, outboxes)
+    }
+
+    /// Over what was opened, with the keys of all workers.
+    pub fn new(
+        context: &Context,
+        (node, life): (NodeId, Life),
+        (journal, outboxes): (Journal, Vec<Outbox>),
+        keys: Rc<RefCell<Keys>>,
+    ) -> Self {
+        let dialled = (0..outboxes.len()).filter(|egress| ingester_dials(node.0, *egress));
         Self {
             node,
             life,
             journal,
+            keys,
             schemes: (0..context.plan.sources).map(scheme).collect(),
             pending: VecDeque::new(),
             slots: dialled.map(|egress| (egress, Slot::default())).collect(),
@@ -124,28 +127,35 @@ impl Ingester {
             check.update(&request.body);
             check.finish(&Portable, &request.body)
         });
-        if verified.is_err() {
-            return answer(context, &request, 401, None);
+        let Ok(verified) = verified else { return answer(context, &request, 401, None) };
+        let endpoint = endpoint(request.source);
+        let key =
+            KeySource::Scheme.key(self.keys.borrow().hasher(), endpoint, &*request, &verified, &request.body);
+        let key = key.ok().flatten().expect("simulated sources name each event");
+        let (owner, verdict) = self.keys.borrow_mut().handle_arrival(key, &request, now_ms);
+        context.note(format_args!("node {}: event {:x} is {verdict:?}", self.node.0, request.key));
+        match verdict {
+            Verdict::New => self.append(context, request, key, owner),
+            Verdict::Pending => {}
+            Verdict::Duplicate { event_id } => answer_duplicate(context, &request, event_id),
+            Verdict::TooManyWaiters | Verdict::TooManyPending => answer(context, &request, 503, None),
         }
-        let id = EventId::new(now_ms, context.prng.bytes());
-        let payload = encode(context, &request, id);
-        let appended = self.journal.append(Kind::Event, now_ms, &[&payload]);
-        match appended {
-            Ok(sequence) => self.pending.push_back(Pending { sequence, request, id }),
-            Err(AppendError::Full | AppendError::NoSegment | AppendError::TooLarge) => {
-                answer(context, &request, 503, None);
-            }
-        }
-        context.checker.check_bound("requests that wait", self.pending.len(), PENDING_MAX);
         self.wake(context);
     }
 
-    /// A disk operation ended. After a failed write everybody who waits is told to come again.
+    /// A disk operation ended. After a failed write its owners are told to come again; their keys stay
+    /// pending, because the write is repeated.
     pub fn handle_disk(&mut self, context: &mut Context, step: DiskStep) {
         if self.journal.handle_disk(context, step) == DiskResult::WriteFailed {
-            for pending in core::mem::take(&mut self.pending) {
-                self.route(context, pending.request.source, pending.sequence);
-                answer(context, &pending.request, 503, None);
+            for pending in &mut self.pending {
+                if let Some(owner) = pending.owner.take() {
+                    answer(context, &owner, 503, None);
+                }
+                if context.plan.planted == Some(Planted::KeyFreedOnFailedWrite) {
+                    for waiter in self.keys.borrow_mut().handle_failed(pending.key, pending.waiter) {
+                        answer(context, &waiter, 503, None);
+                    }
+                }
             }
         }
         self.wake(context);
@@ -209,23 +219,58 @@ impl Ingester {
         context.step(self.node)?;
         self.answer_durable(context)?;
         self.pump(context)?;
-        let (planted, durable) = (context.plan.planted, self.journal.durable());
-        let held = self.outboxes.iter().filter_map(|outbox| outbox.holds(planted));
-        let up_to = held.fold(durable, Sequence::min);
+        let up_to =
+            self.outboxes.iter().filter_map(Outbox::holds).fold(self.journal.durable(), Sequence::min);
+        let up_to = self.keys.borrow_mut().trimmable(self.worker(context), up_to);
         self.journal.trim(context, up_to);
         context.step(self.node)
+    }
+
+    fn append(&mut self, context: &mut Context, request: Rc<Request>, key: EventKey, waiter: Waiter) {
+        let now_ms = context.clock_ms(self.node);
+        let id = EventId::new(now_ms, context.prng.bytes());
+        let payload = encode(context, &request, id);
+        match self.journal.append(Kind::Event, now_ms, &[&payload]) {
+            Ok(sequence) => {
+                let source = request.source;
+                self.pending.push_back(Pending { sequence, source, key, waiter, owner: Some(request), id });
+            }
+            Err(AppendError::Full | AppendError::NoSegment | AppendError::TooLarge) => {
+                answer(context, &request, 503, None);
+                for waiter in self.keys.borrow_mut().handle_failed(key, waiter) {
+                    answer(context, &waiter, 503, None);
+                }
+            }
+        }
+        context.checker.check_bound("events that wait", self.pending.len(), PENDING_MAX);
     }
 
     fn answer_durable(&mut self, context: &mut Context) -> Result<(), Crash> {
         let is_early = context.plan.planted == Some(Planted::AnswerBeforeDurable);
         let up_to = if is_early { self.journal.appended() } else { self.journal.durable() };
         while let Some(pending) = self.pending.pop_front_if(|pending| pending.sequence <= up_to) {
-            self.route(context, pending.request.source, pending.sequence);
-            context.checker.handle_answered(self.node, pending.request.key, pending.id);
-            answer(context, &pending.request, 202, Some(pending.id));
-            context.step(self.node)?;
+            self.route(context, pending.source, pending.sequence);
+            let now_ms = context.clock_ms(self.node);
+            let settled = self.keys.borrow_mut().handle_durable(pending.key, pending.id, now_ms);
+            let (first, waiters) = settled;
+            if let Some(owner) = &pending.owner {
+                context.checker.handle_answered(self.node, owner.key, pending.id);
+                answer(context, owner, 202, Some(pending.id));
+                context.step(self.node)?;
+            }
+            for waiter in waiters {
+                answer_duplicate(context, &waiter, first);
+                context.step(self.node)?;
+            }
         }
+        let worker = self.worker(context);
+        self.keys.borrow_mut().handle_seen(worker, up_to);
         Ok(())
+    }
+
+    /// Its number among the workers of its ingester.
+    fn worker(&self, context: &Context) -> usize {
+        self.node.0 % context.plan.workers
     }
 
     /// Sends what is durable, as far as credit goes.
@@ -234,7 +279,7 @@ impl Ingester {
         for (connection, link) in &mut self.links {
             let Machine::Sending { sender, egress } = &mut link.machine else { continue };
             let outbox = &mut self.outboxes[*egress];
-            send_events(context, &self.journal, outbox, sender, &mut link.out, (*egress, now_ms));
+            send_events(context, &self.journal, outbox, sender, &mut link.out, now_ms);
             link.flush(context, *connection);
             context.step(self.node)?;
         }
@@ -243,8 +288,7 @@ impl Ingester {
 
     fn route(&mut self, context: &Context, source: usize, sequence: Sequence) {
         for target in &context.plan.routes[source] {
-            let outbox = &mut self.outboxes[target % context.plan.egresses];
-            outbox.last = outbox.last.max(sequence);
+            self.outboxes[target % context.plan.egresses].handle_routed(sequence);
         }
     }
 
@@ -253,10 +297,10 @@ impl Ingester {
             if !slot.is_due(context.now_ms) {
                 continue;
             }
-            let connection = context.dial(self.node, NodeId(context.plan.ingesters + *egress));
+            let connection = context.dial(self.node, context.plan.egress(*egress));
             slot.connection = Some(connection);
             let mut out = Vec::new();
-            let config = sender_config(self.node.0, *egress, self.journal.id());
+            let config = sender_config(context, self.node, *egress, self.journal.id());
             let sender = Box::new(Sender::dial(config, now_ms, &mut out));
             let machine = Machine::Sending { sender, egress: *egress };
             let mut link = Link::new(Side::Dialer, machine, now_ms, out);
@@ -277,7 +321,7 @@ impl Ingester {
                     (sender.handle_frame(frame, now_ms, &mut link.out)?, *egress)
                 }
                 (_, Frame::Hello(hello)) => {
-                    link.machine = self.begin_sending(&hello, now_ms, &mut link.out)?;
+                    link.machine = self.begin_sending(context, &hello, now_ms, &mut link.out)?;
                     continue;
                 }
                 (_, frame) => return Err(LinkError::Unexpected(frame.frame_type())),
@@ -285,10 +329,12 @@ impl Ingester {
             match event {
                 SenderEvent::None | SenderEvent::Goodbye(_) => {}
                 SenderEvent::Acked { durable } => {
-                    let outbox = &mut self.outboxes[egress];
-                    outbox.acknowledged = outbox.acknowledged.max(Sequence(durable));
+                    self.outboxes[egress].handle_acknowledged(Sequence(durable));
                 }
                 SenderEvent::Ready { resume_after } => {
+                    if !self.outboxes[egress].can_resume(self.journal.skipped().end, Sequence(resume_after)) {
+                        return Err(LinkError::ResumeAhead);
+                    }
                     context.note(format_args!("ingester {} resumes after {resume_after}", self.node.0));
                     self.outboxes[egress].handle_ready(Sequence(resume_after));
                     self.close_older(context, egress);
@@ -298,9 +344,15 @@ impl Ingester {
         Ok(())
     }
 
-    fn begin_sending(&self, hello: &Hello, now_ms: u64, out: &mut Vec<u8>) -> Result<Machine, LinkError> {
+    fn begin_sending(
+        &self,
+        context: &Context,
+        hello: &Hello,
+        now_ms: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<Machine, LinkError> {
         let egress = number(&hello.node);
-        let config = sender_config(self.node.0, egress, self.journal.id());
+        let config = sender_config(context, self.node, egress, self.journal.id());
         let sender = Box::new(Sender::accept(config, hello, now_ms, out)?);
         Ok(Machine::Sending { sender, egress })
     }
@@ -332,42 +384,44 @@ fn send_events(
     outbox: &mut Outbox,
     sender: &mut Sender<Key>,
     out: &mut Vec<u8>,
-    (egress, now_ms): (usize, u64),
+    now_ms: u64,
 ) {
-    let name = format!("egress-{egress}");
-    while sender.is_ready() && outbox.next <= outbox.last && outbox.next <= journal.durable() {
-        let (records, passed) = journal.read_from(outbox.next);
-        let events = records.iter().filter(|record| record.kind == Kind::Event);
-        let routed: Vec<_> = events
-            .filter_map(|record| match decode_routes(&record.payload, &name) {
-                Ok((Some(targets), event)) => {
-                    Some((record.sequence, targets.iter().collect::<Vec<_>>(), event))
-                }
-                _ => None,
-            })
-            .take(1 + context.prng.below(16))
-            .collect();
-        let Some(last) = routed.last().map(|(sequence, ..)| *sequence) else {
-            outbox.next = Sequence(passed.0 + 1);
-            continue;
+    while sender.is_ready() {
+        let Some(next) = outbox.poll_next(journal.oldest(), journal.skipped(), journal.durable()) else {
+            return;
         };
+        let (records, looked) = journal.read_from(next);
+        let count = 1 + context.prng.below(16);
+        let (routed, passed) = outbox.routed(records.iter().map(Owned::record), journal.durable(), count);
+        if routed.is_empty() {
+            // Damage may have them all.
+            outbox.handle_passed(passed.max(looked));
+            continue;
+        }
+        let targets: Vec<Vec<&str>> = routed.iter().map(|routed| routed.targets.iter().collect()).collect();
         let outgoing: Vec<Outgoing<'_>> = routed
             .iter()
-            .map(|(sequence, targets, encoded)| Outgoing {
-                sequence: sequence.0,
+            .zip(&targets)
+            .map(|(routed, targets)| Outgoing {
+                sequence: routed.sequence.0,
                 targets,
-                event: Event::decode(encoded).expect("journaled events are in their encoding"),
-                encoded,
+                event: Event::decode(routed.event).expect("journaled events are in their encoding"),
+                encoded: routed.event,
             })
             .collect();
         let taken = sender.seal_batch(&Portable, &outgoing, now_ms, out);
+        let sent = match taken.checked_sub(1) {
+            _ if taken == outgoing.len() => passed,
+            Some(last) => Sequence(outgoing[last].sequence),
+            None => return,
+        };
+        outbox.handle_passed(sent);
+        if context.plan.planted == Some(Planted::TrimBeforeAck) {
+            outbox.handle_acknowledged(sent);
+        }
         if taken < outgoing.len() {
-            if let Some(last) = taken.checked_sub(1) {
-                outbox.next = Sequence(outgoing[last].sequence + 1);
-            }
             return;
         }
-        outbox.next = Sequence(last.0 + 1);
     }
 }
 
@@ -375,17 +429,28 @@ fn recover(outboxes: &mut [Outbox], record: &Record<'_>) {
     if record.kind == Kind::Event {
         let egresses = decode_egresses(record.payload).expect("an ingester encodes its routes");
         for egress in egresses {
-            outboxes[number(egress)].last = record.sequence;
+            outboxes[number(egress)].handle_routed(record.sequence);
         }
     }
 }
 
-fn sender_config(ingester: usize, egress: usize, journal_id: [u8; 16]) -> SenderConfig<Key> {
+/// The key of an event that was durable.
+fn restore_key(restoring: &mut Restoring, record: &Record<'_>) {
+    if record.kind == Kind::Event {
+        let (_, encoded) = decode_routes(record.payload, "").expect("an ingester encodes its routes");
+        let event = Event::decode(encoded).expect("journaled events are in their encoding");
+        let key = restoring.hasher().id_key(event.endpoint, delivery(event.body).as_bytes());
+        restoring.handle_entry(key, event.id, record.time_ms);
+    }
+}
+
+fn sender_config(context: &Context, node: NodeId, egress: usize, journal_id: [u8; 16]) -> SenderConfig<Key> {
+    let ingester = context.plan.process(node);
     SenderConfig {
         node: format!("ingester-{ingester}"),
         egress: format!("egress-{egress}"),
-        stream: 0,
-        streams: 1,
+        stream: (node.0 % context.plan.workers) as u16,
+        streams: context.plan.workers as u16,
         journal_id,
         key_id: "link-1".to_owned(),
         key: Portable.prepare(&link_secret(ingester, egress)),
@@ -413,6 +478,11 @@ fn encode(context: &Context, request: &Request, id: EventId) -> Vec<u8> {
     event.encode_head(&mut payload).expect("the event is in canonical form");
     payload.extend_from_slice(event.body);
     payload
+}
+
+fn answer_duplicate(context: &mut Context, request: &Request, first: EventId) {
+    context.checker.handle_duplicate(request.key, first, context.now_ms);
+    answer(context, request, 200, Some(first));
 }
 
 fn answer(context: &mut Context, request: &Request, status: u16, id: Option<EventId>) {

@@ -5,6 +5,7 @@
 //! Records are read back from the disk alone, so that what was not flushed is never sent.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 
 use zen_core::journal::{
     AppendError, CommitNumber, CommitReader, Kind, Limits, OnDamage, Record, Recovery, RecoveryError,
@@ -33,6 +34,18 @@ pub struct Owned {
     pub kind: Kind,
     /// Its payload.
     pub payload: Vec<u8>,
+    segment: SegmentId,
+    offset: u64,
+    time_ms: u64,
+}
+
+impl Owned {
+    /// The record as readers take it.
+    pub fn record(&self) -> Record<'_> {
+        let Self { sequence, kind, payload, segment, offset, time_ms } = self;
+        let (sequence, kind, segment) = (*sequence, *kind, *segment);
+        Record { sequence, kind, time_ms: *time_ms, payload, segment, offset: *offset }
+    }
 }
 
 /// Whether a disk operation changed what is durable.
@@ -62,6 +75,8 @@ pub struct Journal {
     spares: VecDeque<SegmentId>,
     preparing: Option<Preparing>,
     segments_max: u32,
+    /// Sequences that the last recovery left out.
+    skipped: Range<Sequence>,
 }
 
 impl Journal {
@@ -75,6 +90,7 @@ impl Journal {
     ) -> Self {
         let limits =
             Limits { segment_bytes: SEGMENT_BYTES as u64, commit_bytes_max: COMMIT_BYTES_MAX, segments_max };
+        let mut skipped = Sequence(1)..Sequence(1);
         let writer = match recover(context, node, &disk, limits, record) {
             None => {
                 let ids: Vec<SegmentId> = disk.files().map(|(id, _)| id).collect();
@@ -85,11 +101,22 @@ impl Journal {
             }
             Some(recovered) => {
                 recovered.unused.iter().for_each(|id| disk.remove(*id));
+                skipped = recovered.next_sequence..recovered.first_of_run;
                 Writer::resume(recovered, limits, crc32c::crc32c_append)
             }
         };
         let open = vec![0; COMMIT_BYTES_MAX];
-        Self { node, life, disk, writer, open, spares: VecDeque::new(), preparing: None, segments_max }
+        Self {
+            node,
+            life,
+            disk,
+            writer,
+            open,
+            spares: VecDeque::new(),
+            preparing: None,
+            segments_max,
+            skipped,
+        }
     }
 
     /// What a crash leaves to the next start.
@@ -158,8 +185,8 @@ impl Journal {
         let mut reader = CommitReader::new(id, span.id, SEGMENT_HEADER_BYTES as u64, crc32c::crc32c_append);
         let mut take = |record: Record<'_>| {
             if (from..=span.last).contains(&record.sequence) {
-                let Record { sequence, kind, payload, .. } = record;
-                records.push(Owned { sequence, kind, payload: payload.to_vec() });
+                let Record { sequence, kind, time_ms, payload, segment, offset } = record;
+                records.push(Owned { sequence, kind, payload: payload.to_vec(), segment, offset, time_ms });
             }
         };
         while (reader.offset() as usize) < bytes.len() {
@@ -171,6 +198,16 @@ impl Journal {
             }
         }
         (records, span.last)
+    }
+
+    /// The oldest record that is kept.
+    pub fn oldest(&self) -> Option<Sequence> {
+        self.writer.oldest()
+    }
+
+    /// Sequences that no record has, because the last recovery left them out.
+    pub fn skipped(&self) -> &Range<Sequence> {
+        &self.skipped
     }
 
     /// Everything up to here is on disk.

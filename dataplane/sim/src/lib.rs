@@ -11,14 +11,15 @@ mod crypto;
 mod deliveries;
 mod disk;
 mod egress;
+mod index;
 mod ingester;
 mod journal;
+mod keys;
 mod link;
 mod network;
 mod plan;
 mod prng;
 mod source;
-mod table;
 mod target;
 mod world;
 

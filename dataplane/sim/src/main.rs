@@ -19,7 +19,7 @@ struct Arguments {
     /// Events that sources make in each run.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     events: u32,
-    /// Plants a bug: answer-before-durable, trim-before-ack or replay-window-off-by-one.
+    /// Plants a bug; `docs/simulation.md` lists them.
     #[arg(long)]
     fault: Option<Planted>,
     /// Prints the last steps also of a run in which all went well.
@@ -45,12 +45,12 @@ fn main() -> ExitCode {
             }
         }
     }
-    let Summary { steps, accepted, delivered, crashes } = total;
+    let Summary { steps, accepted, duplicates, delivered, dead_letters, crashes } = total;
     let seconds = begun.elapsed().as_secs_f64();
     let (first, last) = (arguments.seed, arguments.seed.saturating_add(arguments.seeds) - 1);
     println!(
-        "seeds {first} to {last}: {accepted} accepted, {delivered} delivered, {crashes} crashes, {steps} steps, \
-         0 broken promises, {:.0} seeds/s",
+        "seeds {first} to {last}: {accepted} accepted, {duplicates} duplicates, {delivered} delivered, \
+         {dead_letters} dead letters, {crashes} crashes, {steps} steps, 0 broken promises, {:.0} seeds/s",
         arguments.seeds as f64 / seconds
     );
     ExitCode::SUCCESS

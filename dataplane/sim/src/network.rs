@@ -68,13 +68,13 @@ struct Connection {
 pub struct Network {
     connections: BTreeMap<ConnectionId, Connection>,
     last: u64,
-    /// Pairs of nodes, the lower first, and until when they cannot reach each other, ms.
-    partitions: BTreeMap<(NodeId, NodeId), u64>,
+    /// Pairs of processes, the lower first, and until when they cannot reach each other, ms.
+    partitions: BTreeMap<(usize, usize), u64>,
 }
 
 impl Network {
-    /// Parts two nodes.
-    pub fn part(&mut self, one: NodeId, other: NodeId, until_ms: u64) {
+    /// Parts two processes.
+    pub fn part(&mut self, one: usize, other: usize, until_ms: u64) {
         self.partitions.insert((one.min(other), one.max(other)), until_ms);
     }
 
@@ -88,8 +88,8 @@ impl Network {
         self.connections.keys().copied().collect()
     }
 
-    fn parted_until_ms(&self, nodes: [NodeId; 2]) -> u64 {
-        let key = (nodes[0].min(nodes[1]), nodes[0].max(nodes[1]));
+    fn parted_until_ms(&self, processes: [usize; 2]) -> u64 {
+        let key = (processes[0].min(processes[1]), processes[0].max(processes[1]));
         self.partitions.get(&key).copied().unwrap_or(0)
     }
 
@@ -172,10 +172,8 @@ impl Context {
     /// What arrives at an end now.
     pub fn handle_arrival(&mut self, id: ConnectionId, to: Side) -> Arrival {
         let Some(connection) = self.network.connections.get_mut(&id) else { return Arrival::Nothing };
-        let parted_until_ms = {
-            let nodes = connection.nodes;
-            self.network.parted_until_ms(nodes)
-        };
+        let processes = connection.nodes.map(|node| self.plan.process(node));
+        let parted_until_ms = self.network.parted_until_ms(processes);
         if self.now_ms < parted_until_ms && self.weather == Weather::Storm {
             if self.prng.chance(100) {
                 self.reset(id);

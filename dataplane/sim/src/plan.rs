@@ -3,7 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::context::NodeId;
 use crate::prng::Prng;
+
+/// A window that no run outlasts, ms.
+const DAY_MS: u64 = 24 * 3_600_000;
+/// So many attempts no run makes.
+const ATTEMPTS_MAX: usize = 500;
 
 /// A bug planted into the simulated glue, to show that the checker sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,17 +20,29 @@ pub enum Planted {
     TrimBeforeAck,
     /// A target forgets a delivery one millisecond before its window is over.
     ReplayWindowOffByOne,
+    /// An ingester that restarts does not take the keys of the events in its journals.
+    KeyNotRestored,
+    /// An ingester frees a key when a write fails, although the write is repeated and succeeds later.
+    KeyFreedOnFailedWrite,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::AnswerBeforeDurable, Self::TrimBeforeAck, Self::ReplayWindowOffByOne];
+    pub const ALL: [Self; 5] = [
+        Self::AnswerBeforeDurable,
+        Self::TrimBeforeAck,
+        Self::ReplayWindowOffByOne,
+        Self::KeyNotRestored,
+        Self::KeyFreedOnFailedWrite,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::AnswerBeforeDurable => "answer-before-durable",
             Self::TrimBeforeAck => "trim-before-ack",
             Self::ReplayWindowOffByOne => "replay-window-off-by-one",
+            Self::KeyNotRestored => "key-not-restored",
+            Self::KeyFreedOnFailedWrite => "key-freed-on-failed-write",
         }
     }
 }
@@ -37,7 +55,7 @@ impl fmt::Display for Planted {
 
 /// No planted bug has that name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("expected answer-before-durable, trim-before-ack or replay-window-off-by-one")]
+#[error("expected one of: {}", Planted::ALL.map(Planted::name).join(", "))]
 pub struct UnknownFault;
 
 impl FromStr for Planted {
@@ -85,6 +103,15 @@ impl Trouble {
     ];
 }
 
+/// How an egress passes over what a link brings again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KnownBy {
+    /// By its place in its stream, then by its event id: as the node.
+    StreamAndEvent,
+    /// By its event id alone, so that this layer has something to do.
+    Event,
+}
+
 /// The shape of a run.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -92,6 +119,8 @@ pub struct Plan {
     pub sources: usize,
     /// Ingesters; any source may use any of them.
     pub ingesters: usize,
+    /// Workers of each ingester; they have a journal each and share the keys.
+    pub workers: usize,
     /// Egresses.
     pub egresses: usize,
     /// Targets; each belongs to one egress.
@@ -116,6 +145,18 @@ pub struct Plan {
     pub replay_permille: u64,
     /// Segments of an ingester's journal.
     pub ingester_segments_max: u32,
+    /// Events that a source sends twice, and again after their 2xx, of a thousand each.
+    pub duplicate_permille: u64,
+    /// How long an ingester remembers a key, ms.
+    pub window_ms: u64,
+    /// How an egress passes over what a link brings again.
+    pub known_by: KnownBy,
+    /// Attempts after which a delivery is dead.
+    pub attempts_max: usize,
+    /// Dead letters that an egress keeps.
+    pub dead_letters_max: usize,
+    /// Bytes of events that an egress keeps in memory.
+    pub cached_bytes_max: usize,
     /// The planted bug.
     pub planted: Option<Planted>,
 }
@@ -133,6 +174,7 @@ impl Plan {
         Self {
             sources,
             ingesters,
+            workers: 1 + prng.below(2),
             egresses,
             targets,
             routes,
@@ -145,8 +187,45 @@ impl Plan {
             write_ms_max: prng.choose(&[2, 20, 200]),
             replay_permille: prng.choose(&[0, 0, 100, 500]),
             ingester_segments_max: prng.choose(&[3, 4, 8]),
+            duplicate_permille: 100,
+            window_ms: prng.choose(&[DAY_MS, DAY_MS, 20_000]),
+            known_by: prng.choose(&[KnownBy::StreamAndEvent, KnownBy::Event]),
+            attempts_max: prng.choose(&[ATTEMPTS_MAX, ATTEMPTS_MAX, 3]),
+            dead_letters_max: prng.choose(&[1_000, 2]),
+            cached_bytes_max: prng.choose(&[0, 4_000, 1_000_000]),
             planted,
         }
+    }
+}
+
+impl Plan {
+    /// Workers of all ingesters: the first nodes.
+    pub fn ingester_workers(&self) -> usize {
+        self.ingesters * self.workers
+    }
+
+    /// Journals: of the ingesters' workers, of egresses, then one for the keys of each ingester.
+    pub fn nodes(&self) -> usize {
+        self.ingester_workers() + self.egresses + self.ingesters
+    }
+
+    /// The process that a node belongs to: ingesters first, then egresses.
+    pub fn process(&self, node: NodeId) -> usize {
+        match node.0.checked_sub(self.ingester_workers()) {
+            None => node.0 / self.workers,
+            Some(egress) if egress < self.egresses => self.ingesters + egress,
+            Some(index) => index - self.egresses,
+        }
+    }
+
+    /// The nodes of a process; those that it serves the outside with come first.
+    pub fn nodes_of(&self, process: usize) -> Vec<NodeId> {
+        (0..self.nodes()).map(NodeId).filter(|node| self.process(*node) == process).collect()
+    }
+
+    /// An egress.
+    pub fn egress(&self, egress: usize) -> NodeId {
+        NodeId(self.ingester_workers() + egress)
     }
 }
 

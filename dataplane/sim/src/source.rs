@@ -14,6 +14,8 @@ use crate::crypto::Portable;
 const ANSWER_TIMEOUT_MS: u64 = 3_000;
 /// Longest body beside its key, bytes.
 const BODY_BYTES_MAX: u64 = 3_000;
+/// Latest that a source sends again what was answered, ms.
+const REPEAT_MS_MAX: u64 = 30_000;
 /// Requests that are forged, of a thousand.
 const FORGED_PERMILLE: u64 = 60;
 
@@ -28,6 +30,8 @@ pub struct Request {
     pub key: u64,
     /// `x-hub-signature-256`.
     pub signature: String,
+    /// `x-github-delivery`: what the source calls the event; other sources may use the same name.
+    pub delivery: String,
     /// The body.
     pub body: Rc<[u8]>,
 }
@@ -42,11 +46,15 @@ impl RequestView for Request {
     }
 
     fn header(&self, name: &str) -> Option<&str> {
-        (name == "x-hub-signature-256").then_some(&self.signature)
+        match name {
+            "x-hub-signature-256" => Some(&self.signature),
+            "x-github-delivery" => Some(&self.delivery),
+            _ => None,
+        }
     }
 
     fn header_count(&self, name: &str) -> usize {
-        usize::from(name == "x-hub-signature-256")
+        usize::from(self.header(name).is_some())
     }
 }
 
@@ -93,7 +101,9 @@ impl Source {
         context
             .checker
             .handle_made(key, Made { endpoint: endpoint(source), body: Rc::clone(&body), genuine });
-        let request = Rc::new(Request { source, item, key, signature, body });
+        // A forger takes the name of what comes next.
+        let delivery = delivery_name(item + usize::from(!genuine));
+        let request = Rc::new(Request { source, item, key, signature, delivery, body });
         self.items.push(Item { request, genuine, state: State::Waiting { attempt: 0 } });
         self.send(context, item);
         let mean_ms = context.plan.storm_ms / self.share as u64;
@@ -107,9 +117,16 @@ impl Source {
         *attempt += 1;
         let (source, attempt) = (self.index, *attempt);
         context.schedule(ANSWER_TIMEOUT_MS, Step::GiveUp { source, item, attempt });
-        let ingester = context.prng.below(context.plan.ingesters);
-        context
-            .note(format_args!("source {source} sends event {item} to ingester {ingester}, try {attempt}"));
+        self.request(context, item);
+        if context.prng.chance(context.plan.duplicate_permille) {
+            self.request(context, item);
+        }
+    }
+
+    /// Sends once, to any worker of any ingester.
+    pub fn request(&self, context: &mut Context, item: usize) {
+        let ingester = context.prng.below(context.plan.ingester_workers());
+        context.note(format_args!("source {} sends event {item} to worker {ingester}", self.index));
         if !context.is_lost() {
             let delay_ms = context.delay_ms();
             let request = Rc::clone(&self.items[item].request);
@@ -132,7 +149,13 @@ impl Source {
         }
         context.note(format_args!("source {source} gets {status} for event {item} {id:?}"));
         match (status, *genuine) {
-            (200..=299, true) => context.checker.handle_accepted(request.key),
+            (200..=299, true) => {
+                context.checker.handle_accepted(request.key);
+                if context.prng.chance(context.plan.duplicate_permille) {
+                    let delay_ms = context.prng.between(0, REPEAT_MS_MAX);
+                    context.schedule(delay_ms, Step::Repeat { source, item });
+                }
+            }
             (401, false) => {}
             (401, true) | (200..=299, false) => context.checker.blame(Violation::Unverified),
             _ => return self.send_again(context, item),
@@ -152,6 +175,16 @@ impl Source {
 /// The endpoint of a source.
 pub fn endpoint(source: usize) -> EndpointId {
     EndpointId([source as u8 + 1; 16])
+}
+
+/// What a source calls the event with this body; the item is in its lower half.
+pub fn delivery(body: &[u8]) -> String {
+    let digits = core::str::from_utf8(&body[8..16]).expect("a body begins with hex digits");
+    delivery_name(usize::from_str_radix(digits, 16).expect("a body begins with hex digits"))
+}
+
+fn delivery_name(item: usize) -> String {
+    format!("delivery {item}")
 }
 
 /// The scheme of a source's endpoint, as an ingester has it configured.

@@ -12,15 +12,21 @@
 //! ```
 //! After the storm comes the calm: no fault any more, and everything accepted must be delivered in time.
 
-use std::collections::VecDeque;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, VecDeque};
+use std::rc::Rc;
 
 use zen_core::deliver::Outcome;
+use zen_core::id::EventId;
 
 use crate::checker::Violation;
 use crate::context::{Context, Crash, Doom, Life, NodeId, Step, Weather};
 use crate::disk::{Disk, End};
 use crate::egress::Egress;
+use crate::index::Index;
 use crate::ingester::Ingester;
+use crate::journal::Journal;
+use crate::keys::Restoring;
 use crate::network::{Arrival, ConnectionId, Side};
 use crate::plan::{Plan, Planted, Trouble};
 use crate::prng::Prng;
@@ -34,7 +40,7 @@ const PROGRESS_MS_MAX: u64 = 3 * 3_600_000;
 /// Furthest that a clock jumps, ms.
 const CLOCK_STEP_MS_MAX: u64 = 3_600_000;
 /// Steps after which a run that does not end is one without progress.
-const STEPS_MAX: u64 = 20_000_000;
+const STEPS_MAX: u64 = 1_000_000;
 
 /// What a run came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,9 +49,13 @@ pub struct Summary {
     pub steps: u64,
     /// Events answered with 2xx.
     pub accepted: u64,
+    /// Requests answered with the id of an event that came before.
+    pub duplicates: u64,
     /// Deliveries that targets took.
     pub delivered: u64,
-    /// Times that a node died.
+    /// Deliveries given up.
+    pub dead_letters: u64,
+    /// Times that a process died.
     pub crashes: u64,
 }
 
@@ -54,7 +64,9 @@ impl Summary {
     pub fn add(&mut self, other: &Self) {
         self.steps += other.steps;
         self.accepted += other.accepted;
+        self.duplicates += other.duplicates;
         self.delivered += other.delivered;
+        self.dead_letters += other.dead_letters;
         self.crashes += other.crashes;
     }
 }
@@ -76,6 +88,25 @@ pub struct Failure {
 enum Running {
     Ingester(Box<Ingester>),
     Egress(Box<Egress>),
+    Index(Box<Index>),
+}
+
+impl Running {
+    fn journal_mut(&mut self) -> &mut Journal {
+        match self {
+            Self::Ingester(ingester) => ingester.journal_mut(),
+            Self::Egress(egress) => egress.journal_mut(),
+            Self::Index(index) => index.journal_mut(),
+        }
+    }
+
+    fn stop(self, context: &mut Context) -> Disk {
+        match self {
+            Self::Ingester(ingester) => ingester.stop(context),
+            Self::Egress(egress) => egress.stop(context),
+            Self::Index(index) => index.stop(context),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -128,14 +159,13 @@ impl World {
         let share = |source: usize| events / count + usize::from(source < events % count);
         let sources = (0..count).map(|source| Source::new(source, share(source))).collect();
         let targets = (0..context.plan.targets).map(|target| Target::new(target, &mut context)).collect();
-        let nodes = context.plan.ingesters + context.plan.egresses;
         let node = |_| Node { life: Life(0), state: State::Down(Disk::default()) };
-        let nodes: Vec<Node> = (0..nodes).map(node).collect();
+        let nodes: Vec<Node> = (0..context.plan.nodes()).map(node).collect();
         for source in 0..count {
             context.schedule(0, Step::Make { source });
         }
-        for node in 0..nodes.len() {
-            context.schedule(0, Step::Start { node: NodeId(node) });
+        for process in 0..context.plan.ingesters + context.plan.egresses {
+            context.schedule(0, Step::Start { process });
         }
         context.schedule(context.plan.trouble_every_ms, Step::Trouble);
         context.schedule(context.plan.storm_ms, Step::Calm);
@@ -165,7 +195,9 @@ impl World {
         Summary {
             steps: *steps,
             accepted: checker.answered,
+            duplicates: checker.duplicates,
             delivered: checker.deliveries,
+            dead_letters: checker.dead_letters,
             crashes: self.crashes,
         }
     }
@@ -174,6 +206,7 @@ impl World {
         let context = &mut self.context;
         match step {
             Step::Make { source } => self.sources[source].make(context),
+            Step::Repeat { source, item } => self.sources[source].request(context, item),
             Step::Send { source, item } => self.sources[source].send(context, item),
             Step::GiveUp { source, item, attempt } => self.sources[source].give_up(context, item, attempt),
             Step::Answer { source, item, status, id } => {
@@ -204,10 +237,11 @@ impl World {
             Step::Disk { node, life, step } => match self.running(node, life) {
                 Some((Running::Ingester(ingester), context)) => ingester.handle_disk(context, step),
                 Some((Running::Egress(egress), context)) => egress.handle_disk(context, step),
+                Some((Running::Index(index), context)) => index.handle_disk(context, step),
                 None => {}
             },
             Step::Trouble => self.make_trouble(),
-            Step::Start { node } => self.start(node),
+            Step::Start { process } => self.start(process),
             Step::Calm => self.calm_down(),
             Step::Check => {
                 context.schedule(CLOCK_MS, Step::Check);
@@ -231,6 +265,7 @@ impl World {
         match self.running(node, life) {
             Some((Running::Ingester(ingester), context)) => ingester.work(context),
             Some((Running::Egress(egress), context)) => egress.work(context),
+            Some((Running::Index(index), context)) => index.work(context),
             None => Ok(()),
         }
     }
@@ -241,6 +276,7 @@ impl World {
         match running {
             Running::Ingester(ingester) => ingester.handle_clock(context),
             Running::Egress(egress) => egress.handle_clock(context),
+            Running::Index(index) => index.wake(context),
         }
     }
 
@@ -252,7 +288,7 @@ impl World {
         };
         let context = &mut self.context;
         match &mut self.nodes[node.0].state {
-            State::Down(_) => context.reset(connection),
+            State::Down(_) | State::Up(Running::Index(_)) => context.reset(connection),
             State::Up(Running::Ingester(ingester)) => ingester.handle_bytes(context, connection, to, &bytes),
             State::Up(Running::Egress(egress)) => egress.handle_bytes(context, connection, to, &bytes),
         }
@@ -261,7 +297,7 @@ impl World {
     fn handle_lost(&mut self, node: NodeId, connection: ConnectionId) {
         let context = &mut self.context;
         match &mut self.nodes[node.0].state {
-            State::Down(_) => {}
+            State::Down(_) | State::Up(Running::Index(_)) => {}
             State::Up(Running::Ingester(ingester)) => ingester.handle_lost(context, connection),
             State::Up(Running::Egress(egress)) => egress.handle_lost(context, connection),
         }
@@ -280,38 +316,49 @@ impl World {
         }
     }
 
-    fn start(&mut self, node: NodeId) {
-        let context = &mut self.context;
-        let Node { life, state } = &mut self.nodes[node.0];
-        let State::Down(disk) = state else { return };
-        let disk = core::mem::take(disk);
-        *life = Life(life.0 + 1);
-        context.note(format_args!("node {} starts", node.0));
-        let running = match node.0.checked_sub(context.plan.ingesters) {
-            None => Running::Ingester(Box::new(Ingester::start(context, node.0, *life, disk))),
-            Some(index) => Running::Egress(Box::new(Egress::start(context, index, *life, disk))),
+    /// Starts all nodes of a process, unless it is running.
+    fn start(&mut self, process: usize) {
+        let nodes = self.context.plan.nodes_of(process);
+        let mut disks = Vec::new();
+        for node in &nodes {
+            let State::Down(disk) = &mut self.nodes[node.0].state else { return };
+            disks.push(core::mem::take(disk));
+        }
+        let life = Life(self.nodes[nodes[0].0].life.0 + 1);
+        self.context.note(format_args!("process {process} starts"));
+        let running = match process.checked_sub(self.context.plan.ingesters) {
+            None => start_ingester(&mut self.context, process, life, disks),
+            Some(egress) => {
+                let disk = disks.pop().expect("an egress has one journal");
+                vec![Running::Egress(Box::new(Egress::start(&mut self.context, egress, life, disk)))]
+            }
         };
-        *state = State::Up(running);
-        context.schedule(0, Step::Clock { node, life: *life });
+        for (node, running) in nodes.into_iter().zip(running) {
+            self.nodes[node.0] = Node { life, state: State::Up(running) };
+            self.context.schedule(0, Step::Clock { node, life });
+        }
     }
 
+    /// The process of a node dies, and comes back some time later.
     fn crash(&mut self, node: NodeId, end: End) {
         let context = &mut self.context;
-        let state = &mut self.nodes[node.0].state;
-        let State::Up(_) = state else { return };
+        let State::Up(_) = self.nodes[node.0].state else { return };
+        let process = context.plan.process(node);
         self.crashes += 1;
-        context.note(format_args!("node {} dies: {end:?}", node.0));
-        context.doom = context.doom.filter(|doom| doom.node != node);
-        let State::Up(running) = core::mem::replace(state, State::Down(Disk::default())) else { return };
-        let mut disk = match running {
-            Running::Ingester(ingester) => ingester.stop(context),
-            Running::Egress(egress) => egress.stop(context),
-        };
-        disk.crash(end, &mut context.prng);
-        *state = State::Down(disk);
-        context.drop_connections_of(node);
+        context.note(format_args!("process {process} dies: {end:?}"));
+        for node in context.plan.nodes_of(process) {
+            context.doom = context.doom.filter(|doom| doom.node != node);
+            let state = &mut self.nodes[node.0].state;
+            let State::Up(running) = core::mem::replace(state, State::Down(Disk::default())) else {
+                continue;
+            };
+            let mut disk = running.stop(context);
+            disk.crash(end, &mut context.prng);
+            *state = State::Down(disk);
+            context.drop_connections_of(node);
+        }
         let delay_ms = context.prng.between(10, 5_000);
-        context.schedule(delay_ms, Step::Start { node });
+        context.schedule(delay_ms, Step::Start { process });
     }
 
     fn make_trouble(&mut self) {
@@ -324,6 +371,7 @@ impl World {
         let trouble = context.prng.below(context.plan.troubles.len());
         let trouble = context.plan.troubles[trouble];
         let node = NodeId(context.prng.below(self.nodes.len()));
+        let of_process = context.plan.nodes_of(context.plan.process(node));
         let until_ms = context.now_ms + context.prng.between(100, 20_000);
         context.note(format_args!("trouble: {trouble:?}, node {}", node.0));
         match trouble {
@@ -331,7 +379,8 @@ impl World {
             Trouble::PowerCut => self.doom(node, End::PowerCut),
             Trouble::Partition => {
                 let other = NodeId(context.prng.below(self.nodes.len()));
-                context.network.part(node, other, until_ms);
+                let [one, other] = [node, other].map(|node| context.plan.process(node));
+                context.network.part(one, other, until_ms);
             }
             Trouble::Cut => {
                 let open = context.network.connections();
@@ -343,9 +392,15 @@ impl World {
             Trouble::ClockStep => {
                 let most_ms = context.prng.choose(&[1_000, 100_000, CLOCK_STEP_MS_MAX]);
                 let step_ms = context.prng.between(0, 2 * most_ms).cast_signed() - most_ms.cast_signed();
-                context.clock_offset_ms[node.0] = step_ms;
+                for node in of_process {
+                    context.clock_offset_ms[node.0] = step_ms;
+                }
             }
-            Trouble::DiskFull => context.disk_full_until_ms[node.0] = until_ms,
+            Trouble::DiskFull => {
+                for node in of_process {
+                    context.disk_full_until_ms[node.0] = until_ms;
+                }
+            }
             Trouble::WriteErrors => context.write_errors_until_ms[node.0] = until_ms,
             Trouble::BitRot => self.rot(node),
             Trouble::Target => {
@@ -376,8 +431,7 @@ impl World {
         let bit = (draws[2] % 8) as u8;
         match &mut self.nodes[node.0].state {
             State::Down(disk) => disk.rot(segment, at, bit),
-            State::Up(Running::Ingester(ingester)) => ingester.journal_mut().disk_mut().rot(segment, at, bit),
-            State::Up(Running::Egress(egress)) => egress.journal_mut().disk_mut().rot(segment, at, bit),
+            State::Up(running) => running.journal_mut().disk_mut().rot(segment, at, bit),
         }
     }
 
@@ -402,10 +456,16 @@ impl World {
     }
 
     fn is_done(&mut self) -> bool {
-        let (sources, deliveries) = self.context.checker.owed();
+        let egresses = self.nodes.iter().filter_map(|node| match &node.state {
+            State::Up(Running::Egress(egress)) => Some(egress),
+            _ => None,
+        });
+        let dead_letters: BTreeSet<(usize, EventId)> =
+            egresses.flat_map(|egress| egress.dead_letters()).collect();
+        let (sources, deliveries) = self.context.checker.owed(&dead_letters);
         let idle = |node: &Node| match &node.state {
-            State::Up(Running::Egress(egress)) => egress.live() == 0,
-            State::Up(Running::Ingester(_)) => true,
+            State::Up(Running::Egress(egress)) => egress.is_idle(),
+            State::Up(Running::Ingester(_) | Running::Index(_)) => true,
             State::Down(_) => false,
         };
         let is_idle = self.nodes.iter().all(idle) && self.context.replays_pending == 0;
@@ -418,4 +478,28 @@ impl World {
         }
         false
     }
+}
+
+/// All workers of an ingester and its index, over keys that are restored from all of their disks.
+fn start_ingester(context: &mut Context, ingester: usize, life: Life, disks: Vec<Disk>) -> Vec<Running> {
+    let nodes = context.plan.nodes_of(ingester);
+    let workers = context.plan.workers;
+    let mut disks = disks.into_iter();
+    let mut restoring = Restoring::new(&context.plan, ingester, context.clock_ms(nodes[0]));
+    let opened: Vec<_> = nodes[..workers]
+        .iter()
+        .zip(&mut disks)
+        .map(|(node, disk)| Ingester::open(context, (*node, life), disk, &mut restoring))
+        .collect();
+    let disk = disks.next().expect("the index has a disk");
+    let index = Index::open(context, nodes[workers], life, disk, &mut restoring);
+    let restored = opened.iter().map(|(journal, _)| journal.durable()).collect();
+    let keys = Rc::new(RefCell::new(restoring.finish(restored)));
+    let mut running = Vec::new();
+    for (node, opened) in nodes.iter().zip(opened) {
+        let ingester = Ingester::new(context, (*node, life), opened, Rc::clone(&keys));
+        running.push(Running::Ingester(Box::new(ingester)));
+    }
+    running.push(Running::Index(Box::new(Index::new(nodes[workers], life, index, keys))));
+    running
 }

@@ -21,6 +21,7 @@ fn a_hundred_seeds_keep_every_promise() {
         }
     }
     assert!(total.accepted > 4_000 && total.delivered > 4_000 && total.crashes > 200, "{total:?}");
+    assert!(total.duplicates > 400 && total.dead_letters > 20, "{total:?}");
 }
 
 #[test]
@@ -42,4 +43,14 @@ fn a_trim_before_the_acknowledgement_is_found() {
 #[test]
 fn a_replay_at_the_edge_of_the_window_is_found() {
     assert!(matches!(first(Planted::ReplayWindowOffByOne), Violation::ReplayTaken(_)));
+}
+
+#[test]
+fn a_key_that_a_restart_forgets_is_found() {
+    assert!(matches!(first(Planted::KeyNotRestored), Violation::KeyTwice { .. }));
+}
+
+#[test]
+fn a_key_that_is_freed_before_its_write_succeeds_is_found() {
+    assert!(matches!(first(Planted::KeyFreedOnFailedWrite), Violation::KeyTwice { .. }));
 }
