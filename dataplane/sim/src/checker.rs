@@ -10,6 +10,7 @@ use std::rc::Rc;
 use zen_core::event::Event;
 use zen_core::id::{EndpointId, EventId};
 use zen_core::journal::{CommitReader, Kind, Record, Recovered, SegmentId};
+use zen_core::link::LinkError;
 use zen_core::record::{HeldEvent, decode_egresses, decode_routes};
 
 use crate::context::NodeId;
@@ -92,6 +93,14 @@ pub enum Violation {
     /// A source was told that an event came before, long after its window was over.
     #[error("event {0} counts as seen long after its window")]
     KeyKept(EventId),
+    /// Two honest nodes did not understand each other.
+    #[error("node {node} closed a link of honest nodes: {why}")]
+    LinkRefused {
+        /// Who.
+        node: usize,
+        /// What it said.
+        why: String,
+    },
     /// An egress journaled an event twice.
     #[error("journal {journal} holds event {event} twice, as two deliveries")]
     HeldTwice {
@@ -253,6 +262,17 @@ impl Checker {
     pub fn check_bound(&mut self, name: &'static str, value: usize, bound: usize) {
         if value > bound {
             self.blame(Violation::Bound { name, value, bound });
+        }
+    }
+
+    /// A node closes a link: time and silence are reasons, what an honest peer says is none.
+    pub fn handle_link_closed(&mut self, node: NodeId, error: &LinkError) {
+        let is_expected = matches!(
+            error,
+            LinkError::Stale | LinkError::HandshakeTimeout | LinkError::PeerSilent | LinkError::Refused(_)
+        );
+        if !is_expected {
+            self.blame(Violation::LinkRefused { node: node.0, why: error.to_string() });
         }
     }
 

@@ -544,6 +544,7 @@ impl Egress {
 
     fn close(&mut self, context: &mut Context, connection: ConnectionId, error: &LinkError) {
         context.note(format_args!("egress {} closes {connection:?}: {error}", self.index));
+        context.checker.handle_link_closed(self.node, error);
         if let Some(link) = self.forget(connection) {
             context.close(connection, link.side);
         }

@@ -223,6 +223,7 @@ impl Ingester {
             self.outboxes.iter().filter_map(Outbox::holds).fold(self.journal.durable(), Sequence::min);
         let up_to = self.keys.borrow_mut().trimmable(self.worker(context), up_to);
         self.journal.trim(context, up_to);
+        context.checker.check_bound("requests that nobody will answer", self.keys.borrow().forgotten(), 0);
         context.step(self.node)
     }
 
@@ -370,6 +371,7 @@ impl Ingester {
 
     fn close(&mut self, context: &mut Context, connection: ConnectionId, error: &LinkError) {
         context.note(format_args!("ingester {} closes {connection:?}: {error}", self.node.0));
+        context.checker.handle_link_closed(self.node, error);
         if let Some(link) = self.links.remove(&connection) {
             context.close(connection, link.side);
         }

@@ -140,6 +140,12 @@ impl Keys {
         self.seen.clone()
     }
 
+    /// Requests that wait and that no shard knows of: nobody would answer them.
+    pub fn forgotten(&self) -> usize {
+        let known: u32 = self.shards.iter().map(Shard::waiting).sum();
+        self.waiting.len().abs_diff(known as usize)
+    }
+
     /// The table's parts, for the index.
     pub fn shards(&self) -> &Shards<Shard> {
         &self.shards

@@ -288,7 +288,11 @@ impl World {
         };
         let context = &mut self.context;
         match &mut self.nodes[node.0].state {
-            State::Down(_) | State::Up(Running::Index(_)) => context.reset(connection),
+            // What comes later on this connection must not look like the first bytes of another.
+            State::Down(_) | State::Up(Running::Index(_)) => {
+                context.handle_lost(connection, to);
+                context.reset(connection);
+            }
             State::Up(Running::Ingester(ingester)) => ingester.handle_bytes(context, connection, to, &bytes),
             State::Up(Running::Egress(egress)) => egress.handle_bytes(context, connection, to, &bytes),
         }
