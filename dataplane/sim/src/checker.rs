@@ -61,6 +61,9 @@ pub enum Violation {
         /// What recovery said.
         why: String,
     },
+    /// Recovery left out rotted records and did not say so.
+    #[error("journal {0} left out records whose bits rotted, without a word")]
+    DamageHidden(usize),
     /// A target took what no source made, or another body or endpoint under the same id.
     #[error("target {target} took event {event}, which is not what was accepted")]
     DeliveredWrong {
@@ -435,6 +438,10 @@ impl Checker {
             self.blame(Violation::DamageInvented { journal: node.0, why });
         }
         let ledger = &mut self.ledgers[node.0];
+        let is_missing = |(sequence, entry): (&u64, &Entry)| entry.rotted && !records.contains_key(sequence);
+        if recovered.damage.is_empty() && ledger.entries.range(..=ledger.prefix).any(is_missing) {
+            self.violation.get_or_insert(Violation::DamageHidden(node.0));
+        }
         let old = core::mem::take(&mut ledger.entries);
         let durable = old.iter().filter(|(sequence, entry)| **sequence <= ledger.prefix && !entry.rotted);
         let lost = durable
