@@ -79,6 +79,11 @@ impl<'a> Event<'a> {
         Ok(event)
     }
 
+    /// The id of an encoded event, without a look at the rest.
+    pub fn id_of(bytes: &[u8]) -> Option<EventId> {
+        bytes.first_chunk().map(|id| EventId(*id))
+    }
+
     /// Everything of the encoding before the body, appended to `out`; the body follows it.
     pub fn encode_head(&self, out: &mut Vec<u8>) -> Result<(), EventError> {
         self.check()?;
@@ -208,6 +213,7 @@ mod tests {
         let bytes = encoded(&sample());
         let event = Event::decode(&bytes).unwrap();
         assert_eq!(event, sample());
+        assert_eq!((Event::id_of(&bytes), Event::id_of(&bytes[..15])), (Some(event.id), None));
         assert_eq!(event.metadata(":tenant"), Some("acme"));
         assert_eq!(event.metadata(":absent"), None);
         assert_eq!(event.forwarded_headers(), "x-github-event:push\nx-github-event:second\n");

@@ -3,7 +3,8 @@
 //! Integers little-endian; a name is `len:u8 bytes`. An event's encoding comes last and as it is, so
 //! that its bytes are never copied apart. Unknown or short payloads are refused, never guessed.
 //!
-//! - ingester, `Event`: `routes:u8 { egress:name targets:u8 { name } } event`
+//! - ingester, `Event`: `keys:u8 { key[16] } routes:u8 { egress:name targets:u8 { name } } event`; at most one key
+//! - ingester's index, `Index`: see `dedupe`
 //! - ingester, `Checkpoint`: empty; every egress has everything before it
 //! - egress, `Event`: `stream[16] link_sequence:u64 handle:u64 targets:u8 { name } event`; a handle of 0
 //!   means the record's own sequence, an empty name means that this target is done
@@ -13,7 +14,9 @@
 
 use alloc::vec::Vec;
 
-use crate::id::NAME_BYTES_MAX;
+use crate::dedupe::EventKey;
+use crate::event::Event;
+use crate::id::{EventId, NAME_BYTES_MAX};
 
 /// Routes in one record, and targets in one route.
 pub const ROUTES_MAX: usize = 64;
@@ -39,12 +42,17 @@ pub enum RecordError {
     Code,
 }
 
-/// Appends the routes in front of an event.
-pub fn encode_routes<'a, T>(out: &mut Vec<u8>, routes: impl ExactSizeIterator<Item = (&'a str, &'a [T])>)
-where
+/// Appends what stands in front of an event in the ingester's journal: its key, if it has one, and its routes.
+pub fn encode_routes<'a, T>(
+    out: &mut Vec<u8>,
+    key: Option<&EventKey>,
+    routes: impl ExactSizeIterator<Item = (&'a str, &'a [T])>,
+) where
     T: AsRef<str> + 'a,
 {
     assert!(routes.len() <= ROUTES_MAX, "configuration bounds the routes of an endpoint");
+    out.push(u8::from(key.is_some()));
+    out.extend_from_slice(key.map_or(&[], |key| &key.0));
     out.push(routes.len() as u8);
     for (egress, targets) in routes {
         push_name(out, egress);
@@ -58,6 +66,7 @@ pub fn decode_routes<'a>(
     egress: &str,
 ) -> Result<(Option<Names<'a>>, &'a [u8]), RecordError> {
     let mut input = payload;
+    take_key(&mut input)?;
     let count = take(&mut input, 1)?[0];
     if usize::from(count) > ROUTES_MAX {
         return Err(RecordError::Bound);
@@ -76,6 +85,7 @@ pub fn decode_routes<'a>(
 /// The names of all egresses that the record is routed to.
 pub fn decode_egresses(payload: &[u8]) -> Result<Vec<&str>, RecordError> {
     let mut input = payload;
+    take_key(&mut input)?;
     let count = take(&mut input, 1)?[0];
     let mut names = Vec::new();
     for _ in 0..count {
@@ -83,6 +93,16 @@ pub fn decode_egresses(payload: &[u8]) -> Result<Vec<&str>, RecordError> {
         take_names(&mut input)?;
     }
     Ok(names)
+}
+
+/// The key that the event was accepted under, if it has one.
+pub fn decode_key(payload: &[u8]) -> Result<Option<EventKey>, RecordError> {
+    take_key(&mut &*payload)
+}
+
+/// The id of the event behind the key and all routes.
+pub fn decode_event_id(payload: &[u8]) -> Option<EventId> {
+    decode_routes(payload, "").ok().and_then(|(_, event)| Event::id_of(event))
 }
 
 /// A list of names inside a payload.
@@ -270,6 +290,9 @@ pub fn fuzz_records(data: &[u8]) {
         assert!(targets.is_none_or(|names| names.iter().all(|name| name.len() <= NAME_BYTES_MAX)));
     }
     let _ = decode_egresses(data);
+    if let Ok(Some(key)) = decode_key(data) {
+        assert_eq!((data[0], &data[1..17]), (1, &key.0[..]));
+    }
     if let Ok(held) = HeldEvent::decode(data) {
         let mut again = Vec::new();
         let names: Vec<&str> = held.targets.iter().collect();
@@ -306,6 +329,14 @@ fn take<'a>(input: &mut &'a [u8], bytes: usize) -> Result<&'a [u8], RecordError>
     Ok(taken)
 }
 
+fn take_key(input: &mut &[u8]) -> Result<Option<EventKey>, RecordError> {
+    match take(input, 1)?[0] {
+        0 => Ok(None),
+        1 => Ok(Some(EventKey(take(input, 16)?.try_into().expect("16 bytes were taken")))),
+        _ => Err(RecordError::Bound),
+    }
+}
+
 fn take_u64(input: &mut &[u8]) -> Result<u64, RecordError> {
     Ok(u64::from_le_bytes(take(input, 8)?.try_into().expect("8 bytes were taken")))
 }
@@ -340,16 +371,34 @@ mod tests {
     fn routes_lead_to_their_egress_only() {
         let mut payload = Vec::new();
         let routes: [(&str, &[&str]); 2] = [("inside", &["billing", "audit"]), ("other", &["crm"])];
-        encode_routes(&mut payload, routes.into_iter());
+        encode_routes(&mut payload, Some(&EventKey([7; 16])), routes.into_iter());
         payload.extend_from_slice(b"event");
+        assert_eq!(decode_key(&payload), Ok(Some(EventKey([7; 16]))));
         let (targets, event) = decode_routes(&payload, "inside").unwrap();
         assert_eq!(targets.unwrap().iter().collect::<Vec<_>>(), ["billing", "audit"]);
-        assert_eq!(event, b"event");
+        assert_eq!((event, decode_event_id(&payload)), (&b"event"[..], None));
+        payload.extend_from_slice(&[7; 16]);
+        assert_eq!(
+            decode_event_id(&payload),
+            Some(EventId(*b"event\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07\x07"))
+        );
+        payload.truncate(payload.len() - 16);
         assert_eq!(decode_routes(&payload, "insid").unwrap(), (None, &b"event"[..]));
         assert_eq!(decode_egresses(&payload).unwrap(), ["inside", "other"]);
         for end in 0..payload.len() - 5 {
             assert_eq!(decode_routes(&payload[..end], "inside").err(), Some(RecordError::Short), "{end}");
         }
+    }
+
+    #[test]
+    fn an_event_has_one_key_or_none() {
+        let mut payload = Vec::new();
+        encode_routes::<&str>(&mut payload, None, [("inside", &[][..])].into_iter());
+        assert_eq!((payload[0], decode_key(&payload)), (0, Ok(None)));
+        assert_eq!(decode_egresses(&payload).unwrap(), ["inside"]);
+        payload[0] = 2;
+        assert_eq!(decode_key(&payload), Err(RecordError::Bound));
+        assert_eq!(decode_egresses(&payload), Err(RecordError::Bound));
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod clock;
 mod config;
 mod control;
 mod crypto;
+mod dedupe;
 mod egress;
 mod entropy;
 mod ingester;

@@ -2,13 +2,16 @@
 //!
 //! A worker owns everything it touches; what another worker must do travels as a message into its
 //! inbox, and one doorbell per tick. Inboxes are bounded by construction: each live event has at most
-//! one message per target under way, and live events are bounded by `egress.events_max`.
+//! one message per target under way, and live events are bounded by `egress.events_max`; requests that
+//! wait for another worker's write are bounded by the table of keys.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crossbeam_queue::SegQueue;
+use zen_core::dedupe::Waiter;
 pub use zen_core::deliver::EventBytes;
+use zen_core::id::EventId;
 use zen_core::journal::SegmentId;
 use zen_uring::Waker;
 
@@ -21,6 +24,8 @@ pub enum JournalRole {
     Ingester,
     /// Events on their way to targets.
     Egress,
+    /// Keys of accepted events, for when the events are trimmed.
+    Index,
 }
 
 /// An event at the egress, by the worker whose journal holds it and its handle there.
@@ -99,6 +104,8 @@ pub enum Message {
     Fetch { key: EventKey, target: Arc<str>, reply_to: u16 },
     /// Here it is; none when its record cannot be read.
     Fetched { key: EventKey, target: Arc<str>, bytes: Option<EventBytes> },
+    /// The write that a request of yours waited for ended: its event's id, or none if it failed.
+    Settled { waiter: Waiter, event_id: Option<EventId> },
     /// Stop taking work in, finish what is there.
     Drain,
 }

@@ -150,7 +150,16 @@ worker_metrics! {
     counter events_accepted "Events answered with 202: durable at this ingester";
     reasons requests_refused "Requests refused, by reason";
     counter bytes_accepted "Body bytes of accepted events";
+    counter idempotency_duplicates "Requests whose event was accepted before, answered 200 with its id";
+    counter idempotency_waits "Requests that waited for the write of the same event";
+    counter idempotency_keys_missing "Events without the id that their endpoint's key is made of, accepted as new";
+    gauge idempotency_keys "Keys of accepted events held now";
+    counter idempotency_evicted_early "Keys that left before their window was over, because the table is full";
+    counter idempotency_doubles "Events that became durable although another event had their key by then";
     counter duplicates "Events that came over a link again and were not taken again";
+    counter duplicate_event_ids "Events whose id was taken before, acknowledged and not delivered again";
+    gauge event_ids "Ids of taken events held now";
+    counter event_ids_evicted_early "Ids that left before their window was over, because the table is full";
     latency accept_to_durable "From the whole request to its durable record";
     latency accept_to_delivered "From acceptance at the ingester to the target's 2xx";
     latency journal_commit "From submitting a journal commit to its completion";

@@ -9,15 +9,19 @@ use tokio::sync::mpsc;
 use zen_uring::{Backend, Io};
 
 use crate::admin::AdminError;
-use crate::config::{self, Certificates, ConfigError, MemoryBound, NodeSettings, Raw, Snapshot, mib};
+use crate::clock::Clock;
+use crate::config::{
+    self, Certificates, ConfigError, IdempotencySettings, MemoryBound, NodeSettings, Raw, Snapshot, mib,
+};
 use crate::control::{self, Control, Resolver, Shared};
+use crate::dedupe::{self, HashKeyError, Keys, Waiting};
 use crate::egress::{Table, Watermarks};
-use crate::ingester;
+use crate::ingester::{self, Recovering};
 use crate::journal::{self, OpenError, spawn_segment_maker};
 use crate::mesh::{JournalRole, Mesh};
 use crate::metrics::{Metrics, NodeMetrics, WorkerMetrics};
 use crate::quota::Quota;
-use crate::worker::{self, Launch, WorkerError};
+use crate::worker::{self, Launch, Tables, WorkerError};
 
 /// Why a node did not start, or did not end well. Each says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +32,12 @@ pub enum StartError {
     /// A journal.
     #[error("journal: {0}")]
     Journal(#[from] OpenError),
+    /// The secret that keys are made with.
+    #[error("{0}")]
+    HashKey(#[from] HashKeyError),
+    /// A table of keys.
+    #[error("idempotency: {0}")]
+    Keys(#[from] zen_core::dedupe::LimitsError),
     /// A worker's ring or sockets.
     #[error("{0}")]
     Worker(#[from] WorkerError),
@@ -82,7 +92,8 @@ pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
     let backend = choose_backend(&snapshot.node, io)?;
     std::fs::create_dir_all(&snapshot.node.data_dir)?;
     let _lock = lock_data_dir(&snapshot)?;
-    remove_orphans(&snapshot)?;
+    let keys = tables(&snapshot)?;
+    remove_orphans(&snapshot, &keys)?;
     let mesh = Mesh::new(snapshot.node.workers);
     let maker = spawn_segment_maker(mesh.clone())?;
     let shared = Arc::new(Shared {
@@ -107,6 +118,7 @@ pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
         maker: maker.clone(),
         resolver: resolver.clone(),
         watermarks: Arc::clone(&watermarks),
+        keys: keys.clone(),
         metrics: Arc::clone(metrics),
         backend,
     });
@@ -153,16 +165,40 @@ fn choose_backend(node: &NodeSettings, io: Io) -> Result<Backend, WorkerError> {
     Ok(chosen.backend)
 }
 
-/// After a change to fewer workers: journals that hold nothing go, others stop the start.
-fn remove_orphans(snapshot: &Snapshot) -> Result<(), OpenError> {
+/// The tables of keys, to be filled by recovery.
+fn tables(snapshot: &Snapshot) -> Result<Tables, StartError> {
+    let hasher = dedupe::load_hash_key(&snapshot.node.data_dir)?;
+    let now_ms = Clock::now().wall_ms;
+    let table = |settings: IdempotencySettings, waiting| {
+        let (keys_max, bytes) = (settings.keys_max, dedupe::memory_bytes(&settings, waiting));
+        tracing::debug!(keys_max, bytes, "a table of idempotency keys");
+        Keys::new(&settings, hasher.clone(), waiting, now_ms).map(Arc::new)
+    };
+    let ingester = snapshot.ingester.as_ref().map(|settings| table(settings.idempotency, Waiting::Allowed));
+    let egress = snapshot.egress.as_ref().map(|settings| table(settings.idempotency, Waiting::Refused));
+    Ok(Tables { ingester: ingester.transpose()?, egress: egress.transpose()? })
+}
+
+/// After a change to fewer workers: journals that hold nothing go, others stop the start. Their keys count.
+fn remove_orphans(snapshot: &Snapshot, keys: &Tables) -> Result<(), OpenError> {
     let NodeSettings { data_dir, workers, .. } = &snapshot.node;
+    let window_ms = snapshot.ingester.as_ref().map_or(0, |settings| settings.idempotency.window_ms);
     journal::remove_orphans(data_dir, &snapshot.journal, *workers, |role, read| {
-        let (mut outboxes, mut table) = (Vec::new(), Table::default());
-        read(&mut |record| match role {
-            JournalRole::Ingester => ingester::recover(&mut outboxes, &record),
-            JournalRole::Egress => drop(table.handle_recovered(&record, |due_ms, _| due_ms)),
+        let (mut outboxes, mut table, clock) = (Vec::new(), Table::default(), Clock::now());
+        let mut recovering = keys.ingester.clone().map(|keys| Recovering::new(keys, window_ms));
+        read(&mut |record| match (role, &mut recovering) {
+            (JournalRole::Ingester, recovering) => {
+                ingester::recover(&mut outboxes, &record);
+                if let Some(recovering) = recovering {
+                    recovering.handle_event(&record);
+                }
+            }
+            (JournalRole::Egress, _) => drop(table.handle_recovered(&record, |due_ms, _| due_ms)),
+            (JournalRole::Index, Some(recovering)) => recovering.handle_index(&record),
+            (JournalRole::Index, None) => {}
         });
-        table.is_empty() && !outboxes.iter().any(|outbox| outbox.is_behind())
+        let has_keys = recovering.is_some_and(|recovering| recovering.has_keys(clock.wall_ms));
+        table.is_empty() && !outboxes.iter().any(|outbox| outbox.is_behind()) && !has_keys
     })
 }
 

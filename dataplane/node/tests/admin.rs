@@ -134,6 +134,7 @@ fn a_drain_finishes_what_is_under_way() {
     let mut idle = Client::connect(&lab, ports.listen);
     assert_eq!(idle.ask(&request).status, 202);
     let mut busy = Client::connect(&lab, ports.listen);
+    let request = github(GITHUB, b"{\"half\":2}", "");
     busy.send(&request[..request.len() - 4]);
     wait_until("two connections", || node.metric("zen_source_connections") as usize == 2);
     let start = Instant::now();

@@ -20,7 +20,11 @@ const BODY: &[u8] = b"{\"marker\":\"never-in-an-answer\"}";
 
 fn start(change_text: impl Fn(String) -> String) -> (Lab, Ports, Node) {
     let (lab, ports) = (Lab::new(), Ports::pick());
-    let node = lab.start("edge", ports, &change_text(lab.ingester_text(ports)));
+    // Here a request may be sent again and be a new event: these tests are about HTTP.
+    let text = lab.ingester_text(ports);
+    let headers = "forward_headers = [\"x-github-event\"]";
+    let text = change(&text, headers, &format!("{headers}\nidempotency = {{ key = \"none\" }}"));
+    let node = lab.start("edge", ports, &change_text(text));
     (lab, ports, node)
 }
 

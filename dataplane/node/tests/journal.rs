@@ -24,7 +24,7 @@ const COMMIT_HEADER_BYTES: usize = 96;
 
 #[test]
 fn a_full_disk_is_503_and_the_egress_makes_room() {
-    let disk = Tmpfs::mount(24);
+    let disk = Tmpfs::mount(36);
     let lab = Lab::new();
     let target = target(&lab, "demo", |_, _| Answer::status(200));
     let (ports, inside_ports) = (Ports::pick(), Ports::pick());
@@ -48,7 +48,7 @@ fn a_full_disk_is_503_and_the_egress_makes_room() {
 
 #[test]
 fn space_that_somebody_else_frees_is_used() {
-    let disk = Tmpfs::mount(24);
+    let disk = Tmpfs::mount(36);
     fs::write(disk.path.join("filler"), vec![1; 12 << 20]).unwrap();
     let lab = Lab::new();
     let ports = Ports::pick();

@@ -56,7 +56,8 @@ fn a_frame_sent_again_is_refused_in_the_same_connection_and_in_a_new_one() {
 
     // The sequence is not signed, so that a thief could raise it; the counter still gives it away.
     let (mut peer, mut sender) = egress.link(1);
-    let second = batch(&mut sender, 2, &["demo"], &event(), unix_ms());
+    let other = Event { id: EventId([0x22; 16]), ..event() };
+    let second = batch(&mut sender, 2, &["demo"], &other, unix_ms());
     peer.say(&second);
     peer.hear_ack(2);
     let mut raised = second.clone();
@@ -70,6 +71,29 @@ fn a_frame_sent_again_is_refused_in_the_same_connection_and_in_a_new_one() {
         expect(peer.hear_refusal(), RefuseCode::Authentication, TAG);
     }
     egress.expect_received(2);
+    assert_eq!(egress.target.deliveries().len(), 2);
+}
+
+#[test]
+fn an_event_id_is_delivered_once_even_when_it_is_signed_anew_and_after_a_kill() {
+    let mut egress = Egress::start();
+    let (mut peer, mut sender) = egress.link(0);
+    peer.say(&batch(&mut sender, 1, &["demo"], &event(), unix_ms()));
+    peer.say(&batch(&mut sender, 2, &["demo"], &event(), unix_ms()));
+    peer.hear_ack(2);
+    egress.target.wait(1);
+    assert_eq!(egress.node.metric("zen_duplicate_event_ids_total") as u64, 1);
+
+    egress.node.kill();
+    egress.node = Node::start(&egress.lab.path("inside.toml"), egress.ports.admin);
+    let (mut peer, mut sender) = egress.link(1);
+    peer.say(&batch(&mut sender, 3, &["demo"], &event(), unix_ms()));
+    let last = Event { id: EventId([0x22; 16]), ..event() };
+    peer.say(&batch(&mut sender, 4, &["demo"], &last, unix_ms()));
+    peer.hear_ack(4);
+    egress.target.wait(2);
+    assert_eq!(egress.node.metric("zen_duplicate_event_ids_total") as u64, 1);
+    egress.expect_received(1);
     assert_eq!(egress.target.deliveries().len(), 2);
 }
 

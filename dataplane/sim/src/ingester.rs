@@ -469,7 +469,11 @@ fn encode(context: &Context, request: &Request, id: EventId) -> Vec<u8> {
     }
     let names: Vec<String> = routes.keys().map(|egress| format!("egress-{egress}")).collect();
     let mut payload = Vec::new();
-    encode_routes(&mut payload, names.iter().map(String::as_str).zip(routes.values().map(Vec::as_slice)));
+    encode_routes(
+        &mut payload,
+        None,
+        names.iter().map(String::as_str).zip(routes.values().map(Vec::as_slice)),
+    );
     let event = Event {
         id,
         endpoint: endpoint(request.source),

@@ -170,12 +170,19 @@ impl Model {
         let owner = self.pending.get(&key).map(|pending| pending.0);
         let (mut waiters, mut expected) = (Vec::new(), Vec::new());
         match owner {
+            Some(owner) if argument % 4 == 1 => {
+                self.shard.handle_delayed(key, owner, &mut waiters);
+                expected = core::mem::take(&mut self.pending.get_mut(&key).expect("it was there").1);
+            }
             Some(owner) if !argument.is_multiple_of(4) => {
                 self.shard.handle_failed(key, owner, &mut waiters);
                 expected = self.pending.remove(&key).expect("it was there").1;
             }
             // No owner is called 0.
-            _ => self.shard.handle_failed(key, Waiter(0), &mut waiters),
+            _ => {
+                self.shard.handle_delayed(key, Waiter(0), &mut waiters);
+                self.shard.handle_failed(key, Waiter(0), &mut waiters);
+            }
         }
         assert_eq!(waiters, expected);
     }

@@ -7,6 +7,7 @@
 use alloc::string::String;
 use core::fmt;
 
+use super::json::{JsonId, JsonPath};
 use super::siphash::siphash128;
 use crate::id::{EndpointId, EventId};
 use crate::verify::{RequestView, SOURCE_ID_BYTES_MAX, Verified};
@@ -87,6 +88,8 @@ pub enum KeySource {
     Scheme,
     /// The value of a header, such as `idempotency-key`; its name in lower case.
     Header(String),
+    /// A member of the body, which is JSON.
+    Json(JsonPath),
     /// The whole body: only for sources that never send the same body twice and mean it.
     Body,
 }
@@ -94,12 +97,16 @@ pub enum KeySource {
 /// Why a request's key cannot be read. The source's fault: 400.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// The header came more than once.
-    #[error("the header with the event's key came more than once")]
+    /// The header or member came more than once.
+    #[error("the event's id came more than once")]
     Doubled,
-    /// The header is empty, longer than [`SOURCE_ID_BYTES_MAX`] or not printable ASCII.
-    #[error("the header with the event's key is empty, too long or not printable")]
+    /// Empty, longer than [`SOURCE_ID_BYTES_MAX`], not printable ASCII (header), with a control character or
+    /// not a string, number or boolean (member).
+    #[error("the event's id is empty, too long or of a form that is not taken")]
     Malformed,
+    /// The body is not JSON, or nested too deeply.
+    #[error("the event's id is a member of the body, and the body is not JSON")]
+    NotJson,
 }
 
 impl KeySource {
@@ -115,6 +122,11 @@ impl KeySource {
         let id = match self {
             Self::Scheme => verified.source_id.as_deref(),
             Self::Header(name) => header_value(request, name)?,
+            Self::Json(path) => {
+                let mut id = JsonId::new();
+                let found = path.read(body, &mut id)?;
+                return Ok(found.then(|| hasher.id_key(endpoint, id.as_bytes())));
+            }
             Self::Body => return Ok(Some(hasher.body_key(endpoint, body))),
         };
         Ok(id.map(|id| hasher.id_key(endpoint, id.as_bytes())))
@@ -197,6 +209,11 @@ mod tests {
         };
         assert_eq!(key(KeySource::Scheme, &some), Some(hasher.id_key(ENDPOINT, b"id")));
         assert_eq!(key(KeySource::Scheme, &none), None);
+        let json = KeySource::Json("a.b".parse().unwrap());
+        let read = |body: &[u8]| json.key(&hasher, ENDPOINT, &Request(Vec::new()), &some, body);
+        assert_eq!(read(b"{\"a\":{\"b\":\"id\"}}"), Ok(Some(hasher.id_key(ENDPOINT, b"id"))));
+        assert_eq!(read(b"{\"a\":{\"b\":7}}"), Ok(Some(hasher.id_key(ENDPOINT, b"\x007"))));
+        assert_eq!((read(b"{}"), read(b"a=b")), (Ok(None), Err(KeyError::NotJson)));
         assert_eq!(key(KeySource::Body, &some), Some(hasher.body_key(ENDPOINT, b"body")));
     }
 

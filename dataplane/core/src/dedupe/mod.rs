@@ -12,6 +12,8 @@
 #[doc(hidden)]
 pub mod fuzz;
 mod index;
+#[doc(hidden)]
+pub mod json;
 mod key;
 mod limits;
 mod pending;
@@ -24,6 +26,7 @@ mod siphash;
 #[cfg(test)]
 mod tests;
 
+pub use json::{JSON_DEPTH_MAX, JSON_STEP_BYTES_MAX, JSON_STEPS_MAX, JsonPath, JsonPathError};
 pub use key::{EventKey, KeyError, KeyHasher, KeySource};
 pub use limits::{KEYS_MAX, Limits, LimitsError, PENDING_MAX, WAITERS_MAX, WINDOW_MS_MAX};
 pub use record::{INDEX_ENTRIES_MAX, IndexEntry, IndexError, IndexRecord, encode_index};

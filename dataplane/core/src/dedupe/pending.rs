@@ -116,11 +116,13 @@ impl Pending {
         Ok(())
     }
 
-    /// Removes a pending key and appends its waiters, in order of arrival; false if it is not pending.
-    pub(super) fn remove(&mut self, key: &EventKey, waiters: &mut Vec<Waiter>) -> bool {
-        let Some(at) = self.position(key) else { return false };
-        let slot = self.slots[at as usize];
-        let mut link = slot.oldest;
+    /// Appends those who wait for a key, in order of arrival; it stays pending.
+    pub(super) fn release(&mut self, key: &EventKey, waiters: &mut Vec<Waiter>) {
+        let Some(at) = self.position(key) else { return };
+        let slot = &mut self.slots[at as usize];
+        let mut link = core::mem::replace(&mut slot.oldest, NONE);
+        slot.newest = NONE;
+        self.waiting -= core::mem::take(&mut slot.waiters);
         while link != NONE {
             let Link { waiter, next } = self.links[link as usize];
             waiters.push(waiter);
@@ -128,7 +130,12 @@ impl Pending {
             self.free_link = link;
             link = next;
         }
-        self.waiting -= slot.waiters;
+    }
+
+    /// Removes a pending key and appends its waiters, in order of arrival; false if it is not pending.
+    pub(super) fn remove(&mut self, key: &EventKey, waiters: &mut Vec<Waiter>) -> bool {
+        let Some(at) = self.position(key) else { return false };
+        self.release(key, waiters);
         self.slots[at as usize].next_free = self.free_slot;
         self.free_slot = at;
         let removed = self.index.remove(key, at);

@@ -10,7 +10,7 @@ use crate::event::EVENT_BYTES_MAX;
 use crate::id::EventId;
 
 /// Most entries of one record.
-pub const INDEX_ENTRIES_MAX: usize = 16_384;
+pub const INDEX_ENTRIES_MAX: usize = 4096;
 
 const HEAD_BYTES: usize = 12;
 const ENTRY_BYTES: usize = 40;

@@ -121,6 +121,13 @@ impl Shard {
         }
     }
 
+    /// The write of `owner` failed and is being repeated: appends those who waited, and the key stays pending.
+    pub fn handle_delayed(&mut self, key: EventKey, owner: Waiter, waiters: &mut Vec<Waiter>) {
+        if self.pending.owner(&key) == Some(owner) {
+            self.pending.release(&key, waiters);
+        }
+    }
+
     /// Removes up to `keys_max` keys whose window is over and returns how many left. They are absent before
     /// that; this makes the gauge exact and keeps later calls short.
     pub fn handle_time(&mut self, now_ms: u64, keys_max: usize) -> usize {

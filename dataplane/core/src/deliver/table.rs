@@ -107,7 +107,7 @@ impl Table {
                     self.advance(stream, sequence);
                 }
             }
-            Kind::Dead | Kind::Other(_) => {}
+            Kind::Dead | Kind::Index | Kind::Other(_) => {}
         }
         Ok(())
     }

@@ -16,7 +16,8 @@ pub const RECORD_HEADER_BYTES: usize = 28;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"ZENJRNL1";
 const COMMIT_MAGIC: [u8; 4] = *b"ZCMT";
-const VERSION: u16 = 1;
+/// 2: an ingester's event record begins with its key. Journals of version 1 are refused, not guessed at.
+const VERSION: u16 = 2;
 const CIPHER_NONE: u16 = 0;
 
 const _: () = assert!(COMMIT_HEADER_BYTES + RECORD_HEADER_BYTES < BLOCK_BYTES);
@@ -67,6 +68,8 @@ pub enum Kind {
     Retry,
     /// A dead letter.
     Dead,
+    /// Keys of events that may be trimmed by now.
+    Index,
     /// A kind that this version does not know.
     Other(u8),
 }
@@ -80,6 +83,7 @@ impl Kind {
             Self::Checkpoint => 3,
             Self::Retry => 4,
             Self::Dead => 5,
+            Self::Index => 6,
             Self::Other(code) => code,
         }
     }
@@ -92,6 +96,7 @@ impl Kind {
             3 => Self::Checkpoint,
             4 => Self::Retry,
             5 => Self::Dead,
+            6 => Self::Index,
             other => Self::Other(other),
         }
     }

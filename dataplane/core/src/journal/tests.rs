@@ -342,10 +342,10 @@ fn files_that_do_not_belong_are_refused() {
         lab.disk.get_mut(&2).unwrap()[..BLOCK_BYTES].copy_from_slice(&block);
         lab.read(OnDamage::Skip).1.unwrap_err()
     };
-    assert_eq!(put(&mut lab, &header, 1), RecoveryError::Foreign(SegmentId(2)));
+    assert_eq!(put(&mut lab, &header, 2), RecoveryError::Foreign(SegmentId(2)));
     header.journal_id = JOURNAL_ID;
-    let error = FormatError::Unsupported { version: 2, cipher: 0 };
-    assert_eq!(put(&mut lab, &header, 2), RecoveryError::Unsupported { segment: SegmentId(2), error });
+    let error = FormatError::Unsupported { version: 1, cipher: 0 };
+    assert_eq!(put(&mut lab, &header, 1), RecoveryError::Unsupported { segment: SegmentId(2), error });
     let mut recovery = Recovery::new(LIMITS, crc32c_append);
     recovery.handle_segment(SegmentId(1), &lab.disk[&1], &mut |_| {}).unwrap();
     let again = recovery.handle_segment(SegmentId(1), &lab.disk[&1], &mut |_| {});
@@ -517,7 +517,7 @@ fn the_bytes_are_those_of_the_specification() {
     assert_eq!(core::str::from_utf8(&text), Ok(COMMIT));
     assert!(open[126..BLOCK_BYTES].iter().all(|byte| *byte == 0));
     let header = SegmentHeader { journal_id, segment, segment_bytes: 24_576, created_ms: 3 };
-    assert_eq!(segment_header(&header, crc32c_append)[4092..], 0x25ff_9f93_u32.to_le_bytes());
+    assert_eq!(segment_header(&header, crc32c_append)[4092..], 0xb049_c487_u32.to_le_bytes());
 }
 
 #[test]
@@ -540,5 +540,5 @@ fn limits_are_refused_by_name() {
 fn kinds_keep_their_codes() {
     let codes: BTreeMap<u8, Kind> = (0..=255).map(|code| (code, Kind::from_code(code))).collect();
     assert!(codes.iter().all(|(code, kind)| kind.code() == *code));
-    assert_eq!((codes[&1], codes[&5], codes[&6]), (Kind::Event, Kind::Dead, Kind::Other(6)));
+    assert_eq!((codes[&1], codes[&5], codes[&6]), (Kind::Event, Kind::Dead, Kind::Index));
 }

@@ -10,8 +10,9 @@ use zen_core::event::EVENT_BYTES_MAX;
 use zen_core::journal::COMMITS_IN_FLIGHT_MAX;
 
 use super::settings::{EgressSettings, IngesterSettings, Settings};
+use crate::dedupe::Waiting;
 use crate::journal::MAKER_BYTES;
-use crate::{admin, control, egress, ingester, link, tls, worker};
+use crate::{admin, control, dedupe, egress, ingester, link, tls, worker};
 
 /// The program, its libraries' tables, the control thread and its runtime; measured.
 const PROCESS_BYTES: usize = 20 << 20;
@@ -163,6 +164,10 @@ impl MemoryBound {
         );
         let spare = ingester::SPARE_BODIES_MAX * ingester::SPARE_BODY_BYTES_MAX + ingester::SCRATCH_BYTES_MAX;
         self.push("spare buffers", None, workers, spare);
+        let table = dedupe::memory_bytes(&ingester.idempotency, Waiting::Allowed) as usize;
+        self.push("idempotency keys", Some("ingester.idempotency.keys_max"), 1, table);
+        self.push("requests that wait", None, dedupe::WAITING_MAX, ingester::WAITING_BYTES);
+        self.push("index of keys", Some("node.workers"), workers, ingester::INDEX_BYTES);
         let records = ingester::pending_max(settings.journal.commit_bytes_max);
         self.push(
             "answers waiting",
@@ -174,6 +179,8 @@ impl MemoryBound {
 
     fn egress(&mut self, egress: &EgressSettings, settings: &Settings<'_>) {
         let workers = usize::from(settings.node.workers);
+        let table = dedupe::memory_bytes(&egress.idempotency, Waiting::Refused) as usize;
+        self.push("event ids", Some("egress.idempotency.keys_max"), 1, table);
         let deliveries = workers * egress.events_max as usize;
         self.push(
             "deliveries",

@@ -15,8 +15,8 @@ use std::sync::Arc;
 pub use memory::{MemoryBound, mib};
 pub use raw::{Admin as AdminSection, ClientCertificate, Direction, OnDamage, Raw};
 pub use settings::{
-    EgressPeer, EgressSettings, Endpoint, HostPort, IngesterPeer, IngesterSettings, JournalSettings,
-    NodeSettings, Settings, Target,
+    EgressPeer, EgressSettings, Endpoint, HostPort, IdempotencySettings, IngesterPeer, IngesterSettings,
+    JournalSettings, NodeSettings, Settings, Target,
 };
 use zen_identity::{ReloadingCertificate, SvidFiles, SvidStore, TrustDomain};
 

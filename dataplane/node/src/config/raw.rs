@@ -100,6 +100,8 @@ pub struct Ingester {
     #[serde(default = "body_memory_bytes_max")]
     pub body_memory_bytes_max: u64,
     #[serde(default)]
+    pub idempotency: IdempotencyTable,
+    #[serde(default)]
     pub endpoints: Vec<Endpoint>,
     #[serde(default)]
     pub flows: Vec<Flow>,
@@ -115,6 +117,8 @@ pub struct Endpoint {
     pub scheme: SchemeName,
     pub secret_files: Vec<String>,
     pub hmac: Option<Hmac>,
+    #[serde(default)]
+    pub idempotency: Idempotency,
     #[serde(default)]
     pub forward_headers: Vec<String>,
     #[serde(default)]
@@ -160,6 +164,46 @@ pub enum Encoding {
     Base64,
 }
 
+/// The table of keys of a node, at its ingester or its egress.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IdempotencyTable {
+    pub keys_max: u32,
+    pub window_ms: u64,
+}
+
+impl Default for IdempotencyTable {
+    fn default() -> Self {
+        let zen_core::dedupe::Limits { keys_max, window_ms, .. } = zen_core::dedupe::Limits::default();
+        Self { keys_max, window_ms }
+    }
+}
+
+/// What an endpoint's events are known by.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Idempotency {
+    pub key: IdempotencyKey,
+    pub header: String,
+    pub json_path: Option<String>,
+}
+
+impl Default for Idempotency {
+    fn default() -> Self {
+        Self { key: IdempotencyKey::Scheme, header: "idempotency-key".to_owned(), json_path: None }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum IdempotencyKey {
+    Scheme,
+    Header,
+    Json,
+    Body,
+    None,
+}
+
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Flow {
@@ -198,6 +242,8 @@ pub struct Egress {
     pub cached_bytes_max: u64,
     #[serde(default = "attempt_memory_bytes_max")]
     pub attempt_memory_bytes_max: u64,
+    #[serde(default)]
+    pub idempotency: IdempotencyTable,
     #[serde(default)]
     pub ingesters: Vec<IngesterPeer>,
     #[serde(default)]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls_pki_types::ServerName;
+use zen_core::dedupe::KeySource;
 use zen_core::deliver::{TargetLimits, TargetSigner};
 use zen_core::id::EndpointId;
 use zen_core::verify::Scheme;
@@ -64,6 +65,15 @@ pub struct JournalSettings {
     pub on_damage: OnDamage,
 }
 
+/// A node's table of keys: how many, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdempotencySettings {
+    /// Seen keys.
+    pub keys_max: u32,
+    /// How long a seen key is remembered.
+    pub window_ms: u64,
+}
+
 /// A host name or address, with a port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HostPort {
@@ -87,6 +97,8 @@ pub struct IngesterSettings {
     pub request_timeout_ms: u64,
     /// Requests held in memory: the share of one worker.
     pub body_memory_bytes_max: usize,
+    /// Keys of accepted events.
+    pub idempotency: IdempotencySettings,
     /// By id.
     pub endpoints: HashMap<EndpointId, Arc<Endpoint>>,
     /// Peers, in file order.
@@ -105,6 +117,8 @@ pub struct Endpoint {
     pub tenant: String,
     /// How sources prove themselves.
     pub scheme: Scheme,
+    /// What its events are known by; none where each is an event of its own.
+    pub key_source: Option<KeySource>,
     /// Accepted media types; empty accepts all.
     pub content_types: Vec<String>,
     /// Longest body.
@@ -154,6 +168,8 @@ pub struct EgressSettings {
     pub cached_bytes_max: usize,
     /// Events being sent to targets: the share of one worker.
     pub attempt_memory_bytes_max: usize,
+    /// Ids of events taken.
+    pub idempotency: IdempotencySettings,
     /// Peers, in file order.
     pub ingesters: Vec<IngesterPeer>,
     /// By name.

@@ -14,18 +14,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use deliveries::{ATTEMPT_COPIES, CONNECTION_BYTES, Deliveries};
 pub use owner::PARCEL_BYTES;
+use zen_core::dedupe::{IndexEntry, Verdict as CoreVerdict, Waiter};
 use zen_core::deliver::DeliveryState;
 pub use zen_core::deliver::{LIVE_BYTES, Table};
-use zen_core::journal::{AppendError, Kind, Sequence};
+use zen_core::event::Event;
+use zen_core::id::EventId;
+use zen_core::journal::{AppendError, Kind, Record, Sequence};
 use zen_core::record::{Ending, HeldEvent, OutcomeRecord, RetryRecord, StreamId, encode_checkpoint};
 use zen_uring::{AlignedBuffer, Reactor, SocketId};
 
 use crate::clock::Clock;
 use crate::config::{EgressSettings, Snapshot};
+use crate::dedupe::Keys;
 use crate::journal::{Cursor, Journal, Next, read_token};
 use crate::mesh::{EventBytes, EventKey, Handoff, JournalRole, Mesh, Message, Verdict};
 use crate::metrics::WorkerMetrics;
 
+/// At the egress nobody waits for a key, so its owner needs no name.
+const ORIGIN: Waiter = Waiter(0);
 /// Records carried forward in one tick.
 const CARRIED_MAX: usize = 64;
 
@@ -50,6 +56,8 @@ pub struct Incoming {
     pub stream: StreamId,
     /// Its sequence there.
     pub link_sequence: u64,
+    /// The event's id.
+    pub id: EventId,
     /// Everything of the record before the event.
     pub head: Vec<u8>,
     /// The event.
@@ -80,6 +88,7 @@ struct Arrival {
     stream: StreamId,
     link_sequence: u64,
     bytes: u64,
+    id: EventId,
     is: Taken,
 }
 
@@ -96,11 +105,20 @@ struct Fetch {
     reply_to: u16,
 }
 
+/// What recovery found: the events that are not done, and in a table of all workers the ids of those taken.
+pub struct Held {
+    /// This worker's events.
+    pub table: Table,
+    /// Ids of events taken by any worker.
+    pub ids: Arc<Keys>,
+}
+
 /// One worker's egress, origin side.
 pub struct Egress {
     worker: u16,
     journal: Journal,
     table: Table,
+    ids: Arc<Keys>,
     snapshot: Arc<Snapshot>,
     mesh: Mesh,
     watermarks: Arc<Watermarks>,
@@ -123,12 +141,13 @@ impl Egress {
     pub fn new(
         worker: u16,
         journal: Journal,
-        table: Table,
+        held: Held,
         snapshot: Arc<Snapshot>,
         mesh: Mesh,
         watermarks: Arc<Watermarks>,
         metrics: Arc<WorkerMetrics>,
     ) -> Self {
+        let Held { table, ids } = held;
         for (stream, sequence) in table.streams() {
             watermarks.of(*stream).fetch_max(*sequence, Ordering::AcqRel);
         }
@@ -138,6 +157,7 @@ impl Egress {
             worker,
             journal,
             table,
+            ids,
             snapshot,
             mesh,
             watermarks,
@@ -158,6 +178,7 @@ impl Egress {
 
     /// Hands out the deliveries that recovery found open.
     pub fn restore(&mut self) {
+        self.ids.finish();
         let handles: Vec<u64> = self.table.handles().map(|(_, handle)| handle).collect();
         for handle in handles {
             self.hand_out(handle);
@@ -265,6 +286,11 @@ impl Egress {
         &mut self.journal
     }
 
+    /// Ids of the events taken.
+    pub fn ids(&self) -> &Keys {
+        &self.ids
+    }
+
     /// Sets gauges.
     pub fn observe(&self) {
         self.metrics.events_live.set(self.table.len() as u64);
@@ -312,27 +338,42 @@ impl Egress {
                 .get(&incoming.stream)
                 .is_some_and(|known| incoming.link_sequence <= *known)
             {
+                self.metrics.duplicates.add(1);
                 self.pass_duplicate(&incoming);
                 continue;
             }
-            let Ok(record) = self.journal.append(Kind::Event, wall_ms, &[&incoming.head, &incoming.event])
-            else {
+            let bytes = incoming.head.len() + incoming.event.len();
+            if self.journal.can_append(bytes).is_err() {
                 self.backlog.push_front(incoming);
                 return;
-            };
-            self.remember(record, incoming);
+            }
+            match self.ids.handle_arrival(self.ids.hasher().event_key(incoming.id), wall_ms, ORIGIN) {
+                CoreVerdict::New => {}
+                CoreVerdict::Duplicate { .. } => {
+                    self.metrics.duplicate_event_ids.add(1);
+                    self.pass_duplicate(&incoming);
+                    continue;
+                }
+                // Another worker writes the same event, or too many are being written: the next tick knows more.
+                CoreVerdict::Pending | CoreVerdict::TooManyWaiters | CoreVerdict::TooManyPending => {
+                    self.backlog.push_front(incoming);
+                    return;
+                }
+            }
+            let record = self.journal.append(Kind::Event, wall_ms, &[&incoming.head, &incoming.event]);
+            self.remember(record.expect("there was room just now"), incoming);
         }
     }
 
-    /// An event that an earlier link brought; it is acknowledged when its record is durable.
+    /// An event that is in a journal already; it is acknowledged when everything before it is durable.
     fn pass_duplicate(&mut self, incoming: &Incoming) {
-        self.metrics.duplicates.add(1);
         self.arrivals.push_back(Arrival {
             record: Sequence(self.journal.next_sequence().0 - 1),
             link: incoming.link,
             stream: incoming.stream,
             link_sequence: incoming.link_sequence,
             bytes: incoming.event.len() as u64,
+            id: incoming.id,
             is: Taken::Before,
         });
     }
@@ -348,6 +389,7 @@ impl Egress {
             stream: incoming.stream,
             link_sequence: incoming.link_sequence,
             bytes: incoming.event.len() as u64,
+            id: incoming.id,
             is: Taken::Now,
         });
     }
@@ -362,6 +404,8 @@ impl Egress {
             self.acknowledge(&arrival);
             if arrival.is == Taken::Now {
                 self.metrics.link_events_received.add(1);
+                let key = self.ids.hasher().event_key(arrival.id);
+                self.ids.handle_durable(key, arrival.id, self.clock.wall_ms, &mut Vec::new());
                 self.hand_out(arrival.record.0);
             }
         }
@@ -520,6 +564,18 @@ impl Egress {
             needed = needed.min(*original);
         }
         self.journal.trim(reactor, Sequence(needed.0.saturating_sub(1)));
+    }
+}
+
+/// What recovery learns from one record: the id of an event that was taken.
+pub fn recover_id(ids: &Keys, record: &Record<'_>) {
+    if record.kind != Kind::Event {
+        return;
+    }
+    let event_id = HeldEvent::decode(record.payload).ok().and_then(|held| Event::id_of(held.event));
+    if let Some(event_id) = event_id {
+        let key = ids.hasher().event_key(event_id);
+        ids.restore(&IndexEntry { key, event_id, time_ms: record.time_ms });
     }
 }
 

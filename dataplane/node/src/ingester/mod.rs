@@ -2,8 +2,11 @@
 //!
 //! An accepted event is appended to the open commit, or held while both commits are in flight and the
 //! open one is full. Answers follow the contiguous durable prefix. Each egress has an outbox, a place
-//! over the journal; the journal is trimmed up to what every egress has acknowledged.
+//! over the journal; the journal is trimmed up to what every egress has acknowledged and whose keys are
+//! in the index.
 
+mod claims;
+mod index;
 mod outbox;
 mod source;
 
@@ -11,8 +14,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use claims::WAITING_BYTES;
+pub use claims::{Arrival, Claim, Claims};
+use index::Flush;
+pub use index::{INDEX_BYTES, Index, Recovering};
 pub use outbox::Outbox;
 pub use source::{SOURCE_BYTES, Source};
+use zen_core::dedupe::{EventKey, IndexEntry, Waiter};
 use zen_core::event::EVENT_BYTES_MAX;
 use zen_core::id::{EndpointId, EventId, EventIds};
 use zen_core::journal::{AppendError, COMMITS_IN_FLIGHT_MAX, Kind, Record, Sequence};
@@ -20,6 +28,7 @@ use zen_uring::{AlignedBuffer, Reactor, SocketId};
 
 use crate::clock::Clock;
 use crate::config::{Endpoint, IngesterSettings, Snapshot};
+use crate::dedupe::Keys;
 use crate::entropy::Entropy;
 use crate::journal::{Journal, SMALLEST_RECORD_BYTES};
 use crate::metrics::WorkerMetrics;
@@ -39,9 +48,11 @@ pub struct Accepted {
     pub since: Instant,
     /// The event's id.
     pub id: EventId,
+    /// Its key, if it has one.
+    pub claim: Option<Claim>,
     /// Where it came in.
     pub endpoint: Arc<Endpoint>,
-    /// Routes and the event's head, encoded.
+    /// Key, routes and the event's head, encoded.
     pub head: Vec<u8>,
     /// The body.
     pub body: Vec<u8>,
@@ -59,12 +70,23 @@ impl Accepted {
 pub struct Answer {
     /// Who waits for it.
     pub socket: SocketId,
-    /// The durable event's id; none when it could not be kept.
-    pub id: Option<EventId>,
+    /// What to say.
+    pub outcome: Outcome,
+}
+
+/// What became of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is durable.
+    Accepted(EventId),
+    /// It is another sending of this one, which is durable.
+    Duplicate(EventId),
+    /// It could not be kept, or not in time.
+    Unavailable,
 }
 
 /// Who waits for a record that is being written: one for each record of three commits at most.
-pub const PENDING_BYTES: usize = size_of::<Pending>();
+pub const PENDING_BYTES: usize = size_of::<Pending>() + claims::DELAYED_BYTES;
 
 /// Records of an open commit and of those in flight, at most.
 pub const fn pending_max(commit_bytes_max: usize) -> usize {
@@ -76,6 +98,7 @@ struct Pending {
     socket: SocketId,
     since: Instant,
     id: EventId,
+    claim: Option<Claim>,
     endpoint: Arc<Endpoint>,
     body_bytes: usize,
 }
@@ -99,6 +122,8 @@ pub struct Ingester {
     held: VecDeque<Accepted>,
     refused: VecDeque<SocketId>,
     outboxes: Vec<Outbox>,
+    claims: Claims,
+    index: Index,
     bodies: Vec<Vec<u8>>,
     scratch: Vec<u8>,
     memory_bytes: usize,
@@ -117,6 +142,8 @@ impl Ingester {
     pub fn new(
         journal: Journal,
         outboxes: Vec<Outbox>,
+        claims: Claims,
+        index: Index,
         snapshot: Arc<Snapshot>,
         metrics: Arc<WorkerMetrics>,
     ) -> Self {
@@ -128,6 +155,8 @@ impl Ingester {
             held: VecDeque::new(),
             refused: VecDeque::new(),
             outboxes,
+            claims,
+            index,
             bodies: Vec::new(),
             scratch: Vec::new(),
             memory_bytes: 0,
@@ -142,6 +171,11 @@ impl Ingester {
         };
         ingester.handle_snapshot(snapshot);
         ingester
+    }
+
+    /// Every worker has recovered: requests may come.
+    pub fn handle_recovered(&mut self) {
+        self.claims.keys().finish();
     }
 
     /// Takes a new configuration; outboxes with events stay even if their egress is gone.
@@ -164,6 +198,17 @@ impl Ingester {
     /// Sets the tick's clock.
     pub fn handle_clock(&mut self, clock: Clock) {
         self.clock = clock;
+    }
+
+    /// A verified request brings a key; its answer comes later, unless its event is durable or it is refused.
+    pub fn claim(&mut self, key: EventKey, socket: SocketId) -> Arrival {
+        let wait_ms = self.request_timeout_ms();
+        self.claims.handle_arrival(key, socket, self.clock.wall_ms, wait_ms)
+    }
+
+    /// A write that somebody waits for ended, on any worker.
+    pub fn handle_settled(&mut self, waiter: Waiter, event_id: Option<EventId>) {
+        self.claims.handle_settled(waiter, event_id);
     }
 
     /// Appends an event to the open commit, or holds it until there is room.
@@ -194,12 +239,20 @@ impl Ingester {
             self.give_memory(bytes);
         }
         self.journal.commit(reactor, self.clock.wall_ms);
+        let flush = if self.draining { Flush::All } else { Flush::Due };
+        self.index.commit(reactor, &self.journal, self.clock, flush);
     }
 
     /// The next answer that is due.
     pub fn poll_answer(&mut self) -> Option<Answer> {
         if let Some(socket) = self.refused.pop_front() {
-            return Some(Answer { socket, id: None });
+            return Some(Answer { socket, outcome: Outcome::Unavailable });
+        }
+        if let Some(answer) = self.claims.poll_answer() {
+            return Some(answer);
+        }
+        while let Some((sequence, claim, id)) = self.claims.poll_delayed(self.journal.durable()) {
+            self.settle(sequence, claim, id);
         }
         if self.pending.front()?.sequence > self.answerable() {
             return None;
@@ -210,28 +263,45 @@ impl Ingester {
         self.metrics.events_accepted.add(1);
         self.metrics.bytes_accepted.add(pending.body_bytes as u64);
         pending.route(&mut self.outboxes);
-        Some(Answer { socket: pending.socket, id: Some(pending.id) })
+        if let Some(claim) = pending.claim {
+            self.settle(pending.sequence, claim, pending.id);
+        }
+        Some(Answer { socket: pending.socket, outcome: Outcome::Accepted(pending.id) })
     }
 
-    /// The write failed and is being repeated: whoever waits is told to come again.
+    /// Whether an answer is due that no completion will wake us for.
+    pub fn has_answers(&self) -> bool {
+        !self.refused.is_empty() || self.claims.has_answers()
+    }
+
+    /// The write failed and is being repeated: whoever waits is told to come again. What is in the journal
+    /// may still become durable, so its key stays pending; what is not has a free key.
     pub fn handle_write_error(&mut self) {
-        let waiting = self.pending.drain(..).map(|pending| {
+        for pending in self.pending.drain(..) {
             pending.route(&mut self.outboxes);
-            pending.socket
-        });
-        self.refused.extend(waiting);
+            if let Some(claim) = pending.claim {
+                self.claims.handle_delayed(claim, pending.sequence, pending.id);
+            }
+            self.refused.push_back(pending.socket);
+        }
+        self.claims.handle_write_error();
         while let Some(accepted) = self.held.pop_front() {
             self.give_memory(accepted.memory_bytes());
-            self.refused.push_back(accepted.socket);
-            self.give_body(accepted.body);
+            self.refuse(accepted);
         }
+    }
+
+    /// Ends waits that took too long.
+    pub fn handle_time(&mut self) {
+        self.claims.handle_time();
     }
 
     /// Frees segments that every egress has acknowledged.
     pub fn trim(&mut self, reactor: &mut Reactor) {
         let durable = self.journal.durable();
-        let up_to = self.outboxes.iter().filter_map(|outbox| outbox.holds()).fold(durable, Sequence::min);
-        self.journal.trim(reactor, up_to);
+        let holds = self.outboxes.iter().filter_map(|outbox| outbox.holds()).chain(self.index.holds());
+        self.journal.trim(reactor, holds.fold(durable, Sequence::min));
+        self.index.trim(reactor, self.clock.wall_ms);
     }
 
     /// The endpoint of an ingest path `/hooks/<id>`.
@@ -320,11 +390,13 @@ impl Ingester {
             && self.held.is_empty()
             && self.refused.is_empty()
             && !self.journal.is_writing()
+            && self.index.is_quiet()
     }
 
     /// Whether events of any size could be taken right now.
     pub fn has_room(&self) -> bool {
-        !matches!(self.journal.can_append(EVENT_BYTES_MAX), Err(AppendError::NoSegment))
+        self.index.has_room()
+            && !matches!(self.journal.can_append(EVENT_BYTES_MAX), Err(AppendError::NoSegment))
     }
 
     /// Configuration generation for the journal.
@@ -355,6 +427,16 @@ impl Ingester {
     /// The journal, for completions.
     pub fn journal_mut(&mut self) -> &mut Journal {
         &mut self.journal
+    }
+
+    /// The index's journal, for completions.
+    pub fn index_mut(&mut self) -> &mut Journal {
+        self.index.journal_mut()
+    }
+
+    /// The table of keys.
+    pub fn keys(&self) -> &Keys {
+        self.claims.keys()
     }
 
     /// The outbox of an egress, with its index, and the journal it reads.
@@ -416,16 +498,35 @@ impl Ingester {
         self.journal.durable()
     }
 
+    /// The claimed event at `sequence` is durable: its key is seen, and goes to the index.
+    fn settle(&mut self, sequence: Sequence, claim: Claim, event_id: EventId) {
+        let time_ms = self.clock.wall_ms;
+        self.claims.handle_durable(claim, event_id, time_ms);
+        self.index.handle_durable(sequence, IndexEntry { key: claim.key, event_id, time_ms });
+    }
+
+    /// The event is not in the journal and will not be.
+    fn refuse(&mut self, accepted: Accepted) {
+        if let Some(claim) = accepted.claim {
+            self.claims.handle_failed(claim);
+        }
+        self.refused.push_back(accepted.socket);
+        self.give_body(accepted.body);
+    }
+
     /// Gives the event back when there is no room right now.
     fn try_append(&mut self, accepted: Accepted) -> Option<Accepted> {
+        if !self.index.has_room() {
+            self.refuse(accepted);
+            return None;
+        }
         let appended =
             self.journal.append(Kind::Event, self.clock.wall_ms, &[&accepted.head, &accepted.body]);
         let sequence = match appended {
             Ok(sequence) => sequence,
             Err(AppendError::Full) => return Some(accepted),
             Err(AppendError::NoSegment | AppendError::TooLarge) => {
-                self.refused.push_back(accepted.socket);
-                self.give_body(accepted.body);
+                self.refuse(accepted);
                 return None;
             }
         };
@@ -434,6 +535,7 @@ impl Ingester {
             socket: accepted.socket,
             since: accepted.since,
             id: accepted.id,
+            claim: accepted.claim,
             endpoint: accepted.endpoint,
             body_bytes: accepted.body.len(),
         });

@@ -7,15 +7,15 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
+use zen_core::dedupe::KeyError;
 use zen_core::http1::{
     CONTINUE, Connection, Limits, Method, Progress, RequestError, RequestHead, RequestParser, Status,
     write_problem, write_response,
 };
-use zen_core::id::EventId;
 use zen_core::verify::{Check, RequestView, Verified};
 use zen_uring::Reactor;
 
-use super::{Accepted, Ingester};
+use super::{Accepted, Arrival, Claim, Ingester, Outcome};
 use crate::config::Endpoint;
 use crate::crypto::NodeCrypto;
 use crate::quota::Permit;
@@ -168,37 +168,20 @@ impl Source {
         self.resume(ingester, reactor, steady_ms);
     }
 
-    /// The record is durable: answer 202 and go on with the next request.
-    pub fn handle_durable(
+    /// The request's outcome is known: answer, and go on with the next one.
+    pub fn handle_outcome(
         &mut self,
-        id: EventId,
+        outcome: Outcome,
         ingester: &mut Ingester,
         reactor: &mut Reactor,
         steady_ms: u64,
     ) {
         debug_assert_eq!(self.state, State::Waiting);
-        let mut answer = Vec::with_capacity(192);
-        let body = format!("{{\"id\":\"{id}\"}}");
-        write_response(
-            &mut answer,
-            Status::Accepted202,
-            "application/json",
-            &[],
-            body.as_bytes(),
-            self.connection(),
-        );
-        self.answered(&answer, ingester, reactor, steady_ms);
-    }
-
-    /// The record cannot be kept now: the source is to send it again.
-    pub fn handle_unavailable(&mut self, ingester: &mut Ingester, reactor: &mut Reactor, steady_ms: u64) {
-        debug_assert_eq!(self.state, State::Waiting);
-        ingester.metrics().requests_refused.add("journal");
-        let mut answer = Vec::with_capacity(384);
-        let retry = [("Retry-After", "1")];
-        let detail = "the event cannot be written to disk now; send it again";
-        write_problem(&mut answer, Status::Unavailable503, detail, &retry, self.connection());
-        self.answered(&answer, ingester, reactor, steady_ms);
+        if self.stream.is_finishing() {
+            return;
+        }
+        self.answer(outcome, ingester, steady_ms);
+        self.resume(ingester, reactor, steady_ms);
     }
 
     /// Whether the connection has nothing left to say, or nobody listens to it.
@@ -280,17 +263,31 @@ impl Source {
         if self.keep_alive { Connection::KeepAlive } else { Connection::Close }
     }
 
-    fn answered(&mut self, answer: &[u8], ingester: &mut Ingester, reactor: &mut Reactor, steady_ms: u64) {
-        if self.stream.is_finishing() {
-            return;
+    /// Writes the answer; the next request may come.
+    fn answer(&mut self, outcome: Outcome, ingester: &mut Ingester, steady_ms: u64) {
+        let mut answer = Vec::with_capacity(384);
+        let connection = self.connection();
+        let (status, body) = match outcome {
+            Outcome::Accepted(id) => (Status::Accepted202, format!("{{\"id\":\"{id}\"}}")),
+            Outcome::Duplicate(id) => {
+                ingester.metrics().idempotency_duplicates.add(1);
+                (Status::Ok200, format!("{{\"id\":\"{id}\",\"duplicate\":true}}"))
+            }
+            Outcome::Unavailable => (Status::Unavailable503, String::new()),
+        };
+        if status == Status::Unavailable503 {
+            ingester.metrics().requests_refused.add("journal");
+            let detail = "the event cannot be written to disk now; send it again";
+            write_problem(&mut answer, status, detail, &[("Retry-After", "1")], connection);
+        } else {
+            write_response(&mut answer, status, "application/json", &[], body.as_bytes(), connection);
         }
-        self.stream.write(answer);
+        self.stream.write(&answer);
         self.state = State::Reading;
         self.since_ms = steady_ms;
         if !self.keep_alive {
             self.close(ingester);
         }
-        self.resume(ingester, reactor, steady_ms);
     }
 
     /// Whether the next request may be worked on: answers that nobody reads are not piled up.
@@ -342,7 +339,7 @@ impl Source {
                 request.check.update(bytes);
                 request.body.extend_from_slice(bytes);
             }
-            Progress::End => self.end_request(ingester)?,
+            Progress::End => self.end_request(ingester, steady_ms)?,
         }
         Ok(true)
     }
@@ -381,7 +378,7 @@ impl Source {
         Ok(())
     }
 
-    fn end_request(&mut self, ingester: &mut Ingester) -> Result<(), Refused> {
+    fn end_request(&mut self, ingester: &mut Ingester, steady_ms: u64) -> Result<(), Refused> {
         let request = self.request.take().expect("an end follows its head");
         let verified = match request.check.finish(&NodeCrypto, &request.body) {
             Ok(verified) => verified,
@@ -391,11 +388,61 @@ impl Source {
                 return Err(Refused::new(Status::Unauthorized401, refusal.label(), detail));
             }
         };
+        let arrival = match self.arrive(&request.endpoint, &verified, &request.body, ingester) {
+            Ok(arrival) => arrival,
+            Err(error) => {
+                ingester.give_body(request.body);
+                return Err(Refused::new(Status::BadRequest400, "idempotency_key", error.to_string()));
+            }
+        };
+        let claim = match arrival {
+            Arrival::New(claim) => claim,
+            Arrival::Duplicate(first) => {
+                ingester.give_body(request.body);
+                self.answer(Outcome::Duplicate(first), ingester, steady_ms);
+                return Ok(());
+            }
+            Arrival::Waits => {
+                ingester.metrics().idempotency_waits.add(1);
+                ingester.give_body(request.body);
+                self.state = State::Waiting;
+                return Ok(());
+            }
+            Arrival::Refused => {
+                ingester.give_body(request.body);
+                let detail = "too many requests wait for events that are being written; send it again";
+                return Err(Refused::new(Status::Unavailable503, "idempotency", detail));
+            }
+        };
         self.state = State::Waiting;
-        let accepted =
-            accepted(&self.stream, self.parser.head(), &request.endpoint, &verified, request.body, ingester);
+        let accepted = accepted(
+            &self.stream,
+            self.parser.head(),
+            claim,
+            &request.endpoint,
+            &verified,
+            request.body,
+            ingester,
+        );
         ingester.accept(accepted);
         Ok(())
+    }
+
+    /// Whether the event was here before; one without an id never was.
+    fn arrive(
+        &self,
+        endpoint: &Endpoint,
+        verified: &Verified,
+        body: &[u8],
+        ingester: &mut Ingester,
+    ) -> Result<Arrival, KeyError> {
+        let Some(source) = &endpoint.key_source else { return Ok(Arrival::New(None)) };
+        let hasher = ingester.keys().hasher();
+        let Some(key) = source.key(hasher, endpoint.id, &View(self.parser.head()), verified, body)? else {
+            ingester.metrics().idempotency_keys_missing.add(1);
+            return Ok(Arrival::New(None));
+        };
+        Ok(ingester.claim(key, self.stream.socket))
     }
 
     fn refuse(&mut self, refused: &Refused, ingester: &mut Ingester) {
@@ -463,6 +510,7 @@ fn check_content_type(head: &RequestHead, endpoint: &Endpoint) -> Result<(), Ref
 fn accepted(
     stream: &Stream,
     head: &RequestHead,
+    claim: Option<Claim>,
     endpoint: &Arc<Endpoint>,
     verified: &Verified,
     body: Vec<u8>,
@@ -479,6 +527,7 @@ fn accepted(
     let mut encoded = Vec::with_capacity(512);
     zen_core::record::encode_routes(
         &mut encoded,
+        claim.as_ref().map(|claim| &claim.key),
         endpoint.routes.iter().map(|route| (route.egress.as_str(), &route.targets[..])),
     );
     event.encode_head(&mut encoded).expect("the parser's bounds are tighter than the event's");
@@ -486,6 +535,7 @@ fn accepted(
         socket: stream.socket,
         since: Instant::now(),
         id,
+        claim,
         endpoint: Arc::clone(endpoint),
         head: encoded,
         body,

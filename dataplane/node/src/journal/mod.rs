@@ -14,11 +14,11 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use open::{OpenError, open, remove_orphans};
+pub use open::{OpenError, directory, open, remove_orphans};
 pub use reader::{Cursor, Next, Piece, Place};
 pub use segments::{MAKER_BYTES, MakerThread, SegmentMaker, SegmentRequest, spawn as spawn_segment_maker};
 use zen_core::journal::{
-    AppendError, COMMITS_IN_FLIGHT_MAX, CommitNumber, Kind, SegmentId, Sequence, Writer,
+    AppendError, COMMITS_IN_FLIGHT_MAX, CommitNumber, Kind, SegmentId, SegmentSpan, Sequence, Writer,
 };
 use zen_uring::{AlignedBuffer, FileId, Reactor};
 
@@ -329,6 +329,11 @@ impl Journal {
         self.writer.oldest()
     }
 
+    /// The oldest segment with anything durable in it.
+    pub fn oldest_segment(&self) -> Option<SegmentSpan> {
+        self.writer.live_segments().next()
+    }
+
     /// The segment that the next commit probably goes to, as a number that changes with it.
     pub fn current_segment(&self) -> u64 {
         self.writer.live_segments().last().map_or(0, |span| span.id.0)
@@ -406,11 +411,17 @@ impl Journal {
 const TOKEN_VALUE: u64 = (1 << 56) - 1;
 const TOKEN_READ: u64 = 1 << 57;
 const TOKEN_EGRESS: u64 = 1 << 56;
+const TOKEN_INDEX: u64 = 1 << 58;
 
 /// The token of a journal write.
 fn write_token(role: JournalRole, value: u64) -> u64 {
     debug_assert!(value <= TOKEN_VALUE);
-    value | if role == JournalRole::Egress { TOKEN_EGRESS } else { 0 }
+    value
+        | match role {
+            JournalRole::Ingester => 0,
+            JournalRole::Egress => TOKEN_EGRESS,
+            JournalRole::Index => TOKEN_INDEX,
+        }
 }
 
 /// The token of a journal read with a caller's own number.
@@ -420,6 +431,10 @@ pub fn read_token(role: JournalRole, value: u64) -> u64 {
 
 /// Which journal a completion belongs to, and the caller's number.
 pub fn token_role(token: u64) -> (JournalRole, u64) {
-    let role = if token & TOKEN_EGRESS == 0 { JournalRole::Ingester } else { JournalRole::Egress };
+    let role = match token & (TOKEN_EGRESS | TOKEN_INDEX) {
+        TOKEN_EGRESS => JournalRole::Egress,
+        TOKEN_INDEX => JournalRole::Index,
+        _ => JournalRole::Ingester,
+    };
     (role, token & TOKEN_VALUE)
 }

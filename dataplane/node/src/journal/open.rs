@@ -59,11 +59,11 @@ pub enum OpenError {
 
 /// Where one worker's journal is.
 pub fn directory(data_dir: &Path, role: JournalRole, worker: u16) -> PathBuf {
-    let role = match role {
-        JournalRole::Ingester => "ingester",
-        JournalRole::Egress => "egress",
-    };
-    data_dir.join(role).join(format!("worker-{worker}"))
+    match role {
+        JournalRole::Ingester => data_dir.join("ingester").join(format!("worker-{worker}")),
+        JournalRole::Egress => data_dir.join("egress").join(format!("worker-{worker}")),
+        JournalRole::Index => data_dir.join("ingester").join(format!("index-{worker}")),
+    }
 }
 
 /// Opens or begins a journal; every record that recovery reads goes to `record`, in order.
@@ -106,7 +106,7 @@ pub fn open(
     Ok(Journal::new(start, writer, files, positions, maker, metrics))
 }
 
-/// Journals of workers beyond the configured ones must hold nothing; then they are removed.
+/// Journals of workers beyond the configured ones must hold nothing; then they are removed. Keys may stay.
 ///
 /// `is_empty` reads a journal's records and says whether anything in it is still needed.
 pub fn remove_orphans(
@@ -115,7 +115,7 @@ pub fn remove_orphans(
     workers: u16,
     mut is_empty: impl FnMut(JournalRole, &mut dyn FnMut(&mut dyn FnMut(Record<'_>))) -> bool,
 ) -> Result<(), OpenError> {
-    for role in [JournalRole::Ingester, JournalRole::Egress] {
+    for role in [JournalRole::Ingester, JournalRole::Egress, JournalRole::Index] {
         for worker in workers..WORKERS_MAX {
             let directory = directory(data_dir, role, worker);
             if !directory.exists() {
@@ -126,6 +126,9 @@ pub fn remove_orphans(
                 result = read(&directory, settings, &mut |found| record(found)).map(drop);
             });
             result?;
+            if !empty && role == JournalRole::Index {
+                continue;
+            }
             if !empty {
                 return Err(OpenError::Orphan { directory: directory.display().to_string(), workers });
             }

@@ -480,6 +480,7 @@ impl Links {
                 link: socket,
                 stream: *stream,
                 link_sequence: incoming.sequence,
+                id: Event::id_of(incoming.encoded).expect("the link has checked the event"),
                 head,
                 event: EventBytes::from(incoming.encoded),
             });

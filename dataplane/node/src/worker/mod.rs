@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-pub use start::{Launch, STACK_BYTES, WorkerError, reactor_limits, start_all};
+pub use start::{Launch, STACK_BYTES, Tables, WorkerError, reactor_limits, start_all};
 use zen_core::journal::AppendError;
 use zen_uring::{Completion, ListenerId, Reactor, SocketId};
 
@@ -264,6 +264,9 @@ impl Worker {
             (JournalRole::Egress, _, Some(egress)) => {
                 egress.journal_mut().handle_wrote(token, buffer, result, self.clock.steady_ms);
             }
+            (JournalRole::Index, Some(ingester), _) => {
+                ingester.index_mut().handle_wrote(token, buffer, result, self.clock.steady_ms);
+            }
             _ => unreachable!("a write belongs to a journal that is open"),
         }
     }
@@ -274,6 +277,7 @@ impl Worker {
                 let journal = match role {
                     JournalRole::Ingester => self.ingester.as_mut().map(Ingester::journal_mut),
                     JournalRole::Egress => self.egress.as_mut().map(Egress::journal_mut),
+                    JournalRole::Index => self.ingester.as_mut().map(Ingester::index_mut),
                 };
                 journal.expect("asked for by this journal").handle_segment(&mut self.reactor, id, file);
             }
@@ -302,6 +306,10 @@ impl Worker {
             Message::Fetched { key, target, bytes } => {
                 self.deliveries.as_mut().expect("an egress delivers").handle_fetched(key, &target, bytes);
             }
+            Message::Settled { waiter, event_id } => {
+                let ingester = self.ingester.as_mut().expect("only sources of an ingester wait");
+                ingester.handle_settled(waiter, event_id);
+            }
             Message::Drain => self.drain(),
         }
     }
@@ -313,10 +321,7 @@ impl Worker {
             let Some(mut source) = take_source(&mut self.sources, answer.socket) else { continue };
             let ingester = self.ingester.as_mut().expect("answers come from an ingester");
             let now_ms = self.clock.steady_ms;
-            match answer.id {
-                Some(id) => source.handle_durable(id, ingester, &mut self.reactor, now_ms),
-                None => source.handle_unavailable(ingester, &mut self.reactor, now_ms),
-            }
+            source.handle_outcome(answer.outcome, ingester, &mut self.reactor, now_ms);
             self.put_source(source);
         }
     }
@@ -357,8 +362,10 @@ impl Worker {
             self.put_source(source);
         }
         if let Some(ingester) = &mut self.ingester {
+            ingester.handle_time();
             ingester.trim(&mut self.reactor);
         }
+        self.observe_keys();
         self.observe();
     }
 
@@ -389,9 +396,32 @@ impl Worker {
         }
     }
 
+    /// Expiry and figures of this worker's share of the tables of keys.
+    fn observe_keys(&mut self) {
+        let (workers, now_ms, metrics) = (self.shared.mesh.workers(), self.clock.wall_ms, &self.metrics);
+        if let Some(keys) = self.ingester.as_ref().map(Ingester::keys) {
+            let figures = keys.handle_time(self.index, workers, now_ms);
+            metrics.idempotency_keys.set(figures.keys);
+            metrics.idempotency_doubles.set(figures.doubles);
+            if figures.evicted_early > metrics.idempotency_evicted_early.value() {
+                keys.warn_evicted("ingester.idempotency.keys_max", now_ms);
+            }
+            metrics.idempotency_evicted_early.set(figures.evicted_early);
+        }
+        if let Some(ids) = self.egress.as_ref().map(Egress::ids) {
+            let figures = ids.handle_time(self.index, workers, now_ms);
+            metrics.event_ids.set(figures.keys);
+            if figures.evicted_early > metrics.event_ids_evicted_early.value() {
+                ids.warn_evicted("egress.idempotency.keys_max", now_ms);
+            }
+            metrics.event_ids_evicted_early.set(figures.evicted_early);
+        }
+    }
+
     /// How long the ring may sleep.
     fn wait(&self) -> Duration {
-        if self.shared.mesh.has_messages(self.index) {
+        let has_answers = self.ingester.as_ref().is_some_and(Ingester::has_answers);
+        if has_answers || self.shared.mesh.has_messages(self.index) {
             return Duration::ZERO;
         }
         let steady_ms = self.clock.steady_ms;

@@ -6,14 +6,16 @@ use std::sync::{Arc, mpsc as std_mpsc};
 use std::thread::JoinHandle;
 
 use tokio::sync::mpsc;
+use zen_core::dedupe::IndexError;
 use zen_uring::{Backend, Limits, Reactor};
 
 use super::{Listening, Worker};
 use crate::clock::Clock;
-use crate::config::{Settings, Snapshot};
+use crate::config::{JournalSettings, Settings, Snapshot};
 use crate::control::{Resolver, Shared};
-use crate::egress::{Deliveries, Egress, Table, Watermarks};
-use crate::ingester::{self, Ingester};
+use crate::dedupe::Keys;
+use crate::egress::{self, Deliveries, Egress, Held, Table, Watermarks};
+use crate::ingester::{self, Claims, Index, Ingester, Recovering};
 use crate::journal::{self, MakerThread, OpenError, Start};
 use crate::link::{Links, Side};
 use crate::mesh::JournalRole;
@@ -43,6 +45,16 @@ pub enum WorkerError {
     /// A journal.
     #[error("journal: {0}")]
     Journal(#[from] OpenError),
+    /// The index of keys.
+    #[error(
+        "{directory}: {source}; restore idempotency.key of the data directory, or remove this directory, which forgets the keys in it"
+    )]
+    Index {
+        /// The journal's directory.
+        directory: String,
+        /// What is wrong with a record.
+        source: IndexError,
+    },
     /// A thread.
     #[error("cannot start a worker thread: {0}; check the process limits (ulimit -u)")]
     Thread(#[from] std::io::Error),
@@ -60,10 +72,21 @@ pub struct Launch {
     pub resolver: Resolver,
     /// Where streams resume.
     pub watermarks: Arc<Watermarks>,
+    /// The tables of keys that all workers share.
+    pub keys: Tables,
     /// Its counters.
     pub metrics: Arc<WorkerMetrics>,
     /// The same for all.
     pub backend: Backend,
+}
+
+/// The tables of keys of a node's roles.
+#[derive(Clone)]
+pub struct Tables {
+    /// Of accepted events.
+    pub ingester: Option<Arc<Keys>>,
+    /// Ids of taken events.
+    pub egress: Option<Arc<Keys>>,
 }
 
 /// Starts all workers; returns when each has recovered and listens, or with the first error.
@@ -158,6 +181,12 @@ impl Worker {
 
     fn listen(&mut self) -> Result<(), WorkerError> {
         let snapshot = Arc::clone(&self.snapshot);
+        if let Some(ingester) = &mut self.ingester {
+            ingester.handle_recovered();
+        }
+        if let Some(egress) = &mut self.egress {
+            egress.restore();
+        }
         if let Some(settings) = &snapshot.ingester {
             for address in &settings.listen {
                 self.listen_on(*address, Listening::Sources)?;
@@ -168,9 +197,6 @@ impl Worker {
         }
         if let Some(address) = snapshot.egress.as_ref().and_then(|settings| settings.link_listen) {
             self.listen_on(address, Listening::Links(Side::Egress))?;
-        }
-        if let Some(egress) = &mut self.egress {
-            egress.restore();
         }
         Ok(())
     }
@@ -197,12 +223,33 @@ fn open_ingester(
     launch: &Launch,
     snapshot: &Arc<Snapshot>,
     reactor: &mut Reactor,
-) -> Result<Ingester, OpenError> {
+) -> Result<Ingester, WorkerError> {
+    let keys = launch.keys.ingester.as_ref().expect("a node with an ingester has its table");
     let mut outboxes = Vec::new();
     let start = journal_start(launch, snapshot, JournalRole::Ingester);
-    let mut record = |record: zen_core::journal::Record<'_>| ingester::recover(&mut outboxes, &record);
-    let journal = journal::open(&start, reactor, &launch.maker, Arc::clone(&launch.metrics), &mut record)?;
-    Ok(Ingester::new(journal, outboxes, Arc::clone(snapshot), Arc::clone(&launch.metrics)))
+    let (settings, window_ms) = index_settings(snapshot);
+    let index_start = Start { settings, recent_bytes_max: 0, role: JournalRole::Index, ..start };
+    let (maker, metrics) = (&launch.maker, &launch.metrics);
+    let mut recovering = Recovering::new(Arc::clone(keys), window_ms);
+    let mut record = |record: zen_core::journal::Record<'_>| recovering.handle_index(&record);
+    let index = journal::open(&index_start, reactor, maker, Arc::clone(metrics), &mut record)?;
+    if let Some(source) = recovering.error() {
+        let directory = journal::directory(start.data_dir, JournalRole::Index, launch.index);
+        return Err(WorkerError::Index { directory: directory.display().to_string(), source });
+    }
+    let mut record = |record: zen_core::journal::Record<'_>| {
+        ingester::recover(&mut outboxes, &record);
+        recovering.handle_event(&record);
+    };
+    let journal = journal::open(&start, reactor, maker, Arc::clone(metrics), &mut record)?;
+    let claims = Claims::new(Arc::clone(keys), launch.shared.mesh.for_worker(launch.index), launch.index);
+    let index = Index::new(index, settings, recovering);
+    Ok(Ingester::new(journal, outboxes, claims, index, Arc::clone(snapshot), Arc::clone(metrics)))
+}
+
+fn index_settings(snapshot: &Snapshot) -> (JournalSettings, u64) {
+    let table = snapshot.ingester.as_ref().expect("only an ingester has an index").idempotency;
+    (Index::settings(&snapshot.journal, &table, snapshot.node.workers), table.window_ms)
 }
 
 fn open_egress(
@@ -210,9 +257,11 @@ fn open_egress(
     snapshot: &Arc<Snapshot>,
     reactor: &mut Reactor,
 ) -> Result<Egress, OpenError> {
+    let ids = launch.keys.egress.as_ref().expect("a node with an egress has its table");
     let (mut table, clock) = (Table::default(), Clock::now());
     let start = journal_start(launch, snapshot, JournalRole::Egress);
     let mut record = |record: zen_core::journal::Record<'_>| {
+        egress::recover_id(ids, &record);
         if let Err(error) =
             table.handle_recovered(&record, |due_ms, noted_ms| clock.steady_of(due_ms, noted_ms))
         {
@@ -224,7 +273,7 @@ fn open_egress(
     Ok(Egress::new(
         launch.index,
         journal,
-        table,
+        Held { table, ids: Arc::clone(ids) },
         Arc::clone(snapshot),
         launch.shared.mesh.for_worker(launch.index),
         Arc::clone(&launch.watermarks),
@@ -246,7 +295,11 @@ pub fn reactor_limits(settings: &Settings<'_>) -> Limits {
     let journals = u64::from(settings.ingester.is_some()) + u64::from(settings.egress.is_some());
     let buffers = (RECEIVE_BUFFERS / settings.node.workers).clamp(128, 512).next_power_of_two();
     // Live segments, two prepared ones, and those that are being removed.
-    let files = journals * (settings.journal.bytes_max / settings.journal.segment_bytes + 4);
+    let segments = |journal: &JournalSettings| journal.bytes_max / journal.segment_bytes + 4;
+    let index = settings.ingester.map_or(0, |ingester| {
+        segments(&Index::settings(&settings.journal, &ingester.idempotency, settings.node.workers))
+    });
+    let files = journals * segments(&settings.journal) + index;
     Limits {
         sockets_max: connections + SOCKETS_BESIDE_SOURCES,
         receive_buffers: buffers,

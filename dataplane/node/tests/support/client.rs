@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aws_lc_rs::hmac;
 use rustls::pki_types::pem::PemObject;
@@ -179,7 +180,7 @@ pub fn signature(body: &[u8]) -> String {
     text
 }
 
-/// A whole request to an endpoint with GitHub's scheme; `extra` holds header lines with their CRLF.
+/// A whole request to an endpoint with GitHub's scheme, a new event with each call; `extra` holds header lines with their CRLF.
 pub fn github(endpoint: &str, body: &[u8], extra: &str) -> Vec<u8> {
     let length = format!("Content-Length: {}\r\n{extra}", body.len());
     let mut request = github_head(endpoint, body, &length).into_bytes();
@@ -191,10 +192,17 @@ pub fn github(endpoint: &str, body: &[u8], extra: &str) -> Vec<u8> {
 pub fn github_head(endpoint: &str, body: &[u8], extra: &str) -> String {
     format!(
         "POST /hooks/{endpoint} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
-         X-GitHub-Event: push\r\nX-GitHub-Delivery: 72d3162e-cc78-11e3-81ab-4c9367dc0958\r\n\
+         X-GitHub-Event: push\r\nX-GitHub-Delivery: {}\r\n\
          X-Hub-Signature-256: {}\r\n{extra}\r\n",
+        delivery_id(),
         signature(body)
     )
+}
+
+/// An id that no other event of this process has.
+fn delivery_id() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("72d3162e-cc78-11e3-81ab-{:012x}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 fn builder(authorities: &Path) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {

@@ -9,7 +9,7 @@ use zen_core::deliver::{SignerConfig, TargetLimits, TargetSigner};
 use zen_identity::{Policy, SharedPolicy, SpiffePattern, TargetRoots};
 
 use super::faults::Faults;
-use super::{link_client, link_listen, link_server, share, unique};
+use super::{idempotency, link_client, link_listen, link_server, share, unique};
 use crate::config::Certificates;
 use crate::config::raw::{self, ClientCertificate, Direction};
 use crate::config::settings::{EgressSettings, HostPort, IngesterPeer, Target};
@@ -53,6 +53,7 @@ pub(super) fn egress(
         dead_letters_max: raw.dead_letters_max.div_ceil(u32::from(workers)),
         cached_bytes_max: share(raw.cached_bytes_max, workers, 2 << 20),
         attempt_memory_bytes_max: share(raw.attempt_memory_bytes_max, workers, 4 << 20),
+        idempotency: idempotency("egress", raw.idempotency, faults),
         ingesters,
         targets,
         link_tls,

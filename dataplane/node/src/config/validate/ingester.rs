@@ -4,16 +4,17 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use zen_core::crypto::HashAlgorithm;
+use zen_core::dedupe::KeySource;
 use zen_core::envelope::is_forwarded_name;
 use zen_core::event::BODY_BYTES_MAX;
 use zen_core::id::EndpointId;
-use zen_core::verify::{self, HmacSettings, Scheme};
+use zen_core::verify::{self, HEADER_NAME_BYTES_MAX, HmacSettings, Scheme};
 use zen_identity::{Policy, SpiffePattern};
 
 use super::faults::Faults;
-use super::{link_client, link_listen, link_server, share, unique};
+use super::{idempotency, link_client, link_listen, link_server, share, unique};
 use crate::config::Certificates;
-use crate::config::raw::{self, Direction, SchemeName};
+use crate::config::raw::{self, Direction, IdempotencyKey, SchemeName};
 use crate::config::settings::{EgressPeer, Endpoint, IngesterSettings, Route};
 
 /// Endpoints in one configuration.
@@ -49,6 +50,7 @@ pub(super) fn ingester(
     }
     unique("ingester.egresses", "name", raw.egresses.iter().map(|peer| peer.name.as_str()), faults);
     let endpoints = endpoints(raw, faults);
+    let idempotency = idempotency("ingester", raw.idempotency, faults);
     let link_tls = link_server(certificates, Policy::new(patterns, Vec::new()), "ingester.egresses", faults)?;
     let Some(public) = certificates.public.as_ref() else {
         faults.push("ingester", "was not there when the node started", "restart the node");
@@ -61,6 +63,7 @@ pub(super) fn ingester(
         idle_timeout_ms: raw.idle_timeout_ms,
         request_timeout_ms: raw.request_timeout_ms,
         body_memory_bytes_max: share(raw.body_memory_bytes_max, workers, 4 << 20),
+        idempotency,
         endpoints,
         egresses,
         public_tls: zen_identity::public_server_config(Arc::clone(public)),
@@ -168,6 +171,7 @@ fn endpoint(key: &str, raw: &raw::Endpoint, routes: Vec<Route>, faults: &mut Fau
         }
     }
     let scheme = scheme(key, raw, faults);
+    let key_source = key_source(&format!("{key}.idempotency"), raw, faults);
     let id = faults.parse(
         format_args!("{key}.id"),
         &raw.id,
@@ -177,6 +181,7 @@ fn endpoint(key: &str, raw: &raw::Endpoint, routes: Vec<Route>, faults: &mut Fau
         id,
         tenant: raw.tenant.clone(),
         scheme: scheme?,
+        key_source,
         content_types: raw.content_types.iter().map(|media| media.to_ascii_lowercase()).collect(),
         body_bytes_max: raw.body_bytes_max as usize,
         forward_headers,
@@ -212,6 +217,41 @@ fn scheme(key: &str, raw: &raw::Endpoint, faults: &mut Faults) -> Option<Scheme>
         }
     };
     built.map_err(|error| faults.push(&secret_key, error, "see docs/configuration.md, endpoints")).ok()
+}
+
+/// What the endpoint's events are known by; a scheme without an id has none.
+fn key_source(key: &str, raw: &raw::Endpoint, faults: &mut Faults) -> Option<KeySource> {
+    let section = &raw.idempotency;
+    if section.json_path.is_some() && section.key != IdempotencyKey::Json {
+        faults.push(format_args!("{key}.json_path"), "is given, but key is not json", "remove one");
+    }
+    match section.key {
+        IdempotencyKey::Scheme => {
+            let has_id = raw.hmac.as_ref().is_none_or(|hmac| hmac.source_id_header.is_some());
+            has_id.then_some(KeySource::Scheme)
+        }
+        IdempotencyKey::Header => {
+            let name = section.header.to_ascii_lowercase();
+            let plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+            if !plain || !(1..=HEADER_NAME_BYTES_MAX).contains(&name.len()) {
+                let remedy = format_args!("use 1 to {HEADER_NAME_BYTES_MAX} letters, digits, - and _");
+                faults.push(
+                    format_args!("{key}.header"),
+                    format_args!("\"{name}\" is not a header name"),
+                    remedy,
+                );
+            }
+            Some(KeySource::Header(name))
+        }
+        IdempotencyKey::Json => {
+            let path = section.json_path.as_deref().unwrap_or_default();
+            let path =
+                faults.parse(format_args!("{key}.json_path"), path, "name the member, such as data.id")?;
+            Some(KeySource::Json(path))
+        }
+        IdempotencyKey::Body => Some(KeySource::Body),
+        IdempotencyKey::None => None,
+    }
 }
 
 fn hmac_settings(raw: &raw::Hmac) -> HmacSettings {

@@ -10,13 +10,14 @@ use std::path::Path;
 
 pub(super) use faults::Faults;
 use tracing_subscriber::EnvFilter;
+use zen_core::dedupe::WINDOW_MS_MAX;
 use zen_identity::{Policy, SharedPolicy};
 
 use self::egress::egress;
 use self::ingester::ingester;
 use super::memory::{MemoryBound, mib};
 use super::raw::{self, Raw};
-use super::settings::{JournalSettings, NodeSettings, Settings};
+use super::settings::{IdempotencySettings, JournalSettings, NodeSettings, Settings};
 use super::{Certificates, ConfigError, Snapshot};
 use crate::tls::{ClientTls, ServerTls};
 
@@ -133,6 +134,15 @@ fn journal(raw: &raw::Journal, journals: u64, faults: &mut Faults) -> JournalSet
         recent_bytes_max: (raw.recent_bytes_max / journals).max(1 << 20) as usize,
         on_damage: raw.on_damage,
     }
+}
+
+/// Most keys of a node: 39 GB.
+const KEYS_MAX: u32 = 1_000_000_000;
+
+fn idempotency(section: &str, raw: raw::IdempotencyTable, faults: &mut Faults) -> IdempotencySettings {
+    faults.bound(format_args!("{section}.idempotency.keys_max"), raw.keys_max, 1_000, KEYS_MAX);
+    faults.bound(format_args!("{section}.idempotency.window_ms"), raw.window_ms, 1_000, WINDOW_MS_MAX);
+    IdempotencySettings { keys_max: raw.keys_max, window_ms: raw.window_ms }
 }
 
 fn link_server(
