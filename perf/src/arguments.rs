@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::error::LabError;
 use crate::pki::{Pki, Role};
-use crate::{bench, crash, demo, faults, idle, lab, power, send, sink, soak};
+use crate::{bench, crash, demo, duplicates, faults, idle, lab, power, send, sink, soak};
 
 /// Zen Mesh lab: certificates, load, targets, demo, crash test and benchmark.
 #[derive(Debug, Parser)]
@@ -38,6 +38,8 @@ enum Command {
     Idle(idle::Options),
     /// Cut the power of nodes and their drives at random moments under load and count what was lost.
     Power(power::Options),
+    /// Send one event in ten twice while nodes are killed, and count what was accepted twice.
+    Duplicates(duplicates::Options),
     /// Measure events per second, CPU per event and latency of the 202.
     Bench(bench::Options),
     /// Count the system calls of the nodes' workers per event.
@@ -113,6 +115,7 @@ fn dispatch(command: Command) -> Result<ExitCode, LabError> {
             power::enter_namespace()?;
             block_on(2, power::run(options))
         }
+        Command::Duplicates(options) => block_on(2, duplicates::run(options)),
         Command::Bench(options) => block_on(2, bench::run(options)),
         Command::Syscalls(options) => block_on(2, bench::syscalls::run(options)),
         Command::Child { parent, program, arguments } => {

@@ -1,8 +1,8 @@
 //! The `crash` command: SIGKILLs nodes at random moments under load, then looks for every promised event.
 //!
 //! Half of the kills come right behind a 202, when a promise that is not on disk would break. Out: seed,
-//! kills, accepted, delivered, duplicates and LOST; success if nothing was lost, or with
-//! `--expect-loss` only if something was.
+//! kills, accepted, delivered, duplicates and LOST; success if nothing was lost and nothing accepted twice,
+//! or with `--expect-loss` only if something was lost.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,7 +15,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::error::LabError;
 use crate::lab::{Io, Lab, Node, Process, Shape, TARGET_IDENTITY, node_program, wait_ready};
-use crate::load::{LoadPlan, LoadReport, LoadState, Record, run_load};
+use crate::load::{LoadPlan, LoadReport, LoadState, Record, Repeats, run_load};
 use crate::random::{Random, system_seed};
 use crate::record::{Accepted, Comparison};
 use crate::samples::{Samples, Sizes};
@@ -70,13 +70,13 @@ pub(crate) struct Options {
 }
 
 /// A lab whose nodes may be killed.
-struct Arena {
-    lab: Lab,
+pub(crate) struct Arena {
+    pub(crate) lab: Lab,
     program: PathBuf,
     /// The ingester first; each beside its process.
-    nodes: Vec<(Node, Process)>,
-    kills: Vec<u32>,
-    load: Arc<LoadState>,
+    pub(crate) nodes: Vec<(Node, Process)>,
+    pub(crate) kills: Vec<u32>,
+    pub(crate) load: Arc<LoadState>,
 }
 
 /// Kills and counts; the exit code is the verdict.
@@ -105,7 +105,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
 }
 
 impl Arena {
-    async fn start(lab: Lab, program: PathBuf) -> Result<Self, LabError> {
+    pub(crate) async fn start(lab: Lab, program: PathBuf) -> Result<Self, LabError> {
         let mut nodes = Vec::new();
         for node in std::iter::once(&lab.ingester).chain(&lab.egresses) {
             let process = lab.start(node, &program)?;
@@ -118,7 +118,7 @@ impl Arena {
         Ok(Self { lab, program, nodes, kills, load: Arc::new(LoadState::default()) })
     }
 
-    async fn kill_all(&mut self, kills: u32, random: &mut Random) -> Result<(), LabError> {
+    pub(crate) async fn kill_all(&mut self, kills: u32, random: &mut Random) -> Result<(), LabError> {
         for kill in 1..=kills {
             self.kill_one(random).await?;
             if kill % PROGRESS_KILLS == 0 {
@@ -152,11 +152,11 @@ impl Arena {
     }
 
     /// An error if a node has ended by itself.
-    fn check(&mut self) -> Result<(), LabError> {
+    pub(crate) fn check(&mut self) -> Result<(), LabError> {
         self.nodes.iter_mut().try_for_each(|(_, process)| process.check())
     }
 
-    async fn stop(&mut self) -> Vec<String> {
+    pub(crate) async fn stop(&mut self) -> Vec<String> {
         let mut complaints = Vec::new();
         for (node, process) in &mut self.nodes {
             if !process.stop(DRAIN_TIMEOUT).await.is_some_and(|status| status.success()) {
@@ -262,5 +262,6 @@ pub(crate) fn load_plan(lab: &Lab, connections: u32, rate_per_s: u32) -> Result<
         rate_per_s,
         record: Record::Events,
         run: system_seed(),
+        repeats: Repeats::None,
     })
 }

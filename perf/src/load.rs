@@ -2,7 +2,8 @@
 //!
 //! In: endpoints, sizes, a rate or none. Out: what was accepted (event id and body digest) and how long
 //! each 202 took. A 429, a 503 or a lost connection is tried again, with the same source id, after a
-//! growing pause; any other answer is counted by status and given up.
+//! growing pause; any other answer is counted by status and given up. With [`Repeats`], one event in ten is
+//! sent twice: while the first sending is under way, or up to two thousand events later.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -39,6 +40,33 @@ pub(crate) enum Record {
     Counts,
 }
 
+/// Whether events are sent twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Repeats {
+    /// Each once, unless it got no answer.
+    None,
+    /// One sending in ten is of an earlier event.
+    Tenth,
+}
+
+/// One sending in so many is a repeat.
+const REPEAT_EVERY: u64 = 10;
+/// Every other repeat is this many tens of sendings behind its event at most.
+const REPEAT_TENS_MAX: u64 = 200;
+
+impl Repeats {
+    /// The event of sending `number`.
+    fn event(self, number: u64) -> u64 {
+        if self == Self::None || number % REPEAT_EVERY != REPEAT_EVERY - 1 {
+            return number;
+        }
+        // The event just before is most likely still under way, on another connection.
+        let tens = number / REPEAT_EVERY;
+        let far = if tens.is_multiple_of(2) { 0 } else { tens.wrapping_mul(0x9e37_79b9) % REPEAT_TENS_MAX };
+        (number - 1).checked_sub(far * REPEAT_EVERY).unwrap_or(number - 1)
+    }
+}
+
 /// What to send.
 #[derive(Clone)]
 pub(crate) struct LoadPlan {
@@ -60,6 +88,8 @@ pub(crate) struct LoadPlan {
     pub(crate) record: Record,
     /// Makes the source ids of this run its own.
     pub(crate) run: u64,
+    /// Whether events are sent twice.
+    pub(crate) repeats: Repeats,
 }
 
 /// Live counts, and the switches of a running load.
@@ -70,6 +100,8 @@ pub(crate) struct LoadState {
     measuring: AtomicBool,
     /// Events with a 202, or a 200 that calls them duplicates.
     pub(crate) accepted: AtomicU64,
+    /// Of them, how many were called duplicates.
+    pub(crate) duplicates: AtomicU64,
     /// Attempts beyond the first.
     pub(crate) retries: AtomicU64,
     /// Connections opened.
@@ -157,7 +189,7 @@ impl Source {
                 let due = Duration::from_secs_f64(number as f64 / f64::from(self.plan.rate_per_s));
                 sleep(due.saturating_sub(started.elapsed())).await;
             }
-            self.send(number, &mut request).await;
+            self.send(self.plan.repeats.event(number), &mut request).await;
         }
         self.report
     }
@@ -196,6 +228,7 @@ impl Source {
 
     fn accept(&mut self, number: u64, webhook: &Webhook, answer: &Message) {
         self.state.accepted.fetch_add(1, Ordering::Relaxed);
+        self.state.duplicates.fetch_add(u64::from(answer.status() == Some(200)), Ordering::Relaxed);
         self.state.answered.notify_waiters();
         if self.plan.record == Record::Events {
             let event_id = answered_id(&answer.body).unwrap_or_default();
@@ -309,6 +342,7 @@ mod tests {
             rate_per_s: 0,
             record: Record::Events,
             run: 1,
+            repeats: Repeats::None,
         }
     }
 
@@ -324,6 +358,18 @@ mod tests {
             let report = run_load(plan, Arc::clone(&state)).await;
             (report, state, playing.await.unwrap())
         })
+    }
+
+    #[test]
+    fn one_sending_in_ten_is_of_an_earlier_event() {
+        let events: Vec<u64> = (0..10_000).map(|number| Repeats::Tenth.event(number)).collect();
+        let repeats: Vec<u64> =
+            (0..).zip(&events).filter(|(n, event)| n != *event).map(|(n, e)| n - e).collect();
+        assert_eq!(repeats.len(), 1000);
+        assert!(repeats.iter().all(|behind| (1..2000).contains(behind)));
+        assert!(repeats.iter().filter(|behind| **behind == 1).count() >= 500);
+        assert!(repeats.iter().any(|behind| *behind > 1500));
+        assert!((0..100).all(|number| Repeats::None.event(number) == number));
     }
 
     #[test]

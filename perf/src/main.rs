@@ -5,6 +5,7 @@ mod arguments;
 mod bench;
 mod crash;
 mod demo;
+mod duplicates;
 mod error;
 mod faults;
 mod http;

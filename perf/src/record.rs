@@ -1,9 +1,10 @@
 //! What was promised and what came: accepted events against arrivals at the target.
 //!
-//! An accepted event must arrive at least once, with its id, its body and valid signatures. Arrivals
-//! without an acceptance are not faults: the answer was lost with a connection.
+//! An accepted event must arrive at least once, with its id, its body and valid signatures, and under one id
+//! only: every body is of one source id. Arrivals without an acceptance are not faults: the answer was lost
+//! with a connection.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::signature::hex;
 
@@ -68,6 +69,8 @@ pub(crate) struct Comparison {
     pub(crate) invalid: Vec<String>,
     /// Ids that were answered for two different events.
     pub(crate) shared_ids: Vec<String>,
+    /// Bodies that arrived under two ids: one event was accepted twice.
+    pub(crate) doubled: Vec<String>,
 }
 
 impl Comparison {
@@ -96,12 +99,16 @@ impl Comparison {
                 comparison.invalid.push(format!("{event_id}: {fault}"));
             }
         }
+        comparison.doubled = doubled(arrivals);
         comparison
     }
 
     /// Whether nothing is wrong but that events may be lost.
     pub(crate) fn is_whole_but_lost(&self) -> bool {
-        self.wrong_body.is_empty() && self.invalid.is_empty() && self.shared_ids.is_empty()
+        self.wrong_body.is_empty()
+            && self.invalid.is_empty()
+            && self.shared_ids.is_empty()
+            && self.doubled.is_empty()
     }
 
     /// One line per kind of fault, naming its first events; none if the promise was kept.
@@ -115,14 +122,25 @@ impl Comparison {
         found.map(|(what, events)| format!("{} {what}: {}", events.len(), named(events))).collect()
     }
 
-    fn faults(&self) -> [(&'static str, &Vec<String>); 4] {
+    fn faults(&self) -> [(&'static str, &Vec<String>); 5] {
         [
             ("LOST", &self.lost),
             ("with a wrong body", &self.wrong_body),
             ("with an invalid signature", &self.invalid),
             ("answered with the id of another", &self.shared_ids),
+            ("DOUBLED, delivered under two ids", &self.doubled),
         ]
     }
+}
+
+fn doubled(arrivals: &Arrivals) -> Vec<String> {
+    let mut ids: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (event_id, arrived) in &arrivals.0 {
+        for body in &arrived.bodies {
+            ids.entry(body).or_default().push(event_id);
+        }
+    }
+    ids.into_values().filter(|ids| ids.len() > 1).map(|ids| ids.join(" and ")).collect()
 }
 
 #[cfg(test)]
@@ -150,6 +168,17 @@ mod tests {
         assert_eq!(comparison.invalid, ["c: stale"]);
         assert_eq!(comparison.shared_ids, ["a (event 4 of the run)"]);
         assert_eq!(comparison.complaints().len(), 4);
+    }
+
+    #[test]
+    fn one_body_under_two_ids_is_found() {
+        let mut arrivals = Arrivals::default();
+        arrivals.add("a", hex(&[0; 32]), None);
+        arrivals.add("a", hex(&[0; 32]), None);
+        arrivals.add("b", hex(&[1; 32]), None);
+        assert!(Comparison::new(&[], &arrivals).doubled.is_empty());
+        arrivals.add("c", hex(&[1; 32]), None);
+        assert_eq!(Comparison::new(&[], &arrivals).doubled.len(), 1);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::error::LabError;
 use crate::lab::read_json;
-use crate::load::{LoadPlan, LoadReport, LoadState, Record, run_load};
+use crate::load::{LoadPlan, LoadReport, LoadState, Record, Repeats, run_load};
 use crate::pki::write_file;
 use crate::random::system_seed;
 use crate::samples::{Endpoint, Samples, Sizes};
@@ -71,6 +71,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
         rate_per_s: options.rate,
         record: if options.record.is_some() { Record::Events } else { Record::Counts },
         run: system_seed(),
+        repeats: Repeats::None,
     };
     let state = Arc::new(LoadState::default());
     state.measure();

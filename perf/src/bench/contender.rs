@@ -15,7 +15,7 @@ use super::cpu::{Cpu, CpuTimes};
 use super::haproxy;
 use crate::error::LabError;
 use crate::lab::{Io, Lab, Metrics, Process, Shape, TARGET_IDENTITY, wait_ready};
-use crate::load::{LoadPlan, LoadReport, LoadState, Record, run_load};
+use crate::load::{LoadPlan, LoadReport, LoadState, Record, Repeats, run_load};
 use crate::random::system_seed;
 use crate::samples::{Samples, Sizes};
 use crate::tls::{KeyExchange, client_config};
@@ -190,6 +190,7 @@ impl Contender {
             rate_per_s: 0,
             record: Record::Counts,
             run: system_seed(),
+            repeats: Repeats::None,
         })
     }
 

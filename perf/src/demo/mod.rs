@@ -20,7 +20,7 @@ use tokio_rustls::TlsConnector;
 use self::screen::Screen;
 use crate::error::LabError;
 use crate::lab::{Io, Lab, Metrics, Process, Shape, TARGET_IDENTITY, node_program, wait_ready};
-use crate::load::{LoadPlan, LoadReport, LoadState, Record, answered_id, run_load};
+use crate::load::{LoadPlan, LoadReport, LoadState, Record, Repeats, answered_id, run_load};
 use crate::pki::write_file;
 use crate::random::system_seed;
 use crate::record::{Accepted, Arrivals, Comparison};
@@ -213,6 +213,7 @@ impl Demo {
             rate_per_s: options.rate.unwrap_or(rate),
             record,
             run: system_seed(),
+            repeats: Repeats::None,
         })
     }
 
