@@ -18,13 +18,16 @@ use rcgen::{
 const RAW: &str = include_str!("../src/config/raw.rs");
 const METRICS: &str = include_str!("../src/metrics.rs");
 /// Each struct of the raw configuration and its heading.
-const SECTIONS: [(&str, &str); 13] = [
+const SECTIONS: [(&str, &str); 16] = [
     ("Node", "[node]"),
     ("Admin", "[admin]"),
     ("Journal", "[journal]"),
     ("Identity", "[identity]"),
     ("Ingester", "[ingester]"),
     ("Endpoint", "[[ingester.endpoints]]"),
+    ("IdempotencyTable", "[ingester.idempotency]"),
+    ("IdempotencyTable", "[egress.idempotency]"),
+    ("Idempotency", "[ingester.endpoints.idempotency]"),
     ("Hmac", "[ingester.endpoints.hmac]"),
     ("Flow", "[[ingester.flows]]"),
     ("EgressPeer", "[[ingester.egresses]]"),
