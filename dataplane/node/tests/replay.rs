@@ -91,10 +91,9 @@ fn an_event_id_is_delivered_once_even_when_it_is_signed_anew_and_after_a_kill() 
     let last = Event { id: EventId([0x22; 16]), ..event() };
     peer.say(&batch(&mut sender, 4, &["demo"], &last, unix_ms()));
     peer.hear_ack(4);
-    egress.target.wait(2);
     assert_eq!(egress.node.metric("zen_duplicate_event_ids_total") as u64, 1);
+    // The first may be delivered again, since its outcome may not have been durable; it is not taken again.
     egress.expect_received(1);
-    assert_eq!(egress.target.deliveries().len(), 2);
 }
 
 #[test]

@@ -175,3 +175,111 @@ impl Claims {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use zen_core::dedupe::KeyHasher;
+    use zen_uring::{Backend, Limits, Reactor};
+
+    use super::*;
+    use crate::config::IdempotencySettings;
+    use crate::dedupe::Waiting;
+
+    const KEY: EventKey = EventKey([1; 16]);
+    const ID: EventId = EventId([2; 16]);
+    const HOUR_MS: u64 = 3_600_000;
+
+    /// Two workers on one table, and a socket of each.
+    fn workers() -> ([Claims; 2], [SocketId; 2], Mesh) {
+        let settings = IdempotencySettings { keys_max: 1000, window_ms: HOUR_MS };
+        let keys = Keys::new(&settings, KeyHasher::new([7; 16]), Waiting::Allowed, 0).unwrap();
+        keys.finish();
+        let (keys, mesh) = (Arc::new(keys), Mesh::new(2));
+        let claims = [0, 1].map(|worker| Claims::new(Arc::clone(&keys), mesh.for_worker(worker), worker));
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut reactor = Reactor::new(&Limits::default(), Backend::Epoll).unwrap();
+        let sockets = [0, 1].map(|_| reactor.connect(listener.local_addr().unwrap()).unwrap());
+        (claims, sockets, mesh)
+    }
+
+    fn claim(claims: &mut Claims, socket: SocketId) -> Claim {
+        match claims.handle_arrival(KEY, socket, 1, HOUR_MS) {
+            Arrival::New(Some(claim)) => claim,
+            other => panic!("{other:?} instead of new"),
+        }
+    }
+
+    fn waits(claims: &mut Claims, socket: SocketId, wait_ms: u64) {
+        assert!(matches!(claims.handle_arrival(KEY, socket, 1, wait_ms), Arrival::Waits));
+    }
+
+    /// What a worker's inbox holds reaches its claims.
+    fn read_inbox(mesh: &Mesh, claims: &mut Claims, worker: u16) {
+        while let Some(message) = mesh.receive(worker) {
+            let Message::Settled { waiter, event_id } = message else { panic!("{message:?}") };
+            claims.handle_settled(waiter, event_id);
+        }
+    }
+
+    fn outcome(claims: &mut Claims) -> Option<(SocketId, Outcome)> {
+        claims.poll_answer().map(|answer| (answer.socket, answer.outcome))
+    }
+
+    #[test]
+    fn whoever_waits_hears_of_it_on_its_own_worker() {
+        let ([mut here, mut there], [near, far], mesh) = workers();
+        let claim = claim(&mut here, near);
+        waits(&mut here, near, HOUR_MS);
+        waits(&mut there, far, HOUR_MS);
+        assert_eq!((outcome(&mut here), outcome(&mut there)), (None, None));
+        here.handle_durable(claim, ID, 2);
+        assert_eq!(outcome(&mut here), Some((near, Outcome::Duplicate(ID))));
+        read_inbox(&mesh, &mut there, 1);
+        assert_eq!(outcome(&mut there), Some((far, Outcome::Duplicate(ID))));
+        assert!(matches!(there.handle_arrival(KEY, far, 3, 0), Arrival::Duplicate(ID)));
+    }
+
+    #[test]
+    fn a_key_whose_event_is_refused_is_free() {
+        let ([mut here, mut there], [near, far], mesh) = workers();
+        let first = claim(&mut here, near);
+        waits(&mut there, far, HOUR_MS);
+        here.handle_failed(first);
+        read_inbox(&mesh, &mut there, 1);
+        assert_eq!(outcome(&mut there), Some((far, Outcome::Unavailable)));
+        claim(&mut there, far);
+    }
+
+    #[test]
+    fn a_key_stays_pending_while_its_write_is_repeated() {
+        let ([mut here, mut there], [near, far], mesh) = workers();
+        let first = claim(&mut here, near);
+        waits(&mut there, far, HOUR_MS);
+        here.handle_delayed(first, Sequence(5), ID);
+        for _ in 0..2 {
+            here.handle_write_error();
+            read_inbox(&mesh, &mut there, 1);
+            assert_eq!(outcome(&mut there), Some((far, Outcome::Unavailable)));
+            // It is not new: the write may still succeed.
+            waits(&mut there, far, HOUR_MS);
+        }
+        assert!(here.poll_delayed(Sequence(4)).is_none());
+        let (sequence, claim, id) = here.poll_delayed(Sequence(5)).unwrap();
+        assert_eq!((sequence, id), (Sequence(5), ID));
+        here.handle_durable(claim, id, 2);
+        read_inbox(&mesh, &mut there, 1);
+        assert_eq!(outcome(&mut there), Some((far, Outcome::Duplicate(ID))));
+    }
+
+    #[test]
+    fn a_wait_ends_by_its_deadline_and_is_answered_once() {
+        let ([mut here, mut there], [near, far], mesh) = workers();
+        let first = claim(&mut here, near);
+        waits(&mut there, far, 0);
+        there.handle_time();
+        assert_eq!(outcome(&mut there), Some((far, Outcome::Unavailable)));
+        here.handle_durable(first, ID, 2);
+        read_inbox(&mesh, &mut there, 1);
+        assert_eq!(outcome(&mut there), None);
+    }
+}
