@@ -174,8 +174,8 @@ pub struct IdempotencyTable {
 
 impl Default for IdempotencyTable {
     fn default() -> Self {
-        let zen_core::dedupe::Limits { keys_max, window_ms, .. } = zen_core::dedupe::Limits::default();
-        Self { keys_max, window_ms }
+        // 12 MB: two tables leave a node with both roles below its 512 MiB.
+        Self { keys_max: 300_000, window_ms: zen_core::dedupe::Limits::default().window_ms }
     }
 }
 
