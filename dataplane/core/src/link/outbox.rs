@@ -158,7 +158,7 @@ mod tests {
 
     fn payload(egress: &str) -> Vec<u8> {
         let mut payload = Vec::new();
-        encode_routes(&mut payload, [(egress, &["billing"][..])].into_iter());
+        encode_routes(&mut payload, None, [(egress, &["billing"][..])].into_iter());
         payload.extend_from_slice(b"event");
         payload
     }
