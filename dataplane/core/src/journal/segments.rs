@@ -41,7 +41,7 @@ pub enum LimitsError {
     /// `segment_bytes` is not a multiple of 4096, or under 8192.
     #[error("segment_bytes must be a multiple of 4096, at least 8192")]
     Segment,
-    /// `commit_bytes_max` is not a multiple of 4096, is 0, over [`COMMIT_BYTES_CEILING`], or does not fit a segment.
+    /// `commit_bytes_max` is not a multiple of 4096, is 0, over `COMMIT_BYTES_CEILING`, or does not fit a segment.
     #[error("commit_bytes_max must be a multiple of 4096, at most segment_bytes - 4096 and 28 MiB")]
     Commit,
     /// `segments_max` is under [`SEGMENTS_MIN`].
