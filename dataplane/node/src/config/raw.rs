@@ -348,8 +348,9 @@ fn events_max() -> u32 {
     100_000
 }
 
+/// All that `events_max` allows: nothing that was accepted is thrown away before links stop asking.
 fn dead_letters_max() -> u32 {
-    20_000
+    events_max()
 }
 
 fn cached_bytes_max() -> u64 {
@@ -364,8 +365,9 @@ fn in_flight_max() -> u32 {
     32
 }
 
+/// Half of `events_max`, so that one dead target leaves room for the others.
 fn queue_max() -> u32 {
-    20_000
+    events_max() / 2
 }
 
 fn attempt_timeout_ms() -> u64 {
