@@ -172,7 +172,7 @@ impl Arena {
         seed: u64,
         report: &LoadReport,
         comparison: &Comparison,
-        mut complaints: Vec<String>,
+        complaints: Vec<String>,
     ) -> ExitCode {
         let kills: Vec<String> = self
             .nodes
@@ -191,23 +191,34 @@ impl Arena {
             self.load.retries.load(Ordering::Relaxed),
             comparison.lost.len()
         );
-        complaints
-            .extend(report.refused.iter().map(|(status, count)| format!("{count} refused with {status}")));
-        if comparison.accepted == 0 {
-            complaints.push("nothing was accepted".to_owned());
-        }
         let has_lost = !comparison.lost.is_empty();
-        let only_lost = complaints.is_empty() && comparison.is_whole_but_lost();
-        complaints.extend(comparison.complaints());
-        for complaint in &complaints {
-            println!("crash: {complaint}");
-        }
+        let only_lost = print_complaints("crash", report, comparison, complaints);
         let is_good = only_lost && has_lost == options.expect_loss;
         if !is_good && !options.expect_loss {
             self.nodes.iter().for_each(|(_, process)| println!("{}", process.log_tail()));
         }
         if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
+}
+
+/// Prints, under the command's `name`, `complaints` and all that a run without refusals should not show. Returns
+/// whether there is nothing but lost events.
+pub(crate) fn print_complaints(
+    name: &str,
+    report: &LoadReport,
+    comparison: &Comparison,
+    mut complaints: Vec<String>,
+) -> bool {
+    complaints.extend(report.refused.iter().map(|(status, count)| format!("{count} refused with {status}")));
+    if comparison.accepted == 0 {
+        complaints.push("nothing was accepted".to_owned());
+    }
+    let only_lost = complaints.is_empty() && comparison.is_whole_but_lost();
+    complaints.extend(comparison.complaints());
+    for complaint in &complaints {
+        println!("{name}: {complaint}");
+    }
+    only_lost
 }
 
 /// Waits until all accepted events have come, or none has come for long; `check` says whether the nodes live.

@@ -22,7 +22,7 @@ use self::drive::{Cut, Flushes};
 use self::guest::GuestSite;
 use self::site::Site;
 pub(crate) use self::volume::enter_namespace;
-use crate::crash::{ANSWER_WAIT, LAST_LOAD, await_arrivals, load_plan, serve_targets};
+use crate::crash::{ANSWER_WAIT, LAST_LOAD, await_arrivals, load_plan, print_complaints, serve_targets};
 use crate::error::LabError;
 use crate::lab::{Lab, Shape, node_program};
 use crate::load::{LoadReport, LoadState, run_load};
@@ -193,7 +193,7 @@ impl Arena {
         seed: u64,
         report: &LoadReport,
         comparison: &Comparison,
-        mut complaints: Vec<String>,
+        complaints: Vec<String>,
     ) -> ExitCode {
         let (cuts, logs) = match self {
             Self::Site(site) => (site.cuts(), site.logs()),
@@ -218,17 +218,8 @@ impl Arena {
             comparison.unanswered,
             comparison.lost.len()
         );
-        complaints
-            .extend(report.refused.iter().map(|(status, count)| format!("{count} refused with {status}")));
-        if comparison.accepted == 0 {
-            complaints.push("nothing was accepted".to_owned());
-        }
         let has_lost = !comparison.lost.is_empty();
-        let only_lost = complaints.is_empty() && comparison.is_whole_but_lost();
-        complaints.extend(comparison.complaints());
-        for complaint in &complaints {
-            println!("power: {complaint}");
-        }
+        let only_lost = print_complaints("power", report, comparison, complaints);
         let expects_loss = options.expect_loss || options.lying_drive;
         let is_good = has_lost == expects_loss && (only_lost || options.lying_drive);
         if !is_good && !expects_loss {
