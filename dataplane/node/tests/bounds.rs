@@ -76,10 +76,27 @@ fn the_defaults_fit_and_what_does_not_is_refused_with_the_keys_to_lower() {
         assert!(complaint.contains(part), "{part} in: {complaint}");
     }
 
-    let many = bound_mib(&check(&lab, &unlimited(64)).0);
+    let (said, _) = check(&lab, &unlimited(64));
+    let links_mib = 2 * 64 * item_bytes(&said, "links") / MIB as u64;
+    let many = bound_mib(&said) - links_mib;
     assert!(many < 10 * two, "what the node shares is not multiplied: {two} MiB, then {many} MiB");
     let (_, complaint) = check(&lab, &both(&lab, 64));
     assert!(complaint.contains("node.workers"), "{complaint}");
+}
+
+#[test]
+fn links_are_enough_for_the_peers_or_the_configuration_is_refused() {
+    let lab = Lab::new();
+    let with = |workers, links: &str| {
+        let text = change(&both(&lab, workers), "[node]\n", "[node]\nmemory_bytes_max = 8589934592\n");
+        change(&text, "[node]\n", &format!("[node]\n{links}"))
+    };
+    let (said, complaint) = check(&lab, &with(9, ""));
+    assert!(complaint.is_empty() && item_bytes(&said, "links") > 0, "{said}{complaint}");
+    let (_, complaint) = check(&lab, &with(9, "links_max = 9\n"));
+    assert!(complaint.contains("node.links_max") && complaint.contains("give 10 at least"), "{complaint}");
+    let (_, complaint) = check(&lab, &with(9, "links_max = 10\n"));
+    assert!(complaint.is_empty(), "{complaint}");
 }
 
 #[test]

@@ -53,6 +53,11 @@ fn assert_problem(name: &str, answer: &Answer, status: u16) {
     assert!(!text.contains(&signature(BODY)["sha256=".len()..]), "{name}: {text}");
 }
 
+/// The disk does not take it now: docs/operations.md, `journal`.
+fn is_journal_busy(answer: &Answer) -> bool {
+    answer.status == 503 && answer.header("retry-after") == Some("1")
+}
+
 /// A signed request with `line` instead of its Content-Length line.
 fn framed(line: &str) -> Vec<u8> {
     let mut request = github_head(GITHUB, BODY, line).into_bytes();
@@ -346,19 +351,25 @@ fn bodies_in_memory_are_bounded() {
     wait_until("the bound is met", || {
         let _ = last.try_send(&request);
         let answer = last.answer();
-        if answer.status == 202 {
+        // A busy disk may not take a body of this size now; that is not the bound.
+        if answer.status == 202 || is_journal_busy(&answer) {
             return false;
         }
         assert_problem("memory", &answer, 429);
         assert_eq!(answer.header("retry-after"), Some("1"));
         true
     });
-    assert_accepted(&clients[0].ask(&request[request.len() - 10..]));
+    let answer = clients[0].ask(&request[request.len() - 10..]);
+    assert!(answer.status == 202 || is_journal_busy(&answer), "{answer:?}");
     drop(clients);
     wait_until("connections closed", || node.metric("zen_source_connections") as usize == 0);
     let mut client = Client::connect(&lab, ports.listen);
     for _ in 0..8 {
-        assert_accepted(&client.ask(&request));
+        wait_until("the body is taken", || {
+            let answer = client.ask(&request);
+            assert!(answer.status == 202 || is_journal_busy(&answer), "{answer:?}");
+            answer.status == 202
+        });
     }
 }
 

@@ -85,6 +85,9 @@ pub enum LinkError {
     /// As many links as may be are open.
     #[error("as many links as this node may have are open")]
     Busy,
+    /// A stream that is new here, beyond `STREAMS_MAX` that are known.
+    #[error("as many streams as this node may know are known")]
+    TooManyStreams,
     /// The handshake took too long.
     #[error("the handshake took too long")]
     HandshakeTimeout,
@@ -119,6 +122,7 @@ impl LinkError {
             Self::Tag => "tag",
             Self::Ack => "ack",
             Self::Busy => "busy",
+            Self::TooManyStreams => "streams",
             Self::HandshakeTimeout => "handshake_timeout",
             Self::PeerSilent => "peer_silent",
         }
@@ -133,7 +137,7 @@ impl LinkError {
             Self::NodeName | Self::PeerName => Some(RefuseCode::Peer),
             Self::Stream | Self::ResumeAhead => Some(RefuseCode::Stream),
             Self::KeyUnknown | Self::Stale | Self::Replay(_) | Self::Tag => Some(RefuseCode::Authentication),
-            Self::Busy => Some(RefuseCode::Busy),
+            Self::Busy | Self::TooManyStreams => Some(RefuseCode::Busy),
             Self::HandshakeTimeout | Self::PeerSilent => Some(RefuseCode::Timeout),
             Self::FrameLength { .. }
             | Self::FrameType(_)

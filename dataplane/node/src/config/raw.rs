@@ -35,8 +35,7 @@ pub struct Node {
     pub log: String,
     #[serde(default = "memory_bytes_max")]
     pub memory_bytes_max: u64,
-    #[serde(default = "links_max")]
-    pub links_max: u32,
+    pub links_max: Option<u32>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -318,10 +317,6 @@ fn log() -> String {
 
 fn memory_bytes_max() -> u64 {
     512 << 20
-}
-
-fn links_max() -> u32 {
-    8
 }
 
 fn connections_max() -> u32 {

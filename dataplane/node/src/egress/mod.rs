@@ -7,13 +7,15 @@
 mod connection;
 mod deliveries;
 mod owner;
+mod watermarks;
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 pub use deliveries::{ATTEMPT_COPIES, CONNECTION_BYTES, Deliveries};
 pub use owner::PARCEL_BYTES;
+pub use watermarks::Watermarks;
 use zen_core::dedupe::{IndexEntry, Verdict as CoreVerdict, Waiter};
 use zen_core::deliver::DeliveryState;
 pub use zen_core::deliver::{LIVE_BYTES, Table};
@@ -34,18 +36,6 @@ use crate::metrics::WorkerMetrics;
 const ORIGIN: Waiter = Waiter(0);
 /// Records carried forward in one tick.
 const CARRIED_MAX: usize = 64;
-
-/// How far each stream is durable at this node, for links that resume.
-#[derive(Debug, Default)]
-pub struct Watermarks(Mutex<HashMap<StreamId, Arc<AtomicU64>>>);
-
-impl Watermarks {
-    /// The mark of a stream; taken once per link.
-    pub fn of(&self, stream: StreamId) -> Arc<AtomicU64> {
-        let mut marks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(marks.entry(stream).or_default())
-    }
-}
 
 /// An event that came over a link and was checked there.
 #[derive(Debug)]
@@ -297,9 +287,9 @@ impl Egress {
         self.metrics.dead_letters_kept.set(self.table.dead_len() as u64);
     }
 
-    /// The mark where a stream's link resumes.
-    pub fn resume_after(&self, stream: StreamId) -> u64 {
-        self.watermarks.of(stream).load(Ordering::Acquire)
+    /// The mark where a stream's link resumes; none for a new stream when too many are known.
+    pub fn resume_after(&self, stream: StreamId) -> Option<u64> {
+        Some(self.watermarks.admit(stream)?.load(Ordering::Acquire))
     }
 
     fn settings(&self) -> &EgressSettings {

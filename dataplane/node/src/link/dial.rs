@@ -6,9 +6,10 @@ use std::sync::Arc;
 use zen_core::link::{Receiver, Sender};
 use zen_uring::{Reactor, SocketId};
 
+use super::admission::{egress_peer, ingester_peer};
 use super::session::{Link, Machine, Side};
 use super::slot::{Purpose, Slot, Want};
-use super::{Links, Parts, egress_peer, ingester_peer};
+use super::{Links, Parts};
 use crate::config::Direction;
 use crate::stream::Stream;
 use crate::tls::Tls;

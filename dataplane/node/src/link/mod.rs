@@ -4,25 +4,29 @@
 //! worker; once it has named its stream, the connection moves there. Peers are known by their SPIFFE
 //! id first, by name second; both must fit the configuration.
 
+mod admission;
 mod dial;
+mod sending;
 mod session;
 mod slot;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use admission::{admits, egress_peer, ingester_peer, is_admitted};
+use sending::{check_resume, send_events};
 use session::{Link, Machine};
 pub use session::{LinkHandover, Side};
 use slot::Slot;
 use zen_core::event::{EVENT_BYTES_MAX, Event};
 use zen_core::journal::Sequence;
 use zen_core::link::{
-    BATCH_BYTES_GOAL, BATCH_EVENTS_MAX, FRAME_READER_BYTES_MAX, Frame, HANDSHAKE_TIMEOUT_MS, Hello,
-    IN_FLIGHT_EVENTS_MAX, Incoming as Checked, LinkError, Outgoing, Receiver, ReceiverConfig, ReceiverEvent,
-    RefuseCode, Role, Sender, SenderConfig, SenderEvent,
+    BATCH_BYTES_GOAL, FRAME_READER_BYTES_MAX, Frame, HANDSHAKE_TIMEOUT_MS, Hello, IN_FLIGHT_EVENTS_MAX,
+    Incoming as Checked, LinkError, Receiver, ReceiverConfig, ReceiverEvent, RefuseCode, Role, Sender,
+    SenderConfig, SenderEvent,
 };
 use zen_core::record::HeldEvent;
-use zen_identity::{Decision, SpiffeId};
+use zen_identity::SpiffeId;
 use zen_uring::{Reactor, SocketId};
 
 use crate::clock::Clock;
@@ -32,8 +36,7 @@ use crate::crypto::NodeCrypto;
 use crate::egress::{Acknowledge, Egress, Incoming};
 use crate::entropy::Entropy;
 use crate::ingester::Ingester;
-use crate::journal::read_token;
-use crate::mesh::{EventBytes, JournalRole, Mesh, Message};
+use crate::mesh::{EventBytes, Mesh, Message};
 use crate::metrics::WorkerMetrics;
 use crate::quota::Quota;
 use crate::sockets::BySocket;
@@ -50,6 +53,8 @@ const REFUSED: &str = "the events of a link are refused; they wait at the ingest
     gone: compare the clocks of both nodes (300 s are allowed) and their link keys";
 const AHEAD: &str = "this journal is older than what the egress has of it, and nothing is sent from it: put the \
     newer journal back (docs/operations.md, Backup)";
+const STREAMS: &str = "this egress knows 4096 journals of ingesters, and takes events of no other: their data_dir seems to \
+    be new at each start; keep it, drain this node, and start it with an empty data_dir";
 /// Plaintext written to one link before its send must complete.
 const PUMP_BYTES_MAX: usize = 1 << 19;
 /// Frames other than batches that may wait for a peer that does not read, bytes.
@@ -338,10 +343,7 @@ impl Links {
             Machine::Receiving { receiver, .. } => {
                 match receiver.handle_frame(frame, steady_ms, &mut link.out)? {
                     ReceiverEvent::None | ReceiverEvent::Goodbye(_) => Ok(()),
-                    ReceiverEvent::PeerHello(hello) => {
-                        self.begin_receiving(socket, link, &hello, parts);
-                        Ok(())
-                    }
+                    ReceiverEvent::PeerHello(hello) => self.begin_receiving(socket, link, &hello, parts),
                     ReceiverEvent::Batch(batch) => {
                         let mut checked = Vec::with_capacity(batch.count());
                         receiver.open_batch(&NodeCrypto, &batch, wall_ms, &mut checked)?;
@@ -389,8 +391,7 @@ impl Links {
                     durable: 0,
                     owed: (0, 0),
                 };
-                self.begin_receiving(socket, link, &hello, parts);
-                Ok(())
+                self.begin_receiving(socket, link, &hello, parts)
             }
             _ => Err(LinkError::Role),
         }
@@ -415,10 +416,16 @@ impl Links {
     }
 
     /// The sender's hello is there: ask for what is not durable here yet.
-    fn begin_receiving(&mut self, socket: SocketId, link: &mut Link, hello: &Hello, parts: &mut Parts<'_>) {
-        let Machine::Receiving { receiver, stream, durable, .. } = &mut link.machine else { return };
-        let Some(egress) = parts.egress.as_deref_mut() else { return };
-        let resume_after = egress.resume_after(hello.journal_id);
+    fn begin_receiving(
+        &mut self,
+        socket: SocketId,
+        link: &mut Link,
+        hello: &Hello,
+        parts: &mut Parts<'_>,
+    ) -> Result<(), LinkError> {
+        let Machine::Receiving { receiver, stream, durable, .. } = &mut link.machine else { return Ok(()) };
+        let Some(egress) = parts.egress.as_deref_mut() else { return Ok(()) };
+        let resume_after = egress.resume_after(hello.journal_id).ok_or(LinkError::TooManyStreams)?;
         *stream = Some(hello.journal_id);
         *durable = resume_after;
         receiver.start(resume_after, &mut link.out);
@@ -433,6 +440,7 @@ impl Links {
                 }
             }
         }
+        Ok(())
     }
 
     fn handle_sender_event(
@@ -518,6 +526,7 @@ impl Links {
             LinkError::Stale => REFUSED,
             LinkError::Refused(refuse) if refuse.code == RefuseCode::Authentication => REFUSED,
             LinkError::ResumeAhead => AHEAD,
+            LinkError::TooManyStreams => STREAMS,
             _ => {
                 tracing::warn!(%error, "a link is closed");
                 return;
@@ -572,79 +581,4 @@ impl Links {
             credit_events: CREDIT_EVENTS,
         }
     }
-}
-
-/// Seals batches until the journal, the credit or the send buffer says stop; returns how many events left.
-fn send_events(link: &mut Link, ingester: &mut Ingester, reactor: &mut Reactor, wall_ms: u64) -> u64 {
-    let Machine::Sending { sender, egress } = &mut link.machine else { return 0 };
-    let mut sent = 0;
-    while sender.is_ready() && link.out.len() < PUMP_BYTES_MAX {
-        let Some((index, outbox, journal)) = ingester.outbox_mut(egress) else { return sent };
-        let token = read_token(JournalRole::Ingester, index as u64);
-        let Some(piece) = outbox.poll_piece(journal, reactor, token) else { return sent };
-        let (routed, passed) = outbox.routed(&piece, journal, BATCH_EVENTS_MAX);
-        if routed.is_empty() {
-            outbox.handle_passed(passed);
-            continue;
-        }
-        let targets: Vec<Vec<&str>> = routed.iter().map(|routed| routed.targets.iter().collect()).collect();
-        let outgoing: Vec<Outgoing<'_>> = routed
-            .iter()
-            .zip(&targets)
-            .filter_map(|(routed, targets)| {
-                let event = Event::decode(routed.event).ok()?;
-                Some(Outgoing { sequence: routed.sequence.0, targets, event, encoded: routed.event })
-            })
-            .collect();
-        let taken = sender.seal_batch(&NodeCrypto, &outgoing, wall_ms, &mut link.out);
-        sent += taken as u64;
-        if taken < outgoing.len() {
-            if let Some(last) = taken.checked_sub(1) {
-                outbox.handle_passed(Sequence(outgoing[last].sequence));
-            }
-            return sent;
-        }
-        outbox.handle_passed(passed);
-    }
-    sent
-}
-
-/// What the egress has must be of this journal: else it would take new events for old ones.
-fn check_resume(egress: &str, resume_after: Sequence, ingester: &mut Ingester) -> Result<(), LinkError> {
-    let Some((_, outbox, journal)) = ingester.outbox_mut(egress) else { return Ok(()) };
-    if !outbox.can_resume(journal.first_of_run(), resume_after) {
-        return Err(LinkError::ResumeAhead);
-    }
-    if journal.has_lost(resume_after) {
-        let resume_after = resume_after.0;
-        tracing::error!(
-            egress,
-            resume_after,
-            "this journal has lost its newest records after the egress acknowledged them: look at the disk; later events are not affected"
-        );
-    }
-    Ok(())
-}
-
-fn egress_peer<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a EgressPeer> {
-    snapshot.ingester.as_ref()?.egresses.iter().find(|peer| peer.name == name)
-}
-
-fn ingester_peer<'a>(snapshot: &'a Snapshot, name: &str) -> Option<&'a IngesterPeer> {
-    snapshot.egress.as_ref()?.ingesters.iter().find(|peer| peer.name == name)
-}
-
-/// Whether the configuration still names the link's peer, with the SPIFFE id that it showed.
-fn is_admitted(snapshot: &Snapshot, link: &Link) -> bool {
-    let policy = match &link.machine {
-        Machine::Sending { egress, .. } => egress_peer(snapshot, egress).map(|peer| &peer.policy),
-        Machine::Receiving { ingester, .. } => ingester_peer(snapshot, ingester).map(|peer| &peer.policy),
-        Machine::AwaitHello | Machine::Dialling | Machine::Moving(_) => return true,
-    };
-    // A peer that is not known yet is checked by its handshake, against the configuration of now.
-    policy.is_some_and(|policy| link.peer().is_none_or(|peer| admits(policy, Some(&peer))))
-}
-
-fn admits(policy: &zen_identity::Policy, peer: Option<&SpiffeId>) -> bool {
-    peer.is_some_and(|peer| policy.decide(peer) == Decision::Allowed)
 }

@@ -26,6 +26,9 @@ const LINK_ALPN: &[u8] = b"zen-link/1";
 
 /// Most workers of a node.
 const WORKERS_MAX: u16 = 64;
+/// Links of a node that does not say how many, and most links of any.
+const LINKS_MAX_LEAST: u32 = 8;
+const LINKS_MAX: u32 = 4096;
 /// Most segments of a journal.
 const SEGMENTS_MAX: u64 = 1024;
 
@@ -88,7 +91,6 @@ fn node(raw: &Raw, faults: &mut Faults) -> NodeSettings {
     faults.bound("node.drain_timeout_ms", raw.node.drain_timeout_ms, 100, 600_000);
     faults.bound("node.reload_poll_ms", raw.node.reload_poll_ms, 100, 3_600_000);
     faults.bound("node.memory_bytes_max", raw.node.memory_bytes_max, 64 << 20, 1 << 40);
-    faults.bound("node.links_max", raw.node.links_max, 1, 4096);
     let log = &raw.node.log;
     let _ = faults.parse::<EnvFilter>("node.log", log, "give error, warn, info, debug or trace");
     if let Some(listen) = &raw.admin.listen {
@@ -98,16 +100,38 @@ fn node(raw: &Raw, faults: &mut Faults) -> NodeSettings {
         }
     }
     let cores = zen_uring::online_cores().len().max(1) as u16;
+    let workers = if raw.node.workers == 0 { cores.min(WORKERS_MAX) } else { raw.node.workers };
     NodeSettings {
         name: raw.node.name.clone(),
-        workers: if raw.node.workers == 0 { cores.min(WORKERS_MAX) } else { raw.node.workers },
+        workers,
         pin_workers: raw.node.pin_workers,
         data_dir: faults.resolve(&raw.node.data_dir),
         drain_timeout_ms: raw.node.drain_timeout_ms,
         reload_poll_ms: raw.node.reload_poll_ms,
-        links_max: raw.node.links_max,
+        links_max: links_max(raw, workers, faults),
         memory_bytes_max: raw.node.memory_bytes_max,
     }
+}
+
+/// Each of our workers sends to each egress; an ingester has a worker at least, which sends to us.
+fn links_max(raw: &Raw, workers: u16, faults: &mut Faults) -> u32 {
+    let egresses = raw.ingester.as_ref().map_or(0, |section| section.egresses.len());
+    let ingesters = raw.egress.as_ref().map_or(0, |section| section.ingesters.len());
+    let needed = (egresses * usize::from(workers) + ingesters) as u32;
+    let Some(links_max) = raw.node.links_max else {
+        return LINKS_MAX_LEAST.max((egresses + ingesters) as u32 * u32::from(workers));
+    };
+    faults.bound("node.links_max", links_max, 1, LINKS_MAX);
+    if links_max < needed {
+        faults.push(
+            "node.links_max",
+            format_args!(
+                "{links_max} is not enough for {egresses} egresses, {workers} workers, {ingesters} ingesters"
+            ),
+            format_args!("give {needed} at least, or leave it out"),
+        );
+    }
+    links_max
 }
 
 fn journal(raw: &raw::Journal, journals: u64, faults: &mut Faults) -> JournalSettings {

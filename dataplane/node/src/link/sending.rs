@@ -1,0 +1,65 @@
+//! The sending end of a link: from the journal into batches, and what a resumed stream may ask for.
+
+use zen_core::event::Event;
+use zen_core::journal::Sequence;
+use zen_core::link::{BATCH_EVENTS_MAX, LinkError, Outgoing};
+use zen_uring::Reactor;
+
+use super::PUMP_BYTES_MAX;
+use super::session::{Link, Machine};
+use crate::crypto::NodeCrypto;
+use crate::ingester::Ingester;
+use crate::journal::read_token;
+use crate::mesh::JournalRole;
+
+/// Seals batches until the journal, the credit or the send buffer says stop; returns how many events left.
+pub fn send_events(link: &mut Link, ingester: &mut Ingester, reactor: &mut Reactor, wall_ms: u64) -> u64 {
+    let Machine::Sending { sender, egress } = &mut link.machine else { return 0 };
+    let mut sent = 0;
+    while sender.is_ready() && link.out.len() < PUMP_BYTES_MAX {
+        let Some((index, outbox, journal)) = ingester.outbox_mut(egress) else { return sent };
+        let token = read_token(JournalRole::Ingester, index as u64);
+        let Some(piece) = outbox.poll_piece(journal, reactor, token) else { return sent };
+        let (routed, passed) = outbox.routed(&piece, journal, BATCH_EVENTS_MAX);
+        if routed.is_empty() {
+            outbox.handle_passed(passed);
+            continue;
+        }
+        let targets: Vec<Vec<&str>> = routed.iter().map(|routed| routed.targets.iter().collect()).collect();
+        let outgoing: Vec<Outgoing<'_>> = routed
+            .iter()
+            .zip(&targets)
+            .filter_map(|(routed, targets)| {
+                let event = Event::decode(routed.event).ok()?;
+                Some(Outgoing { sequence: routed.sequence.0, targets, event, encoded: routed.event })
+            })
+            .collect();
+        let taken = sender.seal_batch(&NodeCrypto, &outgoing, wall_ms, &mut link.out);
+        sent += taken as u64;
+        if taken < outgoing.len() {
+            if let Some(last) = taken.checked_sub(1) {
+                outbox.handle_passed(Sequence(outgoing[last].sequence));
+            }
+            return sent;
+        }
+        outbox.handle_passed(passed);
+    }
+    sent
+}
+
+/// What the egress has must be of this journal: else it would take new events for old ones.
+pub fn check_resume(egress: &str, resume_after: Sequence, ingester: &mut Ingester) -> Result<(), LinkError> {
+    let Some((_, outbox, journal)) = ingester.outbox_mut(egress) else { return Ok(()) };
+    if !outbox.can_resume(journal.first_of_run(), resume_after) {
+        return Err(LinkError::ResumeAhead);
+    }
+    if journal.has_lost(resume_after) {
+        let resume_after = resume_after.0;
+        tracing::error!(
+            egress,
+            resume_after,
+            "this journal has lost its newest records after the egress acknowledged them: look at the disk; later events are not affected"
+        );
+    }
+    Ok(())
+}
