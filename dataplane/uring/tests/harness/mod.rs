@@ -3,10 +3,12 @@
 
 use std::{
     collections::VecDeque,
+    net::{SocketAddr, TcpListener},
+    os::{fd::OwnedFd, unix::net::UnixStream},
     time::{Duration, Instant},
 };
 
-use zen_uring::{Backend, Completion, Counters, Limits, Reactor, SocketId};
+use zen_uring::{Backend, Completion, Counters, Limits, Reactor, SocketId, bind_reuseport};
 
 /// Longest that any expected completion may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -131,4 +133,19 @@ pub(crate) fn take(reactor: &mut Reactor, completion: Completion, socket: Socket
 /// Bytes in which every position can be told from its neighbours.
 pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+}
+
+/// A listener on a port of the kernel's choice.
+pub(crate) fn loopback() -> (OwnedFd, SocketAddr) {
+    let fd = bind_reuseport("127.0.0.1:0".parse().unwrap(), 4096).unwrap();
+    let listener = TcpListener::from(fd);
+    let address = listener.local_addr().unwrap();
+    (listener.into(), address)
+}
+
+/// A socket of the reactor and its peer, over unix.
+pub(crate) fn pair(harness: &mut Harness) -> (SocketId, UnixStream) {
+    let (inside, outside) = UnixStream::pair().unwrap();
+    outside.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    (harness.reactor.adopt(inside.into()).unwrap(), outside)
 }
