@@ -150,6 +150,12 @@ impl Tls {
     pub fn peer_id(&self) -> Option<SpiffeId> {
         zen_identity::peer_id(self.connection.peer_certificates())
     }
+
+    /// The last moment of the peer's certificate, Unix ms; the connection ends there.
+    pub fn peer_not_after_ms(&self) -> Option<u64> {
+        let not_after = zen_identity::peer_not_after(self.connection.peer_certificates())?;
+        Some(not_after.as_secs() * 1000 + 999)
+    }
 }
 
 impl std::fmt::Debug for Tls {

@@ -153,6 +153,29 @@ fn a_drained_egress_loses_nothing_that_is_on_its_way() {
 }
 
 #[test]
+fn connections_end_with_the_certificate_of_their_peer() {
+    const LIFE_S: i64 = 8;
+    let lab = Lab::new();
+    lab.svid_for_seconds("edge", "ingester/edge", LIFE_S);
+    lab.svid_for_seconds("demo", "target/demo", LIFE_S);
+    let target = target(&lab, "demo", ok);
+    let section = lab.target_text("demo", target.address, "");
+    let mesh = Mesh::start(lab, &section);
+    mesh.send(&numbered(0, 300));
+    target.wait(1);
+    assert_eq!(mesh.inside.metric("zen_target_connections") as usize, 1, "it is kept for the next event");
+    mesh.inside.wait_metric("zen_link_errors_total{reason=\"expired\"}", 1.0);
+    wait_until("the target's connection ended", || {
+        mesh.inside.metric("zen_target_connections") as usize == 0
+    });
+    mesh.lab.svid("edge", "ingester/edge");
+    mesh.inside.wait_metric("zen_link_connects_total", 2.0);
+    mesh.send(&numbered(1, 300));
+    mesh.inside.wait_metric("zen_deliveries_total{outcome=\"tls_failed\"}", 1.0);
+    assert_eq!(target.wait(1).len(), 1, "nothing goes to a target whose certificate has run out");
+}
+
+#[test]
 fn an_unknown_version_is_refused_with_a_clear_message() {
     let (_target, node, lab, ports) = egress_with_target();
     let mut peer = Peer::dial(ports.link, &PeerIdentity::of(&lab, "edge")).unwrap();

@@ -61,6 +61,8 @@ pub struct Connection {
     answer_begun: bool,
     used_before: bool,
     idle_since_ms: u64,
+    /// The end of the target's certificate, Unix ms, once it was shown.
+    not_after_ms: Option<u64>,
 }
 
 impl Connection {
@@ -78,6 +80,7 @@ impl Connection {
             answer_begun: false,
             used_before: false,
             idle_since_ms: 0,
+            not_after_ms: None,
         }
     }
 
@@ -173,11 +176,12 @@ impl Connection {
         Step::Busy
     }
 
-    /// Gives up what takes too long, closes what idles.
-    pub fn handle_time(&mut self, steady_ms: u64) -> Step {
+    /// Gives up what takes too long, closes what idles or outlived the target's certificate.
+    pub fn handle_time(&mut self, clock: Clock) -> Step {
         match &self.job {
-            Some(job) if steady_ms >= job.deadline_ms => self.fail(Outcome::TimedOut),
-            None if steady_ms.saturating_sub(self.idle_since_ms) > IDLE_MS => Step::Closed,
+            Some(job) if clock.steady_ms >= job.deadline_ms => self.fail(Outcome::TimedOut),
+            None if clock.steady_ms.saturating_sub(self.idle_since_ms) > IDLE_MS => Step::Closed,
+            None if self.is_expired(clock) => Step::Closed,
             _ => Step::Busy,
         }
     }
@@ -211,12 +215,19 @@ impl Connection {
             }
         }
         let outcome = self.outcome(clock);
-        if !self.parser.keep_alive() || !input.is_empty() {
+        if self.not_after_ms.is_none() {
+            self.not_after_ms = self.stream.as_ref().and_then(|stream| stream.tls.peer_not_after_ms());
+        }
+        if !self.parser.keep_alive() || !input.is_empty() || self.is_expired(clock) {
             return self.fail(outcome);
         }
         self.idle_since_ms = clock.steady_ms;
         let job = self.job.take().expect("an answer belongs to a job");
         Step::Answered(job, outcome)
+    }
+
+    fn is_expired(&self, clock: Clock) -> bool {
+        self.not_after_ms.is_some_and(|not_after_ms| clock.wall_ms > not_after_ms)
     }
 
     fn outcome(&self, clock: Clock) -> Outcome {

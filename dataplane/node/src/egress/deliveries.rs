@@ -227,10 +227,9 @@ impl Deliveries {
 
     /// Deadlines; called a few times a second.
     pub fn handle_time(&mut self, reactor: &mut Reactor) {
-        let steady_ms = self.clock.steady_ms;
         let sockets: Vec<SocketId> = self.connections.sockets();
         for socket in sockets {
-            self.step(socket, reactor, |connection, _, _| connection.handle_time(steady_ms));
+            self.step(socket, reactor, |connection, _, clock| connection.handle_time(clock));
         }
     }
 

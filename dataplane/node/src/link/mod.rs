@@ -260,6 +260,11 @@ impl Links {
         let sockets: Vec<SocketId> = self.open.sockets();
         for socket in sockets {
             let link = self.open.get_mut(socket).expect("listed just now");
+            if link.is_expired(self.clock.wall_ms) {
+                tracing::warn!(peer = ?link.peer(), "a link ends with the certificate of its peer: it was not renewed in time");
+                self.close(socket, "expired", parts.reactor);
+                continue;
+            }
             let result = match &mut link.machine {
                 Machine::Sending { sender, .. } => sender.handle_timeout(steady_ms, &mut link.out),
                 Machine::Receiving { receiver, .. } => receiver.handle_timeout(steady_ms, &mut link.out),

@@ -147,6 +147,12 @@ impl Link {
         stream.flush(reactor);
     }
 
+    /// Whether the certificate that the peer showed has run out.
+    pub fn is_expired(&self, wall_ms: u64) -> bool {
+        let not_after_ms = self.stream.as_ref().and_then(|stream| stream.tls.peer_not_after_ms());
+        not_after_ms.is_some_and(|not_after_ms| wall_ms > not_after_ms)
+    }
+
     /// Takes leave of the peer before a drain ends.
     pub fn goodbye(&mut self) {
         match &mut self.machine {

@@ -104,6 +104,11 @@ impl Lab {
         self.keep(file, &self.svid_ca.svid(id_path));
     }
 
+    /// The same, with a certificate that ends after `seconds`.
+    pub fn svid_for_seconds(&self, file: &str, id_path: &str, seconds: i64) {
+        self.keep(file, &self.svid_ca.svid_for(id_path, time::Duration::seconds(seconds)));
+    }
+
     /// Writes `pki/FILE.pem` and `pki/FILE.key` for `localhost` and 127.0.0.1.
     pub fn public_certificate(&self, file: &str) {
         self.keep(file, &self.public_ca.server());

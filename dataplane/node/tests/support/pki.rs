@@ -43,9 +43,14 @@ impl Authority {
 
     /// An SVID for `spiffe://TRUST_DOMAIN/PATH`.
     pub fn svid(&self, path: &str) -> Issued {
+        self.svid_for(path, Duration::days(2))
+    }
+
+    /// An SVID that ends after `life`.
+    pub fn svid_for(&self, path: &str, life: Duration) -> Issued {
         let uri = format!("spiffe://{TRUST_DOMAIN}/{path}").try_into().unwrap();
         let usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        self.issue(path, vec![SanType::URI(uri)], usages)
+        self.issue(path, vec![SanType::URI(uri)], usages, life)
     }
 
     /// A server certificate for `localhost` and 127.0.0.1.
@@ -54,11 +59,18 @@ impl Authority {
             SanType::DnsName("localhost".try_into().unwrap()),
             SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         ];
-        self.issue("localhost", names, vec![ExtendedKeyUsagePurpose::ServerAuth])
+        self.issue("localhost", names, vec![ExtendedKeyUsagePurpose::ServerAuth], Duration::days(2))
     }
 
-    fn issue(&self, subject: &str, names: Vec<SanType>, usages: Vec<ExtendedKeyUsagePurpose>) -> Issued {
+    fn issue(
+        &self,
+        subject: &str,
+        names: Vec<SanType>,
+        usages: Vec<ExtendedKeyUsagePurpose>,
+        life: Duration,
+    ) -> Issued {
         let mut params = parameters(subject);
+        params.not_after = OffsetDateTime::now_utc() + life;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = usages;
