@@ -173,6 +173,12 @@ pub fn push_header_line(out: &mut alloc::string::String, name: &str, value: &str
     out.push('\n');
 }
 
+/// Appends one canonical line whose value is a number in decimal.
+pub fn push_number_line(out: &mut alloc::string::String, name: &str, value: u64) {
+    use core::fmt::Write;
+    writeln!(out, "{name}:{value}").expect("a string takes any text");
+}
+
 /// RFC 9110 `tchar`, lower case only.
 const IS_NAME_BYTE: [bool; 256] = {
     let mut table = [false; 256];
@@ -218,6 +224,16 @@ mod tests {
         assert_eq!(event.metadata(":absent"), None);
         assert_eq!(event.forwarded_headers(), "x-github-event:push\nx-github-event:second\n");
         assert_eq!(event.header_lines().count(), 4);
+    }
+
+    #[test]
+    fn lines_are_appended_in_canonical_form() {
+        let mut lines = alloc::string::String::new();
+        push_number_line(&mut lines, ":accepted-us", u64::MAX);
+        push_number_line(&mut lines, ":generation", 0);
+        push_header_line(&mut lines, "x-a", "b: c");
+        assert_eq!(lines, ":accepted-us:18446744073709551615\n:generation:0\nx-a:b: c\n");
+        assert_eq!(check_canonical(&lines), Ok(()));
     }
 
     #[test]

@@ -61,8 +61,9 @@ const RANDOM_HIGH: u128 = (1 << 12) - 1;
 /// Those behind it.
 const RANDOM_LOW: u128 = (1 << 62) - 1;
 
-impl fmt::Display for EventId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl EventId {
+    /// Its text, as [`fmt::Display`] writes it: lower-case hex digits in five groups.
+    pub fn text(&self) -> [u8; 36] {
         let mut text = [b'-'; 36];
         let mut at = 0;
         for (index, byte) in self.0.iter().enumerate() {
@@ -73,7 +74,13 @@ impl fmt::Display for EventId {
             text[at + 1] = hex_digit(byte & 15);
             at += 2;
         }
-        f.pad(core::str::from_utf8(&text).expect("hex digits and dashes are ASCII"))
+        text
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(core::str::from_utf8(&self.text()).expect("hex digits and dashes are ASCII"))
     }
 }
 

@@ -125,7 +125,7 @@ impl Ingester {
         let scheme = &self.schemes[request.source];
         let verified = scheme.start(&*request, now_ms, &Portable).and_then(|mut check| {
             check.update(&request.body);
-            check.finish(&Portable, &request.body)
+            scheme.finish(check, &*request, &request.body, &Portable)
         });
         let Ok(verified) = verified else { return answer(context, &request, 401, None) };
         let endpoint = endpoint(request.source);

@@ -116,11 +116,11 @@ impl KeySource {
         hasher: &KeyHasher,
         endpoint: EndpointId,
         request: &impl RequestView,
-        verified: &Verified,
+        verified: &Verified<'_>,
         body: &[u8],
     ) -> Result<Option<EventKey>, KeyError> {
         let id = match self {
-            Self::Scheme => verified.source_id.as_deref(),
+            Self::Scheme => verified.source_id,
             Self::Header(name) => header_value(request, name)?,
             Self::Json(path) => {
                 let mut id = JsonId::new();
@@ -181,7 +181,7 @@ mod tests {
 
     fn header_key(values: &[Option<&str>]) -> Result<Option<EventKey>, KeyError> {
         let lines = values.iter().map(|value| ("idempotency-key", value.map(ToString::to_string)));
-        let verified = Verified { source_id: Some("not read".into()), secret_index: 0 };
+        let verified = Verified { source_id: Some("not read"), secret_index: 0 };
         let source = KeySource::Header("idempotency-key".into());
         source.key(&KeyHasher::new([1; 16]), ENDPOINT, &Request(lines.collect()), &verified, b"")
     }
@@ -203,8 +203,8 @@ mod tests {
     fn scheme_and_body_are_read_where_they_are_asked_for() {
         let hasher = KeyHasher::new([1; 16]);
         let none = Verified { source_id: None, secret_index: 0 };
-        let some = Verified { source_id: Some("id".into()), secret_index: 0 };
-        let key = |source: KeySource, verified: &Verified| {
+        let some = Verified { source_id: Some("id"), secret_index: 0 };
+        let key = |source: KeySource, verified: &Verified<'_>| {
             source.key(&hasher, ENDPOINT, &Request(Vec::new()), verified, b"body").unwrap()
         };
         assert_eq!(key(KeySource::Scheme, &some), Some(hasher.id_key(ENDPOINT, b"id")));

@@ -6,7 +6,8 @@
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
-use alloc::vec::Vec;
+
+use smallvec::SmallVec;
 
 use crate::journal::{Kind, Record, Sequence};
 use crate::record::{
@@ -21,9 +22,8 @@ const RECORD_BYTES: usize = 64;
 
 /// Room that an ordered map takes for an entry, entries: its nodes are five elevenths full at least, and point at each other.
 const ORDERED_ROOM: usize = 3;
-/// A live event with one target, bytes: entry, order, list of targets, dead letter.
-pub const LIVE_BYTES: usize =
-    ORDERED_ROOM * (8 + size_of::<Live>()) + 48 + size_of::<TargetLife>() + 32 + 2 * size_of::<(u64, u8)>();
+/// A live event with one target, bytes: entry with its target, order, dead letter.
+pub const LIVE_BYTES: usize = ORDERED_ROOM * (8 + size_of::<Live>()) + 48 + 2 * size_of::<(u64, u8)>();
 
 /// One target of an event.
 #[derive(Clone, Debug)]
@@ -57,8 +57,8 @@ pub struct Live {
     pub record: Sequence,
     /// Its stream, for carrying it forward.
     pub stream: StreamId,
-    /// Its targets, in the order of the record.
-    pub targets: Vec<TargetLife>,
+    /// Its targets, in the order of the record; one, which nearly every event has, takes no memory of its own.
+    pub targets: SmallVec<[TargetLife; 1]>,
     /// The event, while memory allows.
     pub bytes: Option<EventBytes>,
     /// The event's size.
@@ -123,7 +123,8 @@ impl Table {
             self.by_record.insert((record, handle));
             return;
         }
-        let targets: Vec<TargetLife> = held.targets.iter().map(|name| self.target_life(name)).collect();
+        let targets: SmallVec<[TargetLife; 1]> =
+            held.targets.iter().map(|name| self.target_life(name)).collect();
         if targets.iter().all(|target| target.state == DeliveryState::Done) {
             return;
         }
@@ -276,6 +277,8 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
     use crate::journal::SegmentId;
 

@@ -22,17 +22,20 @@ pub enum Connection {
     Close,
 }
 
-/// Appends a response with its body. `content_type` may be empty; `extra` are fields of the caller.
+/// Appends a response with its body, given in parts. `content_type` may be empty; `extra` are fields of the caller.
 pub fn write_response(
     out: &mut Vec<u8>,
     status: Status,
     content_type: &str,
     extra: &[(&str, &str)],
-    body: &[u8],
+    body: &[&[u8]],
     connection: Connection,
 ) {
-    push_head(out, status, content_type, extra, body.len(), connection);
-    out.extend_from_slice(body);
+    let length = body.iter().map(|part| part.len()).sum();
+    push_head(out, status, content_type, extra, length, connection);
+    for part in body {
+        out.extend_from_slice(part);
+    }
 }
 
 /// Appends a request head: Host, `headers`, Content-Length and the empty line. `target` is in

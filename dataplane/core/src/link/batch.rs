@@ -38,6 +38,7 @@ pub struct BatchEvent<'a> {
 /// Names of targets, 1 to [`TARGETS_MAX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Targets<'a> {
+    count: u8,
     names: &'a [u8],
 }
 
@@ -95,24 +96,24 @@ impl<'a> BatchEvent<'a> {
 
 impl<'a> Targets<'a> {
     /// No targets; never on the wire.
-    pub(super) const NONE: Self = Self { names: &[] };
+    pub(super) const NONE: Self = Self { count: 0, names: &[] };
 
     fn parse(fields: &mut Fields<'a>) -> Option<Self> {
-        let count = usize::from(fields.u8()?);
-        if !(1..=TARGETS_MAX).contains(&count) {
+        let count = fields.u8()?;
+        if !(1..=TARGETS_MAX).contains(&usize::from(count)) {
             return None;
         }
         let start = fields.0;
         for _ in 0..count {
             fields.name()?;
         }
-        Some(Self { names: &start[..start.len() - fields.0.len()] })
+        Some(Self { count, names: &start[..start.len() - fields.0.len()] })
     }
 
     /// The names, in the sender's order.
-    pub fn iter(&self) -> impl Iterator<Item = &'a str> + Clone + use<'a> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &'a str> + Clone + use<'a> {
         let mut fields = Fields(self.names);
-        core::iter::from_fn(move || fields.name())
+        (0..self.count).map(move |_| fields.name().expect("names were parsed before"))
     }
 }
 

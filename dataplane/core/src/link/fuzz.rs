@@ -293,6 +293,7 @@ impl<M: Mac> Pair<M> {
                         assert_eq!(incoming.sequence, sequence_of(number), "in order, without gap or repeat");
                         assert_eq!(incoming.encoded, self.journal[number]);
                         assert!(incoming.targets.iter().eq(TARGETS));
+                        assert_eq!(incoming.targets.iter().len(), TARGETS.len());
                         self.received.push(incoming.sequence);
                     }
                 }

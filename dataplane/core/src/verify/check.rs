@@ -1,30 +1,28 @@
 //! A check under way: body bytes enter, the verdict leaves. Owns what it needs, so that request and
 //! configuration may go while the body arrives.
 
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 
+use smallvec::SmallVec;
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use zeroize::Zeroize;
 
-use super::Refusal;
-use super::claim::{Claim, Proof, Signature, tag_bytes};
+use super::claim::{Claim, Proof, Signatures, tag_bytes};
 use super::secret::PublicKey;
 use crate::crypto::{RunningMac, SignatureAlgorithm, SignatureVerifier};
 
 /// A request that is what it claims to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verified {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verified<'r> {
     /// The provider's event id, printable ASCII; only Standard Webhooks signs it.
-    pub source_id: Option<String>,
+    pub source_id: Option<&'r str>,
     /// Which of the configured secrets matched; the first, if several do.
     pub secret_index: usize,
 }
 
 /// A request whose headers are in order and whose body is arriving.
 pub struct Check<C: SignatureVerifier> {
-    source_id: Option<String>,
     proof: Progress<C::Running>,
 }
 
@@ -46,7 +44,7 @@ impl<C: SignatureVerifier> Check<C> {
                 signatures,
             }),
         };
-        Self { source_id: claim.source_id, proof }
+        Self { proof }
     }
 
     /// Takes the next piece of the body.
@@ -57,25 +55,23 @@ impl<C: SignatureVerifier> Check<C> {
         }
     }
 
-    /// Whether [`Check::finish`] reads the body, because the signature cannot be checked in pieces.
+    /// Whether [`Scheme::finish`](super::Scheme::finish) reads the body, because the signature cannot be checked in pieces.
     pub fn needs_whole_body(&self) -> bool {
         matches!(self.proof, Progress::Ed25519(_))
     }
 
-    /// The verdict. `body` is all of it where [`Check::needs_whole_body`], and is not read otherwise.
-    pub fn finish(self, crypto: &C, body: &[u8]) -> Result<Verified, Refusal> {
-        let matched = match self.proof {
+    /// Which of the configured secrets matches.
+    pub(super) fn finish(self, crypto: &C, body: &[u8]) -> Option<usize> {
+        match self.proof {
             Progress::Mac(check) => check.finish(),
             Progress::Ed25519(check) => check.finish(crypto, body),
-        };
-        let secret_index = matched.ok_or(Refusal::Mismatch)?;
-        Ok(Verified { source_id: self.source_id, secret_index })
+        }
     }
 }
 
 impl<C: SignatureVerifier> fmt::Debug for Check<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Check").field("source_id", &self.source_id).finish_non_exhaustive()
+        f.debug_struct("Check").finish_non_exhaustive()
     }
 }
 
@@ -86,8 +82,8 @@ enum Progress<R> {
 
 /// One running HMAC per secret, with its index.
 struct MacCheck<R> {
-    running: Vec<(usize, R)>,
-    tags: Vec<Signature>,
+    running: SmallVec<[(usize, R); 1]>,
+    tags: Signatures,
     tag_bytes: usize,
 }
 
@@ -114,7 +110,7 @@ struct Ed25519Check {
     /// The preamble; the body joins it at the end.
     message: Vec<u8>,
     keys: Vec<PublicKey>,
-    signatures: Vec<Signature>,
+    signatures: Signatures,
 }
 
 impl Ed25519Check {

@@ -1,10 +1,8 @@
-//! What a request claims, read from its headers: event id, time, and the signatures it shows.
-
-use alloc::string::String;
-use alloc::vec::Vec;
+//! What a request claims, read from its headers: time, and the signatures it shows; its event id is checked.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use smallvec::SmallVec;
 
 use super::secret::{PublicKey, Secret};
 use super::{Refusal, RequestView, SOURCE_ID_BYTES_MAX};
@@ -20,9 +18,11 @@ const TIMESTAMP_DIGITS_MAX: usize = 19;
 /// A decoded signature at the start of the array; the scheme knows its length.
 pub(super) type Signature = [u8; SIGNATURE_BYTES_MAX];
 
+/// Those of a request: nearly always one, which takes no memory of its own.
+pub(super) type Signatures = SmallVec<[Signature; 1]>;
+
 /// What the headers say, before any body byte.
 pub(super) struct Claim<'a> {
-    pub(super) source_id: Option<String>,
     /// Text signed before the body; an unused part is empty.
     pub(super) preamble: [&'a str; 4],
     pub(super) proof: Proof<'a>,
@@ -31,9 +31,9 @@ pub(super) struct Claim<'a> {
 /// What would prove the claim.
 pub(super) enum Proof<'a> {
     /// One of `tags` is the HMAC under one of `secrets`.
-    Mac { algorithm: HashAlgorithm, secrets: &'a [Secret], tags: Vec<Signature> },
+    Mac { algorithm: HashAlgorithm, secrets: &'a [Secret], tags: Signatures },
     /// One of `signatures` is by one of `keys`.
-    Ed25519 { keys: &'a [PublicKey], signatures: Vec<Signature> },
+    Ed25519 { keys: &'a [PublicKey], signatures: Signatures },
 }
 
 /// How a signature is written.
@@ -85,13 +85,13 @@ pub(super) fn required<'r>(
     optional(request, name)?.ok_or(missing)
 }
 
-/// A provider's event id: 1 to [`SOURCE_ID_BYTES_MAX`] bytes of printable ASCII.
-pub(super) fn source_id(text: &str) -> Result<String, Refusal> {
+/// Refuses what is not a provider's event id: 1 to [`SOURCE_ID_BYTES_MAX`] bytes of printable ASCII.
+pub(super) fn check_source_id(text: &str) -> Result<(), Refusal> {
     let printable = text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
     if text.is_empty() || text.len() > SOURCE_ID_BYTES_MAX || !printable {
         return Err(Refusal::MalformedSourceId);
     }
-    Ok(text.into())
+    Ok(())
 }
 
 /// Reads decimal digits, in units of `unit_ms`, and refuses a time outside `now_ms` ± `window_ms`.

@@ -43,17 +43,17 @@ impl RequestView for Headers {
 }
 
 /// Checks `body` in pieces of `piece` bytes.
-pub fn run<C: SignatureVerifier>(
+pub fn run<'h, C: SignatureVerifier>(
     scheme: &Scheme,
-    headers: &Headers,
+    headers: &'h Headers,
     body: &[u8],
     (now_ms, piece): (u64, usize),
     crypto: &C,
-) -> Result<Verified, Refusal> {
+) -> Result<Verified<'h>, Refusal> {
     let mut check = scheme.start(headers, now_ms, crypto)?;
     body.chunks(piece.max(1)).for_each(|bytes| check.update(bytes));
     let whole: &[u8] = if check.needs_whole_body() { body } else { &[] };
-    check.finish(crypto, whole)
+    scheme.finish(check, headers, whole, crypto)
 }
 
 /// Reads `data` as: scheme, piece, which header to spoil and how, three header values and a body.
@@ -64,34 +64,33 @@ pub fn fuzz_verify(data: &[u8]) {
     let hostile: [&[u8]; 3] = [field(), field(), field()];
     let body = field();
     let subject = Subject::new(scheme);
-    let check =
-        |headers: &Headers, body| run(&subject.scheme, headers, body, (NOW_MS, usize::from(piece)), &Toy);
 
     let lines = subject.names.iter().zip(hostile).map(|(name, value)| ((*name).into(), value.to_vec()));
-    let forged = check(&Headers(lines.collect()), body);
+    let forged = Headers(lines.collect());
+    let forged = subject.check(&forged, body, piece);
     assert!(forged.is_err(), "accepted what nobody signed");
     assert_ne!(forged, Err(Refusal::DoubledHeader));
 
     let honest = subject.sign(hostile[1], body);
     if !subject.allows(hostile[1]) {
-        assert_eq!(check(&honest, body), Err(Refusal::MalformedSourceId));
+        assert_eq!(subject.check(&honest, body, piece), Err(Refusal::MalformedSourceId));
         return;
     }
-    let verified = check(&honest, body).expect("signed as the scheme says");
+    let verified = subject.check(&honest, body, piece).expect("signed as the scheme says");
     assert_eq!(verified.secret_index, subject.index);
-    assert_eq!(verified.source_id.map(String::into_bytes).as_deref(), Some(hostile[1]));
+    assert_eq!(verified.source_id.map(str::as_bytes), Some(hostile[1]));
 
     let line = usize::from(place) % honest.0.len();
     let mut spoiled = honest.clone();
     let at = usize::from(flip) % spoiled.0[line].1.len();
     spoiled.0[line].1[at] ^= 1 << (place >> 5);
-    assert!(check(&spoiled, body).is_err() || !subject.signs(line), "{spoiled:?}");
+    assert!(subject.check(&spoiled, body, piece).is_err() || !subject.signs(line), "{spoiled:?}");
     let mut longer = body.to_vec();
     longer.push(flip);
-    assert_eq!(check(&honest, &longer), Err(Refusal::Mismatch));
+    assert_eq!(subject.check(&honest, &longer, piece), Err(Refusal::Mismatch));
     let mut doubled = honest;
     doubled.0.push(doubled.0[line].clone());
-    assert_eq!(check(&doubled, body), Err(Refusal::DoubledHeader));
+    assert_eq!(subject.check(&doubled, body, piece), Err(Refusal::DoubledHeader));
 }
 
 /// A scheme, the secret to sign with, and the names of its headers: signature, id, timestamp.
@@ -123,6 +122,10 @@ impl Subject {
             _ => (Kind::Hmac, Scheme::hmac(settings(), &bytes), vec!["x-signature", "x-id", "x-time"]),
         };
         Self { scheme: scheme.expect("valid settings and secrets"), kind, index, names }
+    }
+
+    fn check<'h>(&self, headers: &'h Headers, body: &[u8], piece: u8) -> Result<Verified<'h>, Refusal> {
+        run(&self.scheme, headers, body, (NOW_MS, usize::from(piece)), &Toy)
     }
 
     /// Whether a change of header line `line` must be refused.

@@ -3,10 +3,11 @@
 //! window over an unsigned time would protect nothing. Otherwise the body alone is signed.
 
 use alloc::string::String;
-use alloc::vec;
 use alloc::vec::Vec;
 
-use super::claim::{Claim, Encoding, Proof, check_fresh, optional, required, source_id, tag_bytes};
+use smallvec::smallvec;
+
+use super::claim::{Claim, Encoding, Proof, check_fresh, check_source_id, optional, required, tag_bytes};
 use super::secret::Secret;
 use super::{AFFIX_BYTES_MAX, HEADER_NAME_BYTES_MAX, Refusal, RequestView, SchemeError, WINDOW_MS_MAX};
 use crate::crypto::HashAlgorithm;
@@ -71,6 +72,11 @@ impl GenericHmac {
         Ok(Self { settings: validated(settings)?, secrets: Secret::list(secrets)? })
     }
 
+    /// Header that holds the provider's event id, in lower case.
+    pub(super) fn source_id_header(&self) -> Option<&str> {
+        self.settings.source_id_header.as_deref()
+    }
+
     pub(super) fn claim<'a>(
         &'a self,
         request: &'a impl RequestView,
@@ -88,12 +94,11 @@ impl GenericHmac {
             preamble[0] = sent;
             preamble[1] = &timestamp.separator;
         }
-        let source_id = match source_id_header {
-            Some(name) => optional(request, name)?.map(source_id).transpose()?,
-            None => None,
-        };
-        let proof = Proof::Mac { algorithm: *algorithm, secrets: &self.secrets, tags: vec![tag] };
-        Ok(Claim { source_id, preamble, proof })
+        if let Some(name) = source_id_header {
+            optional(request, name)?.map_or(Ok(()), check_source_id)?;
+        }
+        let proof = Proof::Mac { algorithm: *algorithm, secrets: &self.secrets, tags: smallvec![tag] };
+        Ok(Claim { preamble, proof })
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! A [`Scheme`] is prepared from configuration. [`Scheme::start`] reads the headers and refuses what is
 //! missing, doubled, malformed or outside the window before any body byte; [`Check`] takes the body in
-//! pieces and compares all candidates in constant time. HMAC is RFC 2104, Ed25519 is RFC 8032 section 5.1.
+//! pieces, and [`Scheme::finish`] compares all candidates in constant time. HMAC is RFC 2104, Ed25519 is RFC 8032 section 5.1.
 //!
 //! Each scheme turns headers into a `Claim`: the text signed before the body, and what proves it. A scheme
 //! that signs a URL puts method and target there; one that signs a form needs the whole body.
@@ -107,5 +107,23 @@ impl Scheme {
             Self::Hmac(scheme) => scheme.claim(request, now_ms),
         }?;
         Ok(Check::new(claim, crypto))
+    }
+
+    /// The verdict of a check that [`Scheme::start`] began on the same `request`. `body` is all of it where
+    /// [`Check::needs_whole_body`], and is not read otherwise.
+    pub fn finish<'r, C: SignatureVerifier>(
+        &self,
+        check: Check<C>,
+        request: &'r impl RequestView,
+        body: &[u8],
+        crypto: &C,
+    ) -> Result<Verified<'r>, Refusal> {
+        let secret_index = check.finish(crypto, body).ok_or(Refusal::Mismatch)?;
+        let header = match self {
+            Self::GitHub(_) => Some(github::SOURCE_ID_HEADER),
+            Self::StandardWebhooks(_) => Some(standard_webhooks::SOURCE_ID_HEADER),
+            Self::Hmac(scheme) => scheme.source_id_header(),
+        };
+        Ok(Verified { source_id: header.and_then(|name| request.header(name)), secret_index })
     }
 }

@@ -14,7 +14,8 @@ use base64::engine::general_purpose::STANDARD_PAD_INDIFFERENT;
 use zeroize::Zeroizing;
 
 use super::claim::{
-    Claim, Encoding, Proof, SIGNATURE_BYTES_MAX, Signature, check_fresh, required, source_id, tag_bytes,
+    Claim, Encoding, Proof, SIGNATURE_BYTES_MAX, Signatures, check_fresh, check_source_id, required,
+    tag_bytes,
 };
 use super::secret::{PublicKey, Secret, check_count};
 use super::{
@@ -23,7 +24,7 @@ use super::{
 };
 use crate::crypto::HashAlgorithm;
 
-const SOURCE_ID_HEADER: &str = "webhook-id";
+pub(super) const SOURCE_ID_HEADER: &str = "webhook-id";
 const TIMESTAMP_HEADER: &str = "webhook-timestamp";
 const SIGNATURE_HEADER: &str = "webhook-signature";
 
@@ -62,13 +63,13 @@ impl StandardWebhooks {
         let signatures = required(request, SIGNATURE_HEADER, Refusal::MissingSignature)?;
         let timestamp = required(request, TIMESTAMP_HEADER, Refusal::MissingTimestamp)?;
         let id = required(request, SOURCE_ID_HEADER, Refusal::MissingSourceId)?;
-        let source_id = source_id(id)?;
+        check_source_id(id)?;
         if id.contains('.') {
             return Err(Refusal::MalformedSourceId);
         }
         check_fresh(timestamp, 1000, now_ms, STANDARD_WINDOW_MS)?;
         let proof = self.strongest(Presented::parse(signatures)?)?;
-        Ok(Claim { source_id: Some(source_id), preamble: [id, ".", timestamp, "."], proof })
+        Ok(Claim { preamble: [id, ".", timestamp, "."], proof })
     }
 
     /// The strongest version that is both shown and configured; no other is tried.
@@ -89,13 +90,13 @@ impl StandardWebhooks {
 
 /// The signatures of one header, by version.
 struct Presented {
-    v1: Vec<Signature>,
-    v1a: Vec<Signature>,
+    v1: Signatures,
+    v1a: Signatures,
 }
 
 impl Presented {
     fn parse(header: &str) -> Result<Self, Refusal> {
-        let mut presented = Self { v1: Vec::new(), v1a: Vec::new() };
+        let mut presented = Self { v1: Signatures::new(), v1a: Signatures::new() };
         for (count, signature) in header.split(' ').enumerate() {
             if count == SIGNATURES_MAX {
                 return Err(Refusal::TooManySignatures);

@@ -162,7 +162,8 @@ impl MemoryBound {
             workers,
             ingester.body_memory_bytes_max,
         );
-        let spare = ingester::SPARE_BODIES_MAX * ingester::SPARE_BODY_BYTES_MAX + ingester::SCRATCH_BYTES_MAX;
+        let spare =
+            ingester::SPARE_BUFFERS_MAX * ingester::SPARE_BUFFER_BYTES_MAX + ingester::SCRATCH_BYTES_MAX;
         self.push("spare buffers", None, workers, spare);
         let table = dedupe::memory_bytes(&ingester.idempotency, Waiting::Allowed) as usize;
         self.push("idempotency keys", Some("ingester.idempotency.keys_max"), 1, table);

@@ -11,7 +11,7 @@ use zen_core::deliver::{Attempt, ConnectFailure, Delivery, DeliveryRequest, Next
 use zen_core::event::Event;
 use zen_uring::{Reactor, SocketId};
 
-use super::connection::{Connection, Job, Step, connect_failure};
+use super::connection::{Connection, Job, SPARE_HEAD_BYTES_MAX, Step, connect_failure};
 use super::owner::{Owner, Place, Turn};
 use crate::clock::Clock;
 use crate::config::{ClientCertificate, EgressSettings, Snapshot};
@@ -31,7 +31,9 @@ pub const ATTEMPT_COPIES: usize = 3;
 const UNRESOLVED_MAX: usize = 10_000;
 
 /// A connection to a target beside the event and TLS: its parser, its place in tables.
-pub const CONNECTION_BYTES: usize = 4 * size_of::<Connection>() + 2048;
+pub const CONNECTION_BYTES: usize = 4 * size_of::<Connection>() + 2048 + SPARE_HEAD_BYTES_MAX;
+/// Room for most requests' heads, bytes.
+const HEAD_BYTES: usize = 1024;
 
 struct Start {
     target: Arc<str>,
@@ -47,6 +49,7 @@ pub struct Deliveries {
     starts: Vec<Start>,
     unresolved: Vec<(Arc<str>, Job)>,
     requests: Vec<DeliveryRequest>,
+    spare_heads: Vec<Vec<u8>>,
     snapshot: Arc<Snapshot>,
     mesh: Mesh,
     resolver: Resolver,
@@ -72,6 +75,7 @@ impl Deliveries {
             starts: Vec::new(),
             unresolved: Vec::new(),
             requests: Vec::new(),
+            spare_heads: Vec::new(),
             snapshot,
             mesh,
             resolver,
@@ -329,7 +333,7 @@ impl Deliveries {
             let target = &self.owners[&start.target].target;
             let (own, rest) = tags.split_at(target.signer.tags());
             tags = rest;
-            let mut head = Vec::with_capacity(1024);
+            let mut head = self.spare_heads.pop().unwrap_or_else(|| Vec::with_capacity(HEAD_BYTES));
             target.signer.write_head(request, own, &mut head);
             let deadline_ms = self.clock.steady_ms + target.limits.attempt_timeout_ms;
             let job =
@@ -421,10 +425,19 @@ impl Deliveries {
                 if fits {
                     owner.idle.push(socket);
                 }
-                self.finish(&target, job.key, job.accepted_us, &outcome);
+                self.end_job(&target, job, &outcome);
             }
-            Step::Failed(job, outcome) => self.finish(&target, job.key, job.accepted_us, &outcome),
+            Step::Failed(job, outcome) => self.end_job(&target, job, &outcome),
             Step::Unsent(job) => self.dial(&target, job, reactor),
+        }
+    }
+
+    fn end_job(&mut self, target: &Arc<str>, job: Job, outcome: &Outcome) {
+        self.finish(target, job.key, job.accepted_us, outcome);
+        let mut head = job.head;
+        head.clear();
+        if self.spare_heads.len() < BATCH_MAX && head.capacity() <= SPARE_HEAD_BYTES_MAX {
+            self.spare_heads.push(head);
         }
     }
 

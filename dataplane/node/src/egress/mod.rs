@@ -22,6 +22,7 @@ pub use zen_core::deliver::{LIVE_BYTES, Table};
 use zen_core::event::Event;
 use zen_core::id::EventId;
 use zen_core::journal::{AppendError, Kind, Record, Sequence};
+use zen_core::link::BATCH_EVENTS_MAX;
 use zen_core::record::{Ending, HeldEvent, OutcomeRecord, RetryRecord, StreamId, encode_checkpoint};
 use zen_uring::{AlignedBuffer, Reactor, SocketId};
 
@@ -70,7 +71,13 @@ pub struct Acknowledge {
 /// An event on its way from a link into the journal, beside its own bytes: it has ten targets at most.
 pub const INCOMING_BYTES: usize = 2 * (size_of::<Incoming>() + size_of::<Arrival>()) + 1024;
 /// An outcome or retry on its way into the journal.
-pub const NOTE_BYTES: usize = 2 * size_of::<(Kind, Vec<u8>)>() + 64;
+pub const NOTE_BYTES: usize = 2 * size_of::<Note>();
+/// Heads of events that are kept for reuse.
+const SPARE_HEADS_MAX: usize = 2 * BATCH_EVENTS_MAX;
+/// Longest of them, bytes; on its way into the journal each is counted.
+const SPARE_HEAD_BYTES_MAX: usize = 1024;
+/// Room for a head with few targets, bytes.
+const HEAD_BYTES: usize = 128;
 
 struct Arrival {
     record: Sequence,
@@ -87,6 +94,12 @@ struct Arrival {
 enum Taken {
     Now,
     Before,
+}
+
+/// What became of a delivery, on its way into the journal.
+enum Note {
+    Outcome(OutcomeRecord),
+    Retry(RetryRecord),
 }
 
 struct Fetch {
@@ -116,7 +129,8 @@ pub struct Egress {
     backlog: VecDeque<Incoming>,
     arrivals: VecDeque<Arrival>,
     acknowledges: VecDeque<Acknowledge>,
-    notes: VecDeque<(Kind, Vec<u8>)>,
+    notes: VecDeque<Note>,
+    spare_heads: Vec<Vec<u8>>,
     fetches: VecDeque<Fetch>,
     cursor: Cursor,
     carried: VecDeque<(Sequence, Sequence)>,
@@ -156,6 +170,7 @@ impl Egress {
             arrivals: VecDeque::new(),
             acknowledges: VecDeque::new(),
             notes: VecDeque::new(),
+            spare_heads: Vec::new(),
             fetches: VecDeque::new(),
             cursor: Cursor::default(),
             carried: VecDeque::new(),
@@ -190,6 +205,11 @@ impl Egress {
         self.backlog.push_back(incoming);
     }
 
+    /// An empty buffer for an event's head.
+    pub fn take_head(&mut self) -> Vec<u8> {
+        self.spare_heads.pop().unwrap_or_else(|| Vec::with_capacity(HEAD_BYTES))
+    }
+
     /// A link is gone: what was not taken off it yet comes again on the next one.
     pub fn handle_link_closed(&mut self, link: SocketId) {
         self.backlog.retain(|incoming| incoming.link != link);
@@ -215,8 +235,7 @@ impl Egress {
                 self.table.retry(handle, target_index, attempt, due_ms);
                 self.table.uncache(handle);
                 let due_ms = self.clock.unix_of(due_ms);
-                let record = RetryRecord { handle, target: target_index, attempt, due_ms };
-                self.note(Kind::Retry, record.encode().to_vec());
+                self.note(Note::Retry(RetryRecord { handle, target: target_index, attempt, due_ms }));
             }
         }
     }
@@ -298,13 +317,12 @@ impl Egress {
 
     fn end(&mut self, handle: u64, target: u8, ending: Ending) {
         self.table.end(handle, target, ending);
-        let record = OutcomeRecord { handle, target, ending };
-        self.note(Kind::Outcome, record.encode().to_vec());
+        self.note(Note::Outcome(OutcomeRecord { handle, target, ending }));
     }
 
     /// A note for the journal. While that is full the oldest go: a lost one costs a delivery twice at most.
-    fn note(&mut self, kind: Kind, payload: Vec<u8>) {
-        self.notes.push_back((kind, payload));
+    fn note(&mut self, note: Note) {
+        self.notes.push_back(note);
         if self.notes.len() > NOTES_MAX {
             self.notes.pop_front();
             self.metrics.notes_dropped.add(1);
@@ -314,8 +332,12 @@ impl Egress {
     fn append_all(&mut self) {
         let wall_ms = self.clock.wall_ms;
         self.checkpoint_if_new_segment();
-        while let Some((kind, payload)) = self.notes.front() {
-            if self.journal.append(*kind, wall_ms, &[payload]).is_err() {
+        while let Some(note) = self.notes.front() {
+            let appended = match note {
+                Note::Outcome(record) => self.journal.append(Kind::Outcome, wall_ms, &[&record.encode()]),
+                Note::Retry(record) => self.journal.append(Kind::Retry, wall_ms, &[&record.encode()]),
+            };
+            if appended.is_err() {
                 return;
             }
             self.notes.pop_front();
@@ -329,7 +351,7 @@ impl Egress {
                 .is_some_and(|known| incoming.link_sequence <= *known)
             {
                 self.metrics.duplicates.add(1);
-                self.pass_duplicate(&incoming);
+                self.pass_duplicate(incoming);
                 continue;
             }
             let bytes = incoming.head.len() + incoming.event.len();
@@ -341,7 +363,7 @@ impl Egress {
                 CoreVerdict::New => {}
                 CoreVerdict::Duplicate { .. } => {
                     self.metrics.duplicate_event_ids.add(1);
-                    self.pass_duplicate(&incoming);
+                    self.pass_duplicate(incoming);
                     continue;
                 }
                 // Another worker writes the same event, or too many are being written: the next tick knows more.
@@ -356,7 +378,7 @@ impl Egress {
     }
 
     /// An event that is in a journal already; it is acknowledged when everything before it is durable.
-    fn pass_duplicate(&mut self, incoming: &Incoming) {
+    fn pass_duplicate(&mut self, incoming: Incoming) {
         self.arrivals.push_back(Arrival {
             record: Sequence(self.journal.next_sequence().0 - 1),
             link: incoming.link,
@@ -366,6 +388,7 @@ impl Egress {
             id: incoming.id,
             is: Taken::Before,
         });
+        self.give_head(incoming.head);
     }
 
     fn remember(&mut self, record: Sequence, incoming: Incoming) {
@@ -382,6 +405,14 @@ impl Egress {
             id: incoming.id,
             is: Taken::Now,
         });
+        self.give_head(incoming.head);
+    }
+
+    fn give_head(&mut self, mut head: Vec<u8>) {
+        head.clear();
+        if self.spare_heads.len() < SPARE_HEADS_MAX && head.capacity() <= SPARE_HEAD_BYTES_MAX {
+            self.spare_heads.push(head);
+        }
     }
 
     fn handle_durable(&mut self) {
@@ -512,11 +543,11 @@ impl Egress {
                 DeliveryState::Open { attempt, due_ms } if attempt > 0 => {
                     let due_ms = self.clock.unix_of(due_ms);
                     let retry = RetryRecord { handle, target, attempt, due_ms };
-                    self.note(Kind::Retry, retry.encode().to_vec());
+                    self.note(Note::Retry(retry));
                 }
                 DeliveryState::Dead => {
                     let outcome = OutcomeRecord { handle, target, ending: Ending::Dead };
-                    self.note(Kind::Outcome, outcome.encode().to_vec());
+                    self.note(Note::Outcome(outcome));
                 }
                 DeliveryState::Open { .. } | DeliveryState::Done => {}
             }

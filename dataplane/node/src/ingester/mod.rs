@@ -33,10 +33,10 @@ use crate::entropy::Entropy;
 use crate::journal::{Journal, SMALLEST_RECORD_BYTES};
 use crate::metrics::WorkerMetrics;
 
-/// Body buffers kept for reuse.
-pub const SPARE_BODIES_MAX: usize = 256;
-/// Longest body buffer kept for reuse, bytes.
-pub const SPARE_BODY_BYTES_MAX: usize = 8 * 1024;
+/// Buffers for bodies, heads and answers that are kept for reuse.
+pub const SPARE_BUFFERS_MAX: usize = 256;
+/// Longest of them, bytes.
+pub const SPARE_BUFFER_BYTES_MAX: usize = 8 * 1024;
 /// Longest plaintext buffer kept for the next receive, bytes.
 pub const SCRATCH_BYTES_MAX: usize = 256 * 1024;
 
@@ -124,7 +124,7 @@ pub struct Ingester {
     outboxes: Vec<Outbox>,
     claims: Claims,
     index: Index,
-    bodies: Vec<Vec<u8>>,
+    spare: Vec<Vec<u8>>,
     scratch: Vec<u8>,
     memory_bytes: usize,
     entropy: Entropy,
@@ -157,7 +157,7 @@ impl Ingester {
             outboxes,
             claims,
             index,
-            bodies: Vec::new(),
+            spare: Vec::new(),
             scratch: Vec::new(),
             memory_bytes: 0,
             entropy: Entropy::default(),
@@ -350,17 +350,17 @@ impl Ingester {
     }
 
     /// An empty buffer with room for `expected` bytes.
-    pub fn take_body(&mut self, expected: usize) -> Vec<u8> {
-        let mut body = self.bodies.pop().unwrap_or_default();
-        body.reserve(expected);
-        body
+    pub fn take_buffer(&mut self, expected: usize) -> Vec<u8> {
+        let mut buffer = self.spare.pop().unwrap_or_default();
+        buffer.reserve(expected);
+        buffer
     }
 
-    /// Takes a body buffer back.
-    pub fn give_body(&mut self, mut body: Vec<u8>) {
-        body.clear();
-        if self.bodies.len() < SPARE_BODIES_MAX && body.capacity() <= SPARE_BODY_BYTES_MAX {
-            self.bodies.push(body);
+    /// Takes such a buffer back.
+    pub fn give_buffer(&mut self, mut buffer: Vec<u8>) {
+        buffer.clear();
+        if self.spare.len() < SPARE_BUFFERS_MAX && buffer.capacity() <= SPARE_BUFFER_BYTES_MAX {
+            self.spare.push(buffer);
         }
     }
 
@@ -511,7 +511,8 @@ impl Ingester {
             self.claims.handle_failed(claim);
         }
         self.refused.push_back(accepted.socket);
-        self.give_body(accepted.body);
+        self.give_buffer(accepted.head);
+        self.give_buffer(accepted.body);
     }
 
     /// Gives the event back when there is no room right now.
@@ -539,7 +540,8 @@ impl Ingester {
             endpoint: accepted.endpoint,
             body_bytes: accepted.body.len(),
         });
-        self.give_body(accepted.body);
+        self.give_buffer(accepted.head);
+        self.give_buffer(accepted.body);
         None
     }
 }

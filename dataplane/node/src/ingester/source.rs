@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use zen_core::dedupe::KeyError;
+use zen_core::event::{Event, push_header_line, push_number_line};
 use zen_core::http1::{
     CONTINUE, Connection, Limits, Method, Progress, RequestError, RequestHead, RequestParser, Status,
     write_problem, write_response,
 };
+use zen_core::id::EventId;
 use zen_core::verify::{Check, RequestView, Verified};
 use zen_uring::Reactor;
 
@@ -32,6 +34,10 @@ const UNCOUNTED_BYTES: usize = 6 * 1024;
 pub const SOURCE_BYTES: usize = 2 * size_of::<Source>() + UNCOUNTED_BYTES + 2048;
 /// Memory for a head that is kept for the next one, bytes.
 const SPARE_HEAD_BYTES_MAX: usize = 2 * 1024;
+/// Room for most events' header lines, and for everything before a body; bytes.
+const HEAD_BYTES: usize = 512;
+/// Room for an answer with its body, bytes.
+const ANSWER_BYTES: usize = 384;
 /// How long the last answer may take to leave, and after a refusal the source to close its side.
 const CLOSE_TIMEOUT_MS: u64 = 2_000;
 
@@ -225,7 +231,7 @@ impl Source {
     /// Gives back what the connection holds; called before it is dropped.
     pub fn release(&mut self, ingester: &mut Ingester) {
         if let Some(request) = self.request.take() {
-            ingester.give_body(request.body);
+            ingester.give_buffer(request.body);
         }
         self.backlog = Vec::new();
         ingester.give_memory(std::mem::take(&mut self.counted));
@@ -265,24 +271,27 @@ impl Source {
 
     /// Writes the answer; the next request may come.
     fn answer(&mut self, outcome: Outcome, ingester: &mut Ingester, steady_ms: u64) {
-        let mut answer = Vec::with_capacity(384);
+        let mut answer = ingester.take_buffer(ANSWER_BYTES);
         let connection = self.connection();
-        let (status, body) = match outcome {
-            Outcome::Accepted(id) => (Status::Accepted202, format!("{{\"id\":\"{id}\"}}")),
+        let mut answer_id = |status, id: EventId, end: &[u8]| {
+            let body: [&[u8]; 3] = [b"{\"id\":\"", &id.text(), end];
+            write_response(&mut answer, status, "application/json", &[], &body, connection);
+        };
+        match outcome {
+            Outcome::Accepted(id) => answer_id(Status::Accepted202, id, b"\"}"),
             Outcome::Duplicate(id) => {
                 ingester.metrics().idempotency_duplicates.add(1);
-                (Status::Ok200, format!("{{\"id\":\"{id}\",\"duplicate\":true}}"))
+                answer_id(Status::Ok200, id, b"\",\"duplicate\":true}");
             }
-            Outcome::Unavailable => (Status::Unavailable503, String::new()),
-        };
-        if status == Status::Unavailable503 {
-            ingester.metrics().requests_refused.add("journal");
-            let detail = "the event cannot be written to disk now; send it again";
-            write_problem(&mut answer, status, detail, &[("Retry-After", "1")], connection);
-        } else {
-            write_response(&mut answer, status, "application/json", &[], body.as_bytes(), connection);
+            Outcome::Unavailable => {
+                ingester.metrics().requests_refused.add("journal");
+                let detail = "the event cannot be written to disk now; send it again";
+                let retry = [("Retry-After", "1")];
+                write_problem(&mut answer, Status::Unavailable503, detail, &retry, connection);
+            }
         }
         self.stream.write(&answer);
+        ingester.give_buffer(answer);
         self.state = State::Reading;
         self.since_ms = steady_ms;
         if !self.keep_alive {
@@ -374,16 +383,18 @@ impl Source {
         if expects_continue {
             self.stream.write(CONTINUE);
         }
-        self.request = Some(Request { endpoint, check, body: ingester.take_body(expected) });
+        self.request = Some(Request { endpoint, check, body: ingester.take_buffer(expected) });
         Ok(())
     }
 
     fn end_request(&mut self, ingester: &mut Ingester, steady_ms: u64) -> Result<(), Refused> {
         let request = self.request.take().expect("an end follows its head");
-        let verified = match request.check.finish(&NodeCrypto, &request.body) {
+        let view = View(self.parser.head());
+        let scheme = &request.endpoint.scheme;
+        let verified = match scheme.finish(request.check, &view, &request.body, &NodeCrypto) {
             Ok(verified) => verified,
             Err(refusal) => {
-                ingester.give_body(request.body);
+                ingester.give_buffer(request.body);
                 let detail = "the signature is missing or not valid";
                 return Err(Refused::new(Status::Unauthorized401, refusal.label(), detail));
             }
@@ -391,25 +402,25 @@ impl Source {
         let arrival = match self.arrive(&request.endpoint, &verified, &request.body, ingester) {
             Ok(arrival) => arrival,
             Err(error) => {
-                ingester.give_body(request.body);
+                ingester.give_buffer(request.body);
                 return Err(Refused::new(Status::BadRequest400, "idempotency_key", error.to_string()));
             }
         };
         let claim = match arrival {
             Arrival::New(claim) => claim,
             Arrival::Duplicate(first) => {
-                ingester.give_body(request.body);
+                ingester.give_buffer(request.body);
                 self.answer(Outcome::Duplicate(first), ingester, steady_ms);
                 return Ok(());
             }
             Arrival::Waits => {
                 ingester.metrics().idempotency_waits.add(1);
-                ingester.give_body(request.body);
+                ingester.give_buffer(request.body);
                 self.state = State::Waiting;
                 return Ok(());
             }
             Arrival::Refused => {
-                ingester.give_body(request.body);
+                ingester.give_buffer(request.body);
                 let detail = "too many requests wait for events that are being written; send it again";
                 return Err(Refused::new(Status::Unavailable503, "idempotency", detail));
             }
@@ -432,7 +443,7 @@ impl Source {
     fn arrive(
         &self,
         endpoint: &Endpoint,
-        verified: &Verified,
+        verified: &Verified<'_>,
         body: &[u8],
         ingester: &mut Ingester,
     ) -> Result<Arrival, KeyError> {
@@ -447,7 +458,7 @@ impl Source {
 
     fn refuse(&mut self, refused: &Refused, ingester: &mut Ingester) {
         ingester.metrics().requests_refused.add(refused.reason);
-        let mut answer = Vec::with_capacity(384);
+        let mut answer = ingester.take_buffer(ANSWER_BYTES);
         let allow = [("Allow", "POST")];
         let retry = [("Retry-After", "1")];
         let extra: &[(&str, &str)] = match refused.status {
@@ -460,6 +471,7 @@ impl Source {
             self.stream.write(&answer);
             self.lingers = true;
         }
+        ingester.give_buffer(answer);
     }
 
     fn close(&mut self, ingester: &mut Ingester) {
@@ -512,25 +524,29 @@ fn accepted(
     head: &RequestHead,
     claim: Option<Claim>,
     endpoint: &Arc<Endpoint>,
-    verified: &Verified,
+    verified: &Verified<'_>,
     body: Vec<u8>,
     ingester: &mut Ingester,
 ) -> Accepted {
     let (id, now_us) = ingester.new_event_id();
-    let event = zen_core::event::Event {
+    let mut lines = String::from_utf8(ingester.take_buffer(HEAD_BYTES)).expect("it is empty");
+    push_metadata(&mut lines, endpoint, verified, now_us, ingester.generation());
+    push_forwarded(&mut lines, head, &endpoint.forward_headers);
+    let event = Event {
         id,
         endpoint: endpoint.id,
         content_type: &event_content_type(head.header("content-type").unwrap_or_default()),
-        headers: &canonical_headers(head, endpoint, verified, now_us, ingester.generation()),
+        headers: &lines,
         body: &body,
     };
-    let mut encoded = Vec::with_capacity(512);
+    let mut encoded = ingester.take_buffer(HEAD_BYTES);
     zen_core::record::encode_routes(
         &mut encoded,
         claim.as_ref().map(|claim| &claim.key),
         endpoint.routes.iter().map(|route| (route.egress.as_str(), &route.targets[..])),
     );
     event.encode_head(&mut encoded).expect("the parser's bounds are tighter than the event's");
+    ingester.give_buffer(lines.into_bytes());
     Accepted {
         socket: stream.socket,
         since: Instant::now(),
@@ -547,33 +563,39 @@ fn event_content_type(value: &str) -> Cow<'_, str> {
     if value.len() > zen_core::event::CONTENT_TYPE_BYTES_MAX {
         return Cow::Borrowed("");
     }
+    without_tabs(value)
+}
+
+fn without_tabs(value: &str) -> Cow<'_, str> {
     if value.contains('\t') { Cow::Owned(value.replace('\t', " ")) } else { Cow::Borrowed(value) }
 }
 
-fn canonical_headers(
-    head: &RequestHead,
+/// Appends the lines of our own, which come first.
+fn push_metadata(
+    lines: &mut String,
     endpoint: &Endpoint,
-    verified: &Verified,
+    verified: &Verified<'_>,
     now_us: u64,
     generation: u64,
-) -> String {
-    use zen_core::event::push_header_line;
-    let mut lines = String::with_capacity(256);
-    push_header_line(&mut lines, ":accepted-us", &now_us.to_string());
-    push_header_line(&mut lines, ":generation", &generation.to_string());
-    if let Some(source_id) = &verified.source_id {
-        push_header_line(&mut lines, ":source-id", source_id);
+) {
+    push_number_line(lines, ":accepted-us", now_us);
+    push_number_line(lines, ":generation", generation);
+    if let Some(source_id) = verified.source_id {
+        push_header_line(lines, ":source-id", source_id);
     }
-    push_header_line(&mut lines, ":tenant", &endpoint.tenant);
-    for name in &endpoint.forward_headers {
+    push_header_line(lines, ":tenant", &endpoint.tenant);
+}
+
+/// Appends the source's headers that are forwarded, as far as they fit.
+fn push_forwarded(lines: &mut String, head: &RequestHead, names: &[String]) {
+    for name in names {
         for (_, value) in head.headers().filter(|header| header.0.eq_ignore_ascii_case(name)) {
             if lines.len() + name.len() + value.len() + 2 > zen_core::event::HEADERS_BYTES_MAX {
-                return lines;
+                return;
             }
-            push_header_line(&mut lines, name, &value.replace('\t', " "));
+            push_header_line(lines, name, &without_tabs(value));
         }
     }
-    lines
 }
 
 #[cfg(test)]
@@ -582,6 +604,21 @@ mod tests {
     use zen_core::id::{EndpointId, EventId};
 
     use super::*;
+
+    #[test]
+    fn headers_are_forwarded_in_the_configured_order_while_they_fit() {
+        let long = "v".repeat(7000);
+        let names = ["X-A", "x-other", "x-c", "x-c", "x-c", "x-d"];
+        let lines = names.map(|name| format!("{name}: {long}\r\n")).concat();
+        let text = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\nx-b: 1\t2\r\n{lines}\r\n");
+        let mut parser = RequestParser::new(Limits { header_bytes_max: 1 << 17, ..Limits::default() });
+        assert_eq!(parser.handle_bytes(&mut text.as_bytes()), Ok(Progress::Head));
+        let names = ["x-a", "x-b", "x-c", "x-d"].map(str::to_owned);
+        let mut lines = ":tenant:acme\n".to_owned();
+        push_forwarded(&mut lines, parser.head(), &names);
+        let expected = format!(":tenant:acme\nx-a:{long}\nx-b:1 2\nx-c:{long}\nx-c:{long}\nx-c:{long}\n");
+        assert!(lines == expected, "{} bytes, {} expected", lines.len(), expected.len());
+    }
 
     #[test]
     fn every_content_type_that_http_allows_fits_an_event() {

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use zen_core::journal::{CommitReader, Damage, Record, SegmentId, Sequence};
+use zen_core::link::BATCH_EVENTS_MAX;
 use zen_uring::{AlignedBuffer, Reactor};
 
 use super::{Image, Journal};
@@ -63,7 +64,7 @@ impl Piece {
             Self::Recent(image) => (image.place, &image.bytes[..]),
             Self::Read(read) => (read.place, &read.buffer[..read.bytes]),
         };
-        let mut records = Vec::new();
+        let mut records = Vec::with_capacity(BATCH_EVENTS_MAX);
         whole_commits(place, bytes, &mut |record| records.push(record), &mut |_| {});
         records
     }

@@ -486,9 +486,8 @@ impl Links {
         let Machine::Receiving { stream: Some(stream), .. } = &link.machine else { return };
         let Some(egress) = parts.egress.as_deref_mut() else { return };
         for incoming in checked {
-            let mut head = Vec::with_capacity(128);
-            let targets: Vec<&str> = incoming.targets.iter().collect();
-            HeldEvent::encode_head(&mut head, stream, incoming.sequence, 0, targets.into_iter());
+            let mut head = egress.take_head();
+            HeldEvent::encode_head(&mut head, stream, incoming.sequence, 0, incoming.targets.iter());
             egress.take(Incoming {
                 link: socket,
                 stream: *stream,

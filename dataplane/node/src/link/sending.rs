@@ -2,7 +2,7 @@
 
 use zen_core::event::Event;
 use zen_core::journal::Sequence;
-use zen_core::link::{BATCH_EVENTS_MAX, LinkError, Outgoing};
+use zen_core::link::{BATCH_EVENTS_MAX, LinkError, Outgoing, Routed};
 use zen_uring::Reactor;
 
 use super::PUMP_BYTES_MAX;
@@ -25,15 +25,15 @@ pub fn send_events(link: &mut Link, ingester: &mut Ingester, reactor: &mut React
             outbox.handle_passed(passed);
             continue;
         }
-        let targets: Vec<Vec<&str>> = routed.iter().map(|routed| routed.targets.iter().collect()).collect();
-        let outgoing: Vec<Outgoing<'_>> = routed
-            .iter()
-            .zip(&targets)
-            .filter_map(|(routed, targets)| {
-                let event = Event::decode(routed.event).ok()?;
-                Some(Outgoing { sequence: routed.sequence.0, targets, event, encoded: routed.event })
-            })
-            .collect();
+        let mut names = Vec::with_capacity(routed.iter().map(|routed| routed.targets.len()).sum());
+        names.extend(routed.iter().flat_map(|routed| routed.targets.iter()));
+        let mut names = &names[..];
+        let mut outgoing = Vec::with_capacity(routed.len());
+        for Routed { sequence, targets, event: encoded } in &routed {
+            let targets = names.split_off(..targets.len()).expect("the names of all events");
+            let Ok(event) = Event::decode(encoded) else { continue };
+            outgoing.push(Outgoing { sequence: sequence.0, targets, event, encoded });
+        }
         let taken = sender.seal_batch(&NodeCrypto, &outgoing, wall_ms, &mut link.out);
         sent += taken as u64;
         if taken < outgoing.len() {

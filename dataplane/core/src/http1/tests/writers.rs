@@ -12,14 +12,21 @@ use crate::http1::{
 fn responses_are_exact() {
     let mut out = b"before".to_vec();
     let extra = [("retry-after", "1")];
-    write_response(&mut out, Status::Accepted202, "application/json", &extra, b"{}", Connection::KeepAlive);
+    write_response(
+        &mut out,
+        Status::Accepted202,
+        "application/json",
+        &extra,
+        &[b"{", b"}"],
+        Connection::KeepAlive,
+    );
     assert_eq!(
         String::from_utf8(out).unwrap(),
         "beforeHTTP/1.1 202 Accepted\r\ncontent-type: application/json\r\nretry-after: 1\r\n\
          connection: keep-alive\r\ncontent-length: 2\r\n\r\n{}"
     );
     let mut out = Vec::new();
-    write_response(&mut out, Status::Ok200, "", &[], b"", Connection::Close);
+    write_response(&mut out, Status::Ok200, "", &[], &[], Connection::Close);
     assert_eq!(out, b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
 }
 
@@ -89,7 +96,7 @@ fn values_that_break_framing_abort() {
         assert!(!written, "{case}");
     }
     let response = std::panic::catch_unwind(|| {
-        write_response(&mut Vec::new(), Status::Ok200, "a\r\nb: c", &[], b"", Connection::Close);
+        write_response(&mut Vec::new(), Status::Ok200, "a\r\nb: c", &[], &[], Connection::Close);
     });
     assert!(response.is_err());
 }
