@@ -110,6 +110,9 @@ impl Tls {
 
     /// Encrypts `parts` one behind the other, in as few records as they fit in.
     pub fn write_parts(&mut self, parts: [&[u8]; 2]) {
+        if parts[1].is_empty() {
+            return self.write(parts[0]);
+        }
         let whole = parts[0].len() + parts[1].len();
         let written = self.connection.writer().write_vectored(&parts.map(std::io::IoSlice::new));
         assert_eq!(written.ok(), Some(whole), "the outgoing buffer has no limit");

@@ -186,7 +186,13 @@ fn in_flight_max_bounds_attempts_and_connections_are_reused() {
     let (mesh, target) =
         Mesh::with_target("in_flight_max = 3", |_, _| Answer::status(200).after(Duration::from_millis(20)));
     let ids = mesh.send_many(40, 100);
-    assert_eq!(delivered(&target.wait(40)), distinct(ids));
+    let deliveries = target.wait(40);
+    assert_eq!(delivered(&deliveries), distinct(ids));
+    let line = "POST /hooks/demo HTTP/1.1";
+    assert!(
+        deliveries.iter().all(|delivery| delivery.line == line),
+        "one request ends where the next begins"
+    );
     assert!(target.busy_max() <= 3, "{} at once", target.busy_max());
     assert!(target.connections() <= 3, "{} connections for 40 deliveries", target.connections());
     assert_eq!(target.deliveries().len(), 40, "each once");

@@ -7,7 +7,7 @@ use mesh::{Mesh, delivered, distinct, egress_alone, ingester_dials, numbered, se
 use peer::{Peer, PeerIdentity, Said};
 use support::client::Client;
 use support::node::{Node, wait_until};
-use support::{GITHUB, Lab, Ports, change};
+use support::{GITHUB, Lab, Ports, change, endpoint};
 use target::{Answer, Delivery, Target};
 use zen_core::link::{Hello, RefuseCode, Role};
 
@@ -115,6 +115,34 @@ fn what_came_while_the_egress_was_down_arrives() {
         wait_until("everything is delivered", || delivered(&target.deliveries()) == ids);
         assert_eq!(mesh.inside.metric("zen_link_events_received_total") as u64, 51, "resumed, not repeated");
     }
+}
+
+#[test]
+fn each_event_of_a_batch_goes_to_its_own_targets() {
+    const OTHER: &str = "00000000000000000000000000000004";
+    let lab = Lab::new();
+    let targets = [target(&lab, "demo", ok), target(&lab, "demo", ok)];
+    let sections =
+        lab.target_text("demo", targets[0].address, "") + &lab.target_text("well", targets[1].address, "");
+    let both = |text: &str| {
+        let flow = format!("endpoint = \"{GITHUB}\"\negress = \"inside\"\ntargets = [\"demo\"");
+        change(text, &flow, &format!("{flow}, \"well\""))
+            + &endpoint(OTHER, "github", "source", "").replace("demo", "well")
+    };
+    let mut mesh = Mesh::start_with(lab, &sections, both, str::to_owned);
+    mesh.inside.kill();
+    let mut source = mesh.source();
+    let ids: Vec<String> = (0..20)
+        .map(|index| send(&mut source, if index % 3 == 0 { GITHUB } else { OTHER }, &numbered(index, 100)))
+        .collect();
+    // What is read back from disk is more than one commit.
+    mesh.edge.kill();
+    mesh.restart_edge();
+    mesh.restart_inside();
+    assert_eq!(delivered(&targets[0].wait(7)), distinct(ids.iter().step_by(3).cloned()));
+    assert_eq!(delivered(&targets[1].wait(20)), distinct(ids));
+    mesh.inside.wait_metric("zen_events_live", 0.0);
+    assert_eq!((targets[0].deliveries().len(), targets[1].deliveries().len()), (7, 20), "each once");
 }
 
 #[test]

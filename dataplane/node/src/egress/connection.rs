@@ -14,8 +14,6 @@ use crate::tls::{Tls, TlsError};
 
 /// Longest answer body that is read; it is not kept.
 const ANSWER_BODY_BYTES_MAX: usize = 64 * 1024;
-/// Longest buffer for a request's head that is kept for the next, bytes.
-pub const SPARE_HEAD_BYTES_MAX: usize = 4096;
 /// An idle connection is closed after this.
 const IDLE_MS: u64 = 60_000;
 
@@ -23,12 +21,12 @@ const IDLE_MS: u64 = 60_000;
 pub struct Job {
     /// The target queue's key.
     pub key: u64,
-    /// The request head.
+    /// The request's head, and a short body.
     pub head: Vec<u8>,
     /// The event's encoding; the body is its end.
     pub event: EventBytes,
-    /// Where the body starts in `event`.
-    pub body_at: usize,
+    /// Where the rest of the body starts in `event`.
+    pub rest_at: usize,
     /// When the ingester accepted it, Unix µs.
     pub accepted_us: u64,
     /// The attempt is given up at this steady ms.
@@ -241,18 +239,10 @@ impl Connection {
     }
 
     fn send_job(&mut self, reactor: &mut Reactor) {
-        let Job { head, event, body_at, .. } = self.job.as_mut().expect("a job was set");
+        let job = self.job.as_ref().expect("a job was set");
         let stream = self.stream.as_mut().expect("the connection is up");
         self.parser.start();
-        let (head_bytes, body) = (head.len(), &event[*body_at..]);
-        if head_bytes + body.len() <= SPARE_HEAD_BYTES_MAX {
-            // To copy a short body costs less than rustls's list of two parts.
-            head.extend_from_slice(body);
-            stream.write(head);
-            head.truncate(head_bytes);
-        } else {
-            stream.write_parts([head, body]);
-        }
+        stream.write_parts([&job.head, &job.event[job.rest_at..]]);
         stream.flush(reactor);
     }
 

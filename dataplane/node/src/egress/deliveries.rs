@@ -11,7 +11,7 @@ use zen_core::deliver::{Attempt, ConnectFailure, Delivery, DeliveryRequest, Next
 use zen_core::event::Event;
 use zen_uring::{Reactor, SocketId};
 
-use super::connection::{Connection, Job, SPARE_HEAD_BYTES_MAX, Step, connect_failure};
+use super::connection::{Connection, Job, Step, connect_failure};
 use super::owner::{Owner, Place, Turn};
 use crate::clock::Clock;
 use crate::config::{ClientCertificate, EgressSettings, Snapshot};
@@ -34,6 +34,8 @@ const UNRESOLVED_MAX: usize = 10_000;
 pub const CONNECTION_BYTES: usize = 4 * size_of::<Connection>() + 2048 + SPARE_HEAD_BYTES_MAX;
 /// Room for most requests' heads, bytes.
 const HEAD_BYTES: usize = 1024;
+/// Longest buffer for a head that is kept for the next, bytes; a body that fits goes behind its head.
+const SPARE_HEAD_BYTES_MAX: usize = 4096;
 
 struct Start {
     target: Arc<str>,
@@ -335,9 +337,15 @@ impl Deliveries {
             tags = rest;
             let mut head = self.spare_heads.pop().unwrap_or_else(|| Vec::with_capacity(HEAD_BYTES));
             target.signer.write_head(request, own, &mut head);
+            let mut rest_at = body_at;
+            // To copy a short body costs no more than rustls's list of two parts.
+            if head.len() + start.bytes.len() - body_at <= SPARE_HEAD_BYTES_MAX {
+                head.extend_from_slice(&start.bytes[body_at..]);
+                rest_at = start.bytes.len();
+            }
             let deadline_ms = self.clock.steady_ms + target.limits.attempt_timeout_ms;
             let job =
-                Job { key: start.delivery.key, head, event: start.bytes, body_at, accepted_us, deadline_ms };
+                Job { key: start.delivery.key, head, event: start.bytes, rest_at, accepted_us, deadline_ms };
             signed.push((start.target, job));
         }
         self.requests = requests;
