@@ -182,7 +182,7 @@ pub enum Ending {
     Delivered = 1,
     /// Given up, kept as a dead letter.
     Dead = 2,
-    /// A dead letter that was dropped because there were too many.
+    /// Given up and not kept: one dead letter too many, or an event whose record is damaged.
     Dropped = 3,
 }
 

@@ -85,6 +85,17 @@ pub enum Verdict {
     Dead(&'static str),
 }
 
+/// What the journal gave for a delivery.
+#[derive(Debug)]
+pub enum Fetched {
+    /// The event.
+    Event(EventBytes),
+    /// Its record is damaged, or the disk does not read.
+    Unreadable,
+    /// Nobody waits for it any more.
+    Ended,
+}
+
 /// A message to a worker.
 #[derive(Debug)]
 pub enum Message {
@@ -102,8 +113,8 @@ pub enum Message {
     Verdict { key: EventKey, target_index: u8, verdict: Verdict },
     /// Send me this event.
     Fetch { key: EventKey, target: Arc<str>, reply_to: u16 },
-    /// Here it is; none when its record cannot be read.
-    Fetched { key: EventKey, target: Arc<str>, bytes: Option<EventBytes> },
+    /// Here it is, or why not.
+    Fetched { key: EventKey, target: Arc<str>, fetched: Fetched },
     /// The write that a request of yours waited for ended: its event's id, or none if it failed.
     Settled { waiter: Waiter, event_id: Option<EventId> },
     /// Stop taking work in, finish what is there.

@@ -167,6 +167,7 @@ worker_metrics! {
     counter journal_records "Journal records made durable";
     counter journal_bytes "Journal bytes made durable, with padding";
     counter journal_write_errors "Journal writes that failed and were tried again";
+    counter journal_read_errors "Reads of a journal that failed and are tried again";
     gauge journal_live_bytes "Bytes in live journal segments";
     gauge journal_full "Journals without room: sources get 503";
     counter link_events_sent "Events sent over links";
@@ -179,6 +180,7 @@ worker_metrics! {
     counter dead_letters "Deliveries given up and kept as dead letters";
     counter dead_letters_dropped "Dead letters dropped because there were more than the bound";
     gauge dead_letters_kept "Dead letters kept now";
+    counter events_lost "Events at the egress given up, because their record is damaged";
     counter notes_dropped "Outcomes and retries that did not get into a full journal";
     gauge targets_disabled "Targets disabled by a 410";
     counter deliveries_without_client_certificate "Deliveries to targets that opted out of mutual TLS";

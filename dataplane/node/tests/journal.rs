@@ -11,7 +11,7 @@ use mesh::{Mesh, delivered, distinct, numbered, send, target};
 use support::client::{Client, github};
 use support::node::{Node, wait_until};
 use support::{GITHUB, JOURNAL_BYTES_MAX, Lab, Ports, change, endpoint};
-use target::Answer;
+use target::{Answer, Target};
 
 #[path = "support/mesh.rs"]
 mod mesh;
@@ -296,25 +296,12 @@ fn a_backlog_beyond_the_memory_of_the_egress_is_fetched_from_disk() {
 
 #[test]
 fn live_records_are_carried_forward_past_a_dead_target() {
-    let lab = Lab::new();
-    let dead = target(&lab, "demo", |_, _| Answer::status(500));
-    let well = target(&lab, "demo", |_, _| Answer::status(200));
-    let sections =
-        lab.target_text("demo", dead.address, "retry_schedule_ms = [30000]\nretry_jitter_percent = 0")
-            + &lab.target_text("well", well.address, "");
-    let mut mesh = Mesh::start_with(lab, &sections, well_at_standard, str::to_owned);
+    let (mut mesh, dead, well) = two_targets("retry_schedule_ms = [30000]");
     let kept = distinct((0..5).map(|index| mesh.send(&numbered(index, 100_000))));
     // Four times the journal's bound goes past the five that wait.
-    let mut source = mesh.source();
-    let body = numbered(0, 500_000);
-    for _ in 0..(4 * JOURNAL_BYTES_MAX / 500_000) {
-        let until = Instant::now() + Duration::from_secs(20);
-        while source.ask(&standard(&body)).status != 202 {
-            assert!(Instant::now() < until, "the busy target starves");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-    well.wait((4 * JOURNAL_BYTES_MAX / 500_000) as usize);
+    let events = 4 * JOURNAL_BYTES_MAX as usize / 500_000;
+    fill_past(&mesh, events);
+    well.wait(events);
     assert!((mesh.inside.metric("zen_journal_live_bytes") as u64) <= JOURNAL_BYTES_MAX);
     wait_until("only those that wait are live", || mesh.inside.metric("zen_events_live") as u64 == 5);
     assert_eq!(dead.deliveries().len(), 5, "carried, not tried again");
@@ -331,6 +318,72 @@ fn live_records_are_carried_forward_past_a_dead_target() {
     let deliveries = dead.wait(10);
     assert_eq!(delivered(&deliveries[5..]), kept, "found again after a kill, and tried when due");
     assert!(deliveries[5..].iter().all(|delivery| delivery.header("zen-attempt") == "2"));
+}
+
+#[test]
+fn a_damaged_live_record_is_given_up_when_the_journal_needs_its_room() {
+    let (mesh, dead, well) = two_targets("retry_schedule_ms = [60000, 60000]");
+    let kept: Vec<String> = (0..5).map(|index| mesh.send(&numbered(index, 100_000))).collect();
+    dead.wait(5);
+    let (file, commits) = oldest_commits(&mesh.lab.path("inside/egress/worker-0"));
+    let lost = &kept[2];
+    flip(&file, commit_of(&file, &commits, lost) + 50_000);
+    let events = 4 * JOURNAL_BYTES_MAX as usize / 500_000;
+    fill_past(&mesh, events);
+    well.wait(events);
+    wait_until("the others are live", || mesh.inside.metric("zen_events_live") as u64 == 4);
+    assert_eq!(mesh.inside.metric("zen_events_lost_total") as u64, 1);
+    assert!((mesh.inside.metric("zen_journal_live_bytes") as u64) <= JOURNAL_BYTES_MAX);
+    let line = mesh.inside.log().lines().find(|line| line.contains("its event is lost")).unwrap().to_owned();
+    for part in ["ERROR", "egress/worker-0", "segment=1", "record=", lost.as_str()] {
+        assert!(line.contains(part), "{part} in {line}");
+    }
+
+    // Nothing damaged is left: it starts without being told to skip anything.
+    let mut mesh = mesh;
+    mesh.inside.kill();
+    mesh.restart_inside();
+    assert_eq!(mesh.inside.metric("zen_events_live") as u64, 4);
+}
+
+#[test]
+fn a_damaged_record_is_tried_by_schedule_and_then_a_dead_letter() {
+    let schedule = "retry_schedule_ms = [500, 500, 500, 500, 500, 500, 500, 500]";
+    let (mesh, dead, well) = two_targets(schedule);
+    let id = mesh.send(&numbered(0, 100_000));
+    dead.wait(1);
+    let (file, commits) = oldest_commits(&mesh.lab.path("inside/egress/worker-0"));
+    flip(&file, commit_of(&file, &commits, &id) + 50_000);
+    fill_past(&mesh, 12);
+    well.wait(12);
+    mesh.inside.wait_metric("zen_dead_letters_kept", 1.0);
+    let unreadable = mesh.inside.metric("zen_deliveries_total{outcome=\"unreadable\"}") as usize;
+    assert!(unreadable >= 1, "it is read from disk");
+    assert_eq!(unreadable + dead.deliveries().len(), 9, "each attempt is one of the schedule");
+    assert_eq!(mesh.inside.metric("zen_events_lost_total") as u64, 0, "there is room");
+}
+
+#[test]
+fn a_record_that_cannot_be_read_just_now_is_delivered_later() {
+    let schedule = format!("retry_schedule_ms = [{}1000]", "1000, ".repeat(31));
+    let (mesh, demo, well) = two_targets(&schedule);
+    let id = mesh.send(&numbered(0, 100_000));
+    demo.wait(1);
+    fill_past(&mesh, 12);
+    well.wait(12);
+    let (file, _) = oldest_commits(&mesh.lab.path("inside/egress/worker-0"));
+    let bytes = fs::read(&file).unwrap();
+    fs::File::options().write(true).open(&file).unwrap().set_len(BLOCK_BYTES as u64).unwrap();
+    mesh.inside.wait_metric("zen_journal_read_errors_total", 2.0);
+    mesh.inside.wait_log("a journal segment cannot be read back");
+    fill_past(&mesh, 1);
+    well.wait(13);
+    demo.script(|_, _| Answer::status(200));
+    write_at(&file, 0, &bytes);
+    wait_until("it is delivered", || demo.deliveries().last().is_some_and(|last| last.event_id() == id));
+    wait_until("nothing is left", || mesh.inside.metric("zen_events_live") as u64 == 0);
+    assert!(mesh.inside.metric("zen_deliveries_total{outcome=\"unreadable\"}") >= 1.0);
+    assert_eq!(mesh.inside.metric("zen_events_lost_total") as u64, 0);
 }
 
 #[test]
@@ -395,6 +448,50 @@ fn fill(lab: &Lab, node: &Node, ports: Ports) -> Vec<String> {
     });
     assert!(!ids.is_empty());
     distinct(ids)
+}
+
+/// `demo` answers 500 and has the keys `extra`, `well` answers 200; what is not new is read from disk.
+fn two_targets(extra: &str) -> (Mesh, Target, Target) {
+    let lab = Lab::new();
+    let demo = target(&lab, "demo", |_, _| Answer::status(500));
+    let well = target(&lab, "demo", |_, _| Answer::status(200));
+    let sections = lab.target_text("demo", demo.address, &format!("{extra}\nretry_jitter_percent = 0"))
+        + &lab.target_text("well", well.address, "");
+    let small = |text: &str| change(text, "[journal]\n", "[journal]\nrecent_bytes_max = 1048576\n");
+    (Mesh::start_with(lab, &sections, well_at_standard, small), demo, well)
+}
+
+/// Sends events of 500 kB for the target `well`, each until it is taken.
+fn fill_past(mesh: &Mesh, events: usize) {
+    let mut source = mesh.source();
+    let body = numbered(0, 500_000);
+    for _ in 0..events {
+        let until = Instant::now() + Duration::from_secs(20);
+        while source.ask(&standard(&body)).status != 202 {
+            assert!(Instant::now() < until, "the busy target starves");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// The oldest segment file, and where its commits are.
+fn oldest_commits(directory: &Path) -> (PathBuf, Vec<(u64, u64)>) {
+    let files = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let file = files.filter(|path| path.extension().is_some_and(|name| name == "seg")).min().unwrap();
+    let commits = commits(&fs::read(&file).unwrap());
+    (file, commits)
+}
+
+/// Where the commit with an event is, by its id's bytes.
+fn commit_of(file: &Path, commits: &[(u64, u64)], id: &str) -> u64 {
+    let bytes = fs::read(file).unwrap();
+    let digits: Vec<char> = id.chars().filter(|digit| *digit != '-').collect();
+    let id: Vec<u8> =
+        digits.chunks(2).map(|pair| u8::from_str_radix(&String::from_iter(pair), 16).unwrap()).collect();
+    let has_it = |(at, size): &&(u64, u64)| {
+        bytes[*at as usize..(*at + *size) as usize].windows(16).any(|window| window == id)
+    };
+    commits.iter().find(has_it).expect("its commit is in the file").0
 }
 
 /// The newest segment file with commits, and where they are: offset and bytes.

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use zen_core::event::Event;
 use zen_core::id::{EndpointId, EventId};
-use zen_core::journal::{CommitReader, Kind, Record, Recovered, SegmentId};
+use zen_core::journal::{CommitReader, Kind, Record, Recovered, SegmentId, Sequence};
 use zen_core::link::LinkError;
 use zen_core::record::{HeldEvent, decode_egresses, decode_routes};
 
@@ -107,6 +107,14 @@ pub enum Violation {
     /// An egress journaled an event twice.
     #[error("journal {journal} holds event {event} twice, as two deliveries")]
     HeldTwice {
+        /// Whose journal.
+        journal: usize,
+        /// The event.
+        event: EventId,
+    },
+    /// An event was given up as damaged whose record no bit rotted in.
+    #[error("journal {journal} gave up event {event} as damaged, which it is not")]
+    GivenUp {
         /// Whose journal.
         journal: usize,
         /// The event.
@@ -219,6 +227,8 @@ pub struct Checker {
     pub duplicates: u64,
     /// Deliveries that became dead letters.
     pub dead_letters: u64,
+    /// Events that egresses gave up because their record was damaged.
+    pub lost: u64,
     /// Events that got a 2xx, with every try of a source counted.
     pub answered: u64,
     /// Deliveries that targets took.
@@ -246,6 +256,7 @@ impl Checker {
             violation: None,
             duplicates: 0,
             dead_letters: 0,
+            lost: 0,
             answered: 0,
             deliveries: 0,
         }
@@ -360,6 +371,15 @@ impl Checker {
         if let Some(id) = dropped.map(|kept| kept.id) {
             self.dropped.insert((target, id));
             self.owed.remove(&(target, id));
+        }
+    }
+
+    /// An egress gives up an event, because its record is damaged: it must be.
+    pub fn handle_lost(&mut self, node: NodeId, record: Sequence) {
+        self.lost += 1;
+        let kept = self.ledgers[node.0].entries.get(&record.0).filter(|entry| !entry.rotted);
+        if let Some(event) = kept.and_then(|entry| entry.event.as_ref()).map(|kept| kept.id) {
+            self.blame(Violation::GivenUp { journal: node.0, event });
         }
     }
 

@@ -52,11 +52,16 @@ pub struct Deliveries {
     fetches: VecDeque<(usize, Delivery)>,
 }
 
-/// The event of an attempt.
-enum Found {
+/// What a look for a live event came to.
+pub enum Found {
+    /// The event.
     Event(EventBytes),
+    /// Its record was carried forward and is not durable there yet.
     Later,
-    Nothing,
+    /// The record was there and is not whole any more.
+    Damaged,
+    /// Nobody waits for it any more.
+    Ended,
 }
 
 impl core::fmt::Debug for Deliveries {
@@ -126,19 +131,23 @@ impl Deliveries {
         target: usize,
         delivery: Delivery,
     ) {
-        let found = find(journal, table, delivery.key);
-        if matches!(found, Found::Later) {
-            return self.fetches.push_back((target, delivery));
-        }
+        let found = match find(journal, table, delivery.key) {
+            Found::Event(encoded) => Some(encoded),
+            Found::Damaged => None,
+            Found::Later => return self.fetches.push_back((target, delivery)),
+            Found::Ended => {
+                let now_ms = context.clock_ms(self.node);
+                let next = self.queue(target).handle_outcome(delivery.key, &Outcome::TargetRemoved, now_ms);
+                return assert!(matches!(next, Next::Dead { .. }), "it is not tried again");
+            }
+        };
         self.last_attempt += 1;
         let attempt = self.last_attempt;
         self.attempts.insert((target, delivery.key), attempt);
         let (egress, life, handle) = (self.node, self.life, delivery.key);
         let end = |outcome| Step::Outcome { egress, life, target, handle, attempt, outcome };
-        let Found::Event(encoded) = found else {
-            return context.schedule(0, end(Outcome::TargetRemoved));
-        };
         context.checker.handle_attempt(egress, target, handle);
+        let Some(encoded) = found else { return context.schedule(0, end(Outcome::Unreadable)) };
         let request = request(context, &encoded, &self.targets[&target].signer, delivery, egress);
         send(context, end, request);
     }
@@ -169,10 +178,6 @@ impl Deliveries {
             Next::Delivered => Verdict::Delivered,
             Next::Retry { attempt, due_ms } | Next::Disabled { attempt, due_ms } => {
                 Verdict::Retry { attempt, due_ms }
-            }
-            // A record under rotten bits cannot be read back; its event is excused.
-            Next::Dead { .. } if *outcome == Outcome::TargetRemoved && context.checker.has_rot(self.node) => {
-                Verdict::Delivered
             }
             Next::Dead { .. } => {
                 context.checker.handle_dead(self.node, target, handle);
@@ -209,8 +214,8 @@ fn send(context: &mut Context, end: impl Fn(Outcome) -> Step, request: Rc<[u8]>)
 }
 
 /// The event of a handle, from memory or from disk.
-fn find(journal: &Journal, table: &Table, handle: u64) -> Found {
-    let Some(live) = table.live(handle) else { return Found::Nothing };
+pub fn find(journal: &Journal, table: &Table, handle: u64) -> Found {
+    let Some(live) = table.live(handle) else { return Found::Ended };
     if let Some(bytes) = &live.bytes {
         return Found::Event(EventBytes::clone(bytes));
     }
@@ -219,7 +224,7 @@ fn find(journal: &Journal, table: &Table, handle: u64) -> Found {
     }
     let (records, _) = journal.read_from(live.record);
     let Some(found) = records.first().filter(|found| found.sequence == live.record) else {
-        return Found::Nothing;
+        return Found::Damaged;
     };
     let held = HeldEvent::decode(&found.payload).expect("an egress encodes its records");
     Found::Event(held.event.into())

@@ -20,7 +20,7 @@ use zen_core::record::{Ending, HeldEvent, OutcomeRecord, RetryRecord, StreamId, 
 use crate::checker::number;
 use crate::context::{Context, Crash, DiskStep, Life, NodeId, Step};
 use crate::crypto::{Key, Portable};
-use crate::deliveries::{Deliveries, Verdict};
+use crate::deliveries::{Deliveries, Found, Verdict, find};
 use crate::disk::Disk;
 use crate::journal::Journal;
 use crate::link::{Link, Machine, Slot, ingester_dials, link_secret};
@@ -379,53 +379,42 @@ impl Egress {
     /// Carries the oldest live records forward when they keep much of the journal from reuse.
     fn carry(&mut self, context: &mut Context) {
         let Some(oldest) = self.table.oldest() else { return };
-        let (bytes, bytes_max) = (self.journal.bytes_live(), self.journal.bytes_max());
-        let frees = bytes > bytes_max / 2 && bytes.saturating_sub(self.table.live_bytes()) > bytes_max / 4;
-        if !frees || self.journal.is_current(oldest) {
+        let is_worth_it = self.table.wants_carrying(self.journal.bytes_live(), self.journal.bytes_max());
+        if !is_worth_it || self.journal.is_current(oldest) {
             return;
         }
         let handles: Vec<(Sequence, u64)> = self.table.handles().take(CARRIED_MAX).collect();
         for (record, handle) in handles {
-            if self.journal.is_current(record) || record > self.journal.durable() {
+            if self.journal.is_current(record) {
                 return;
             }
-            let (records, _) = self.journal.read_from(record);
-            let Some(found) = records.first().filter(|found| found.sequence == record) else { return };
-            if !self.carry_one(context, handle, record, held(&found.payload).event) {
-                return;
+            match find(&self.journal, &self.table, handle) {
+                Found::Event(event) if self.carry_one(context, handle, record, &event) => {}
+                Found::Damaged => self.give_up(context, handle, record),
+                Found::Event(_) | Found::Later | Found::Ended => return,
             }
         }
     }
 
     fn carry_one(&mut self, context: &mut Context, handle: u64, original: Sequence, event: &[u8]) -> bool {
-        let live = self.table.live(handle).expect("taken from the table in this tick");
-        let names: Vec<&str> = live
-            .targets
-            .iter()
-            .map(|target| if target.state == DeliveryState::Done { "" } else { &*target.name })
-            .collect();
         let mut head = Vec::new();
-        HeldEvent::encode_head(&mut head, &live.stream, 0, handle, names.into_iter());
-        let states: Vec<DeliveryState> = live.targets.iter().map(|target| target.state).collect();
+        self.table.encode_carried(handle, &mut head);
+        let notes = self.table.carried_notes(handle, |due_ms| due_ms);
         let appended = self.journal.append(Kind::Event, context.clock_ms(self.node), &[&head, event]);
         let Ok(record) = appended else { return false };
         context.note(format_args!("egress {} carries record {original} forward to {record}", self.index));
         self.carried.push_back((record, original));
         self.table.insert(record, &HeldEvent { event, ..held(&head) }, None);
-        for (target, state) in (0..).zip(states) {
-            match state {
-                DeliveryState::Open { attempt: attempt @ 1.., due_ms } => {
-                    let note = RetryRecord { handle, target, attempt, due_ms };
-                    self.notes.push_back((Kind::Retry, note.encode().to_vec()));
-                }
-                DeliveryState::Dead => {
-                    let note = OutcomeRecord { handle, target, ending: Ending::Dead };
-                    self.notes.push_back((Kind::Outcome, note.encode().to_vec()));
-                }
-                DeliveryState::Open { .. } | DeliveryState::Done => {}
-            }
-        }
+        self.notes.extend(notes);
         true
+    }
+
+    /// A damaged record would keep the journal from reuse for good: what is left of its event ends.
+    fn give_up(&mut self, context: &mut Context, handle: u64, record: Sequence) {
+        context.note(format_args!("egress {} gives up record {record}, which is damaged", self.index));
+        context.checker.handle_lost(self.node, record);
+        let outcomes = self.table.give_up(handle);
+        self.notes.extend(outcomes.iter().map(|outcome| (Kind::Outcome, outcome.encode().to_vec())));
     }
 
     /// Each segment gets a checkpoint of the streams, so that older ones may go.

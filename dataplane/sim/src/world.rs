@@ -55,6 +55,8 @@ pub struct Summary {
     pub delivered: u64,
     /// Deliveries given up.
     pub dead_letters: u64,
+    /// Events given up because bits of their record rotted.
+    pub lost: u64,
     /// Times that a process died.
     pub crashes: u64,
 }
@@ -67,6 +69,7 @@ impl Summary {
         self.duplicates += other.duplicates;
         self.delivered += other.delivered;
         self.dead_letters += other.dead_letters;
+        self.lost += other.lost;
         self.crashes += other.crashes;
     }
 }
@@ -198,6 +201,7 @@ impl World {
             duplicates: checker.duplicates,
             delivered: checker.deliveries,
             dead_letters: checker.dead_letters,
+            lost: checker.lost,
             crashes: self.crashes,
         }
     }

@@ -7,6 +7,7 @@
 //! event whose fields could break out of a header line. One egress worker owns both; neither reads a clock
 //! or draws randomness.
 
+mod carry;
 #[doc(hidden)]
 pub mod fuzz;
 mod outcome;

@@ -24,6 +24,8 @@ pub enum Outcome {
     Refused,
     /// The target is no longer configured.
     TargetRemoved,
+    /// Our own journal does not give the event back: its record is damaged, or the disk does not read.
+    Unreadable,
 }
 
 /// Why no connection was made.
@@ -95,6 +97,8 @@ pub enum DeadReason {
     Refused,
     /// The target is no longer configured.
     TargetRemoved,
+    /// Our own journal did not give the event back.
+    Unreadable,
 }
 
 /// What the queue has to do about an outcome.
@@ -133,6 +137,8 @@ impl Outcome {
             Self::BrokenAnswer => DeadReason::BrokenAnswer,
             // Policies are corrected while events wait; each attempt asks the policy again.
             Self::Refused => DeadReason::Refused,
+            // What one read did not give the next may: the disk, or an operator who mends it.
+            Self::Unreadable => DeadReason::Unreadable,
         };
         Verdict::Retry { delay_ms_min: 0, reason }
     }
@@ -167,6 +173,7 @@ impl DeadReason {
             Self::BrokenAnswer => "broken_answer",
             Self::Refused => "refused",
             Self::TargetRemoved => "target_removed",
+            Self::Unreadable => "unreadable",
         }
     }
 }
@@ -227,6 +234,7 @@ mod tests {
             (Outcome::BrokenAnswer, retry(0, R::BrokenAnswer), "broken_answer"),
             (Outcome::Refused, retry(0, R::Refused), "refused"),
             (Outcome::TargetRemoved, Verdict::Dead(R::TargetRemoved), "target_removed"),
+            (Outcome::Unreadable, retry(0, R::Unreadable), "unreadable"),
         ];
         for (outcome, verdict, label) in table {
             assert_eq!((outcome.verdict(), outcome.label()), (verdict, label), "{outcome:?}");

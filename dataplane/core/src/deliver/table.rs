@@ -9,6 +9,8 @@ use alloc::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::event::Event;
+use crate::id::EventId;
 use crate::journal::{Kind, Record, Sequence};
 use crate::record::{
     Ending, HeldEvent, OutcomeRecord, RecordError, RetryRecord, StreamId, decode_checkpoint,
@@ -63,6 +65,8 @@ pub struct Live {
     pub bytes: Option<EventBytes>,
     /// The event's size.
     pub bytes_len: u32,
+    /// The event's id, for when nothing else of it can be read.
+    pub id: Option<EventId>,
     record_bytes: u64,
 }
 
@@ -134,7 +138,8 @@ impl Table {
         let names: usize = held.targets.iter().map(|name| 1 + name.len()).sum();
         let record_bytes = (RECORD_BYTES + names + held.event.len()) as u64;
         self.live_bytes += record_bytes;
-        let live = Live { record, stream: held.stream, targets, bytes, bytes_len, record_bytes };
+        let (stream, id) = (held.stream, Event::id_of(held.event));
+        let live = Live { record, stream, targets, bytes, bytes_len, id, record_bytes };
         self.live.insert(handle, live);
     }
 

@@ -18,7 +18,7 @@ use crate::config::{ClientCertificate, EgressSettings, Snapshot};
 use crate::control::Resolver;
 use crate::crypto::NodeCrypto;
 use crate::entropy::Entropy;
-use crate::mesh::{EventBytes, EventKey, Handoff, Mesh, Message, Verdict};
+use crate::mesh::{EventBytes, EventKey, Fetched, Handoff, Mesh, Message, Verdict};
 use crate::metrics::WorkerMetrics;
 use crate::sockets::BySocket;
 use crate::tls::TlsError;
@@ -142,15 +142,13 @@ impl Deliveries {
     }
 
     /// An event that was fetched from its origin.
-    pub fn handle_fetched(&mut self, key: EventKey, target: &Arc<str>, bytes: Option<EventBytes>) {
+    pub fn handle_fetched(&mut self, key: EventKey, target: &Arc<str>, fetched: Fetched) {
         let Some(owner) = self.owners.get_mut(target) else { return };
         let Some(delivery) = owner.handle_fetched(key) else { return };
-        match bytes {
-            Some(bytes) => self.starts.push(Start { target: Arc::clone(target), delivery, bytes }),
-            None => {
-                tracing::error!(target = &**target, event = key.handle, "a queued event cannot be read back");
-                self.finish(target, delivery.key, 0, &Outcome::BrokenAnswer);
-            }
+        match fetched {
+            Fetched::Event(bytes) => self.starts.push(Start { target: Arc::clone(target), delivery, bytes }),
+            Fetched::Unreadable => self.finish(target, delivery.key, 0, &Outcome::Unreadable),
+            Fetched::Ended => owner.forget(delivery.key, self.clock.steady_ms),
         }
     }
 

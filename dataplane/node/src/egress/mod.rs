@@ -29,8 +29,8 @@ use zen_uring::{AlignedBuffer, Reactor, SocketId};
 use crate::clock::Clock;
 use crate::config::{EgressSettings, Snapshot};
 use crate::dedupe::Keys;
-use crate::journal::{Cursor, Journal, Next, read_token};
-use crate::mesh::{EventBytes, EventKey, Handoff, JournalRole, Mesh, Message, Verdict};
+use crate::journal::{Cursor, Journal, Next, Piece, read_token};
+use crate::mesh::{EventBytes, EventKey, Fetched, Handoff, JournalRole, Mesh, Message, Verdict};
 use crate::metrics::WorkerMetrics;
 
 /// At the egress nobody waits for a key, so its owner needs no name.
@@ -469,22 +469,16 @@ impl Egress {
     /// Answers fetches from memory; one read of the journal is under way at a time.
     fn serve_fetches(&mut self, reactor: &mut Reactor) {
         while let Some(fetch) = self.fetches.front() {
-            let found = match self.table.live(fetch.key.handle) {
-                None => Found::Nothing,
-                Some(live) => match &live.bytes {
-                    Some(bytes) => Found::Event(Arc::clone(bytes)),
-                    // A record that was just carried forward is there after its commit.
-                    None if live.record > self.journal.durable() => Found::Reading,
-                    None => read_event(&mut self.cursor, &self.journal, reactor, live.record),
+            let fetched = match self.table.live(fetch.key.handle).map(|live| live.record) {
+                None => Fetched::Ended,
+                Some(record) => match self.read_event(reactor, fetch.key.handle, record) {
+                    Found::Later => return,
+                    Found::Event(event) => Fetched::Event(event),
+                    Found::Damaged | Found::Unreadable => Fetched::Unreadable,
                 },
             };
-            let bytes = match found {
-                Found::Reading => return,
-                Found::Nothing => None,
-                Found::Event(bytes) => Some(bytes),
-            };
             let fetch = self.fetches.pop_front().expect("looked at just now");
-            let message = Message::Fetched { key: fetch.key, target: fetch.target, bytes };
+            let message = Message::Fetched { key: fetch.key, target: fetch.target, fetched };
             self.mesh.send(fetch.reply_to, message);
         }
     }
@@ -492,67 +486,86 @@ impl Egress {
     /// Carries the oldest live records forward when they keep much of the journal from reuse.
     fn carry(&mut self, reactor: &mut Reactor) {
         let Some(oldest) = self.table.oldest() else { return };
-        let (bytes, bytes_max) = (self.journal.bytes_live(), self.snapshot.journal.bytes_max);
-        // Carrying what is nearly all live would free nothing and never end.
         let is_worth_it =
-            bytes > bytes_max / 2 && bytes.saturating_sub(self.table.live_bytes()) > bytes_max / 4;
+            self.table.wants_carrying(self.journal.bytes_live(), self.snapshot.journal.bytes_max);
         if !is_worth_it || self.journal.is_current(oldest) || !self.fetches.is_empty() {
             return;
         }
         let handles: Vec<(Sequence, u64)> = self.table.handles().take(CARRIED_MAX).collect();
         for (record, handle) in handles {
-            if self.journal.is_current(record) || record > self.journal.durable() {
+            if self.journal.is_current(record) {
                 return;
             }
-            let event = match read_event(&mut self.cursor, &self.journal, reactor, record) {
-                Found::Reading => return,
-                Found::Event(event) => event,
-                Found::Nothing => {
-                    tracing::error!(
-                        record = record.0,
-                        "a live record cannot be read back; it stays where it is"
-                    );
-                    return;
-                }
-            };
-            if !self.carry_one(handle, &event) {
-                return;
+            match self.read_event(reactor, handle, record) {
+                Found::Event(event) if self.carry_one(handle, record, &event) => {}
+                Found::Damaged => self.give_up(handle, record),
+                // Nothing behind it can be freed before it is.
+                Found::Event(_) | Found::Later | Found::Unreadable => return,
             }
         }
     }
 
-    fn carry_one(&mut self, handle: u64, event: &[u8]) -> bool {
-        let live = self.table.live(handle).expect("taken from the table in this tick");
-        let live_record = live.record;
+    fn carry_one(&mut self, handle: u64, original: Sequence, event: &[u8]) -> bool {
         let mut head = Vec::with_capacity(256);
-        let names: Vec<&str> = live
-            .targets
-            .iter()
-            .map(|target| if target.state == DeliveryState::Done { "" } else { &*target.name })
-            .collect();
-        HeldEvent::encode_head(&mut head, &live.stream, 0, handle, names.into_iter());
-        let states: Vec<(u8, DeliveryState)> =
-            live.targets.iter().enumerate().map(|(index, target)| (index as u8, target.state)).collect();
+        self.table.encode_carried(handle, &mut head);
+        let notes = self.table.carried_notes(handle, |due_ms| self.clock.unix_of(due_ms));
         let Ok(record) = self.journal.append(Kind::Event, self.clock.wall_ms, &[&head, event]) else {
             return false;
         };
-        self.carried.push_back((record, live_record));
+        self.carried.push_back((record, original));
         self.table.insert(record, &HeldEvent { event, ..held(&head) }, None);
-        for (target, state) in states {
-            match state {
-                DeliveryState::Open { attempt, due_ms } if attempt > 0 => {
-                    let due_ms = self.clock.unix_of(due_ms);
-                    let retry = RetryRecord { handle, target, attempt, due_ms };
-                    self.note(Note::Retry(retry));
-                }
-                DeliveryState::Dead => {
-                    let outcome = OutcomeRecord { handle, target, ending: Ending::Dead };
-                    self.note(Note::Outcome(outcome));
-                }
-                DeliveryState::Open { .. } | DeliveryState::Done => {}
-            }
+        for (kind, note) in notes {
+            self.note(kind, note);
         }
         true
+    }
+
+    /// A damaged record would keep the journal from reuse for good: what is left of its event ends.
+    fn give_up(&mut self, handle: u64, record: Sequence) {
+        let Some(live) = self.table.live(handle) else { return };
+        let segment = self.journal.segment_of(record);
+        let (id, targets) = (live.id.map(|id| id.to_string()), live.targets.len());
+        tracing::error!(
+            journal = %format_args!("egress/worker-{}", self.worker),
+            segment = segment.map(|segment| segment.0),
+            record = record.0,
+            event = id,
+            targets,
+            "a live record is damaged and the journal needs its room: its event is lost"
+        );
+        self.metrics.events_lost.add(1);
+        for outcome in self.table.give_up(handle) {
+            self.note(Kind::Outcome, outcome.encode().to_vec());
+        }
+    }
+
+    /// A live event, from memory or from disk.
+    fn read_event(&mut self, reactor: &mut Reactor, handle: u64, record: Sequence) -> Found {
+        if let Some(bytes) = self.table.live(handle).and_then(|live| live.bytes.as_ref()) {
+            return Found::Event(Arc::clone(bytes));
+        }
+        // A record that was just carried forward is there after its commit.
+        if record > self.journal.durable() {
+            return Found::Later;
+        }
+        let token = read_token(JournalRole::Egress, 0);
+        loop {
+            let piece = match self.cursor.poll(&self.journal, reactor, record, token) {
+                Next::Piece(piece) => Some(piece),
+                Next::Nothing => None,
+                Next::Reading => return Found::Later,
+                Next::Unreadable => return Found::Unreadable,
+            };
+            let records = piece.as_ref().map(Piece::records).unwrap_or_default();
+            let found = records.iter().find(|found| found.sequence == record);
+            let held = found.and_then(|found| HeldEvent::decode(found.payload).ok());
+            if let Some(held) = held {
+                return Found::Event(EventBytes::from(held.event));
+            }
+            if self.cursor.handle_missing(record) {
+                return Found::Damaged;
+            }
+        }
     }
 
     /// Each segment gets a checkpoint of the streams, so that older ones may go.
@@ -610,23 +623,12 @@ fn held(head: &[u8]) -> HeldEvent<'_> {
 
 /// What a look into the journal came to.
 enum Found {
-    /// A read is under way.
-    Reading,
-    /// The record is not there, or cannot be read.
-    Nothing,
+    /// A read or a write is under way.
+    Later,
+    /// The record was there and is not whole any more.
+    Damaged,
+    /// The disk does not read it now.
+    Unreadable,
     /// The event.
     Event(EventBytes),
-}
-
-/// The event of a record, from memory or from disk.
-fn read_event(cursor: &mut Cursor, journal: &Journal, reactor: &mut Reactor, sequence: Sequence) -> Found {
-    let piece = match cursor.poll(journal, reactor, sequence, read_token(JournalRole::Egress, 0)) {
-        Next::Piece(piece) => piece,
-        Next::Reading => return Found::Reading,
-        Next::Nothing => return Found::Nothing,
-    };
-    let records = piece.records();
-    let found = records.iter().find(|record| record.sequence == sequence);
-    let held = found.and_then(|record| HeldEvent::decode(record.payload).ok());
-    held.map_or(Found::Nothing, |held| Found::Event(EventBytes::from(held.event)))
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use zen_core::deliver::{Delivery, QueueFull, TargetQueue, TargetState};
+use zen_core::deliver::{Delivery, Next, Outcome, QueueFull, TargetQueue, TargetState};
 use zen_uring::SocketId;
 
 use crate::config::Target;
@@ -150,6 +150,13 @@ impl Owner {
         let parcel = self.parcels.remove(&key).expect("every queued delivery has its parcel");
         self.attempt_bytes -= u64::from(parcel.bytes_len);
         parcel.target_index
+    }
+
+    /// Ends the stay of a delivery whose event its origin has ended: there is nobody to tell.
+    pub fn forget(&mut self, key: u64, steady_ms: u64) {
+        let next = self.queue.handle_outcome(key, &Outcome::TargetRemoved, steady_ms);
+        assert!(matches!(next, Next::Dead { .. }), "it is not tried again");
+        self.remove_parcel(key);
     }
 
     /// Ends every delivery's stay here, waiting or under way: keys and target indexes.

@@ -31,7 +31,7 @@ impl Outbox {
         let next = self.place.poll_next(journal.oldest(), &journal.skipped(), journal.durable())?;
         match self.cursor.poll(journal, reactor, next, token) {
             Next::Piece(piece) => Some(piece),
-            Next::Reading | Next::Nothing => None,
+            Next::Reading | Next::Nothing | Next::Unreadable => None,
         }
     }
 

@@ -94,6 +94,7 @@ pub struct Journal {
     in_flight: Vec<InFlight>,
     failed: Vec<(u64, AlignedBuffer)>,
     retry_at_ms: u64,
+    steady_ms: u64,
     recent: VecDeque<Image>,
     recent_bytes: usize,
     recent_bytes_max: usize,
@@ -128,6 +129,7 @@ impl Journal {
             in_flight: Vec::with_capacity(COMMITS_IN_FLIGHT_MAX),
             failed: Vec::new(),
             retry_at_ms: 0,
+            steady_ms: 0,
             recent: VecDeque::new(),
             recent_bytes: 0,
             recent_bytes_max: start.recent_bytes_max,
@@ -253,6 +255,7 @@ impl Journal {
 
     /// Repeats failed writes that are due.
     pub fn handle_time(&mut self, reactor: &mut Reactor, steady_ms: u64) {
+        self.steady_ms = steady_ms;
         if self.failed.is_empty() || steady_ms < self.retry_at_ms {
             return;
         }
@@ -342,6 +345,11 @@ impl Journal {
     /// Whether a record is in the newest segment, which is never trimmed.
     pub fn is_current(&self, sequence: Sequence) -> bool {
         self.writer.locate(sequence).is_none_or(|segment| segment.0 == self.current_segment())
+    }
+
+    /// The segment that a durable record is in.
+    pub fn segment_of(&self, sequence: Sequence) -> Option<SegmentId> {
+        self.writer.locate(sequence)
     }
 
     /// Longest commit, bytes.

@@ -6,7 +6,10 @@ use zen_core::journal::{CommitReader, Damage, Record, SegmentId, Sequence};
 use zen_core::link::BATCH_EVENTS_MAX;
 use zen_uring::{AlignedBuffer, Reactor};
 
-use super::{Image, Journal};
+use super::{BLOCK_BYTES, Image, Journal};
+
+/// A place that could not be read is read again after this.
+const READ_RETRY_MS: u64 = 1_000;
 
 /// Commits in memory.
 #[derive(Clone, Debug)]
@@ -48,6 +51,8 @@ pub enum Next {
     Reading,
     /// The journal does not hold the sequence.
     Nothing,
+    /// The disk did not read just now; it is asked again later.
+    Unreadable,
 }
 
 /// A reader's place in a journal.
@@ -55,6 +60,17 @@ pub enum Next {
 pub struct Cursor {
     reading: Option<(Place, Sequence)>,
     read_back: Option<Rc<ReadBack>>,
+    failed: Option<Failed>,
+    /// What one read did not find: a second one decides.
+    doubted: Option<Sequence>,
+}
+
+/// A place that could not be read, and when to try again, steady ms; none until the next poll.
+#[derive(Clone, Copy, Debug)]
+struct Failed {
+    segment: SegmentId,
+    offset: u64,
+    retry_at_ms: Option<u64>,
 }
 
 impl Piece {
@@ -128,6 +144,9 @@ impl Cursor {
         let Some((segment, offset, bytes)) = place else {
             return Next::Nothing;
         };
+        if self.has_failed(journal, segment, offset) {
+            return Next::Unreadable;
+        }
         let buffer = AlignedBuffer::new(journal.commit_bytes_max());
         if !journal.read(reactor, segment, offset, buffer, bytes, token) {
             return Next::Nothing;
@@ -136,24 +155,53 @@ impl Cursor {
         Next::Reading
     }
 
+    /// A record that must be there is not in what was polled: whether that is so after a second look, too.
+    pub fn handle_missing(&mut self, sequence: Sequence) -> bool {
+        self.read_back = None;
+        self.doubted.replace(sequence) == Some(sequence)
+    }
+
     /// Takes a completed read.
     pub fn handle_read(&mut self, buffer: AlignedBuffer, result: Result<usize, std::io::Error>) {
         let (place, wanted) = self.reading.take().expect("a read completes once");
-        match result {
-            Ok(bytes) => self.read_back = Some(Rc::new(ReadBack::new(place, wanted, buffer, bytes))),
+        let read = result.and_then(|bytes| {
+            // A file that is too short ends in half a block.
+            let bytes = bytes - bytes % BLOCK_BYTES as usize;
+            let read = ReadBack::new(place, wanted, buffer, bytes);
+            if read.whole_bytes > 0 { Ok(read) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) }
+        });
+        match read {
+            Ok(read) => self.read_back = Some(Rc::new(read)),
             Err(error) => {
-                tracing::error!(%error, segment = %place.segment, place.offset, "a journal segment cannot be read back");
+                tracing::error!(%error, segment = %place.segment, place.offset,
+                    "a journal segment cannot be read back; it is tried again");
+                let Place { segment, offset, .. } = place;
+                self.failed = Some(Failed { segment, offset, retry_at_ms: None });
                 self.read_back = None;
             }
         }
+    }
+
+    /// Whether a read of this place has failed too short a time ago to be repeated.
+    fn has_failed(&mut self, journal: &Journal, segment: SegmentId, offset: u64) -> bool {
+        let here = |failed: &&mut Failed| (failed.segment, failed.offset) == (segment, offset);
+        let Some(failed) = self.failed.as_mut().filter(here) else { return false };
+        let retry_at_ms = *failed.retry_at_ms.get_or_insert_with(|| {
+            journal.metrics.journal_read_errors.add(1);
+            journal.steady_ms + READ_RETRY_MS
+        });
+        if journal.steady_ms < retry_at_ms {
+            return true;
+        }
+        self.failed = None;
+        false
     }
 
     /// Goes on behind what was read, unless a known position is nearer to `sequence`.
     fn place_of(&self, journal: &Journal, sequence: Sequence) -> Option<(SegmentId, u64)> {
         let position = journal.position_before(sequence)?;
         let nearest = (position.segment, position.offset);
-        let Some(read) = self.read_back.as_ref().filter(|read| read.last < sequence && read.whole_bytes > 0)
-        else {
+        let Some(read) = self.read_back.as_ref().filter(|read| read.last < sequence) else {
             return Some(nearest);
         };
         Some(nearest.max((read.place.segment, read.place.offset + read.whole_bytes)))

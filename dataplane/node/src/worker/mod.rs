@@ -303,8 +303,8 @@ impl Worker {
             Message::Fetch { key, target, reply_to } => {
                 self.egress.as_mut().expect("an egress holds events").handle_fetch(key, target, reply_to);
             }
-            Message::Fetched { key, target, bytes } => {
-                self.deliveries.as_mut().expect("an egress delivers").handle_fetched(key, &target, bytes);
+            Message::Fetched { key, target, fetched } => {
+                self.deliveries.as_mut().expect("an egress delivers").handle_fetched(key, &target, fetched);
             }
             Message::Settled { waiter, event_id } => {
                 let ingester = self.ingester.as_mut().expect("only sources of an ingester wait");
