@@ -6,6 +6,8 @@
 use std::sync::LazyLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use zen_core::deliver::{steady_due_ms, unix_due_ms};
+
 /// Where steady time begins; the same for all threads, since deadlines travel between workers.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
@@ -31,13 +33,12 @@ impl Clock {
 
     /// When a note in a journal is due in steady time; never later than the delay it was written with.
     pub fn steady_of(&self, due_unix_ms: u64, noted_unix_ms: u64) -> u64 {
-        let delay_ms_max = due_unix_ms.saturating_sub(noted_unix_ms);
-        self.steady_ms + due_unix_ms.saturating_sub(self.wall_ms).min(delay_ms_max)
+        steady_due_ms(self.steady_ms, self.wall_ms, due_unix_ms, noted_unix_ms)
     }
 
     /// A time in steady time as the wall clock shows it now, for a note in a journal.
     pub fn unix_of(&self, due_steady_ms: u64) -> u64 {
-        self.wall_ms + due_steady_ms.saturating_sub(self.steady_ms)
+        unix_due_ms(self.steady_ms, self.wall_ms, due_steady_ms)
     }
 }
 

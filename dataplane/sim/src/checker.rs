@@ -5,11 +5,14 @@
 //! still owed. It trusts no node: durable is what a disk was seen to hold. Excused is only what lay where bits rotted.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::rc::Rc;
 
 use zen_core::event::Event;
 use zen_core::id::{EndpointId, EventId};
-use zen_core::journal::{CommitReader, Kind, Record, Recovered, SegmentId, Sequence};
+use zen_core::journal::{
+    COMMIT_HEADER_BYTES, CommitReader, Kind, RECORD_HEADER_BYTES, Record, Recovered, SegmentId, Sequence,
+};
 use zen_core::link::LinkError;
 use zen_core::record::{HeldEvent, decode_egresses, decode_routes};
 
@@ -186,8 +189,19 @@ struct Entry {
     offset: u64,
     bytes: usize,
     commit: u64,
-    rotted: bool,
+    trust: Trust,
     event: Option<Kept>,
+}
+
+/// Whether a restart must find a durable record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trust {
+    /// It must.
+    Sound,
+    /// Bits rotted in its commit: it may be left out, but not without a word if a later commit vouches for it.
+    Rotted,
+    /// A commit before it rotted that nothing vouches for: it may be cut off with that one.
+    Doubtful,
 }
 
 /// What a disk really holds of one journal.
@@ -197,6 +211,42 @@ struct Ledger {
     /// Up to here nothing is missing.
     prefix: u64,
     rot: bool,
+    /// The commit behind this sequence was in flight when the newest one rotted: it does not vouch for it.
+    doubtful: Option<u64>,
+}
+
+impl Entry {
+    fn place(&self) -> (SegmentId, u64) {
+        (self.segment, self.commit)
+    }
+}
+
+impl Ledger {
+    /// The durable commits, in order.
+    fn commits(&self) -> Vec<(SegmentId, u64)> {
+        let mut commits: Vec<_> =
+            self.entries.range(..=self.prefix).map(|(_, entry)| entry.place()).collect();
+        commits.dedup();
+        commits
+    }
+
+    /// Whether recovery left out a rotted record that a later commit vouches for, and reported no damage near it.
+    fn hidden(&self, recovered: &Recovered, records: &BTreeMap<u64, Entered>) -> bool {
+        let commits = self.commits();
+        let rotted = self.entries.values().filter(|entry| entry.trust == Trust::Rotted);
+        let rotted: BTreeSet<_> = rotted.map(Entry::place).collect();
+        let durable = self.entries.range(..=self.prefix);
+        let mut missing = durable
+            .filter(|(sequence, entry)| entry.trust == Trust::Rotted && !records.contains_key(sequence))
+            .map(|(_, entry)| entry);
+        missing.any(|entry| {
+            let at = commits.iter().position(|commit| *commit == entry.place()).unwrap_or(commits.len());
+            // Two commits may be in flight, so the second one behind it was sealed when it was durable.
+            let is_vouched_for = commits.iter().skip(at + 2).any(|commit| !rotted.contains(commit));
+            let is_reported = recovered.damage.iter().any(|damage| damage.segment == entry.segment);
+            is_vouched_for && !is_reported
+        })
+    }
 }
 
 /// See the module.
@@ -304,8 +354,15 @@ impl Checker {
             entries.push((record.sequence.0, self.entry(node, &record, written.offset)));
         });
         assert!(whole.is_ok_and(|bytes| bytes == written.bytes.len()), "a writer seals whole commits");
-        for (sequence, entry) in entries {
-            self.ledgers[node.0].entries.insert(sequence, entry);
+        let ledger = &mut self.ledgers[node.0];
+        let first = entries.first().map(|(sequence, _)| *sequence);
+        let is_doubtful = ledger.doubtful.is_some_and(|behind| Some(behind + 1) == first);
+        for (sequence, mut entry) in entries {
+            if is_doubtful {
+                entry.trust = Trust::Doubtful;
+                self.excused.extend(entry.event.as_ref().map(|kept| kept.id));
+            }
+            ledger.entries.insert(sequence, entry);
         }
         self.advance(node);
     }
@@ -377,7 +434,7 @@ impl Checker {
     /// An egress gives up an event, because its record is damaged: it must be.
     pub fn handle_lost(&mut self, node: NodeId, record: Sequence) {
         self.lost += 1;
-        let kept = self.ledgers[node.0].entries.get(&record.0).filter(|entry| !entry.rotted);
+        let kept = self.ledgers[node.0].entries.get(&record.0).filter(|entry| entry.trust != Trust::Rotted);
         if let Some(event) = kept.and_then(|entry| entry.event.as_ref()).map(|kept| kept.id) {
             self.blame(Violation::GivenUp { journal: node.0, event });
         }
@@ -410,35 +467,40 @@ impl Checker {
         }
     }
 
-    /// A bit rots in a durable record that is not in the newest two commits: where, if there is one.
+    /// A bit rots in a durable commit: where it may be, if there is one. Excused is what was there then: no later
+    /// commit vouches for the newest two, so recovery takes them for unfinished, with what lies behind.
     pub fn choose_rot(
         &mut self,
         node: NodeId,
         choose: impl FnOnce(usize) -> usize,
-    ) -> Option<(SegmentId, u64, usize)> {
+    ) -> Option<(SegmentId, Range<u64>)> {
         let ledger = &mut self.ledgers[node.0];
-        let place = |entry: &Entry| (entry.segment, entry.commit);
-        let mut commits: Vec<_> =
-            ledger.entries.range(..=ledger.prefix).map(|(_, entry)| place(entry)).collect();
-        commits.dedup();
-        // What no later commit vouches for may have been in flight at a crash; recovery cannot tell.
-        commits.truncate(commits.len().saturating_sub(2));
-        commits.retain(|(_, commit)| *commit != COMMIT_UNKNOWN);
-        if commits.is_empty() {
-            return None;
+        let commits = ledger.commits();
+        let known: Vec<usize> = (0..commits.len()).filter(|at| commits[*at].1 != COMMIT_UNKNOWN).collect();
+        let chosen = *known.get(choose(known.len().max(1)))?;
+        if chosen + 1 == commits.len() {
+            ledger.doubtful = Some(ledger.prefix);
         }
-        let chosen = commits[choose(commits.len())];
-        let mut within = ledger.entries.values_mut().filter(|entry| place(entry) == chosen);
-        let (mut offset, mut bytes) = (0, 0);
-        for entry in &mut within {
-            entry.rotted = true;
-            (offset, bytes) = (entry.offset, entry.bytes);
-            self.excused.extend(entry.event.as_ref().map(|kept| kept.id));
+        let is_newest = chosen + 2 >= commits.len();
+        let newest = if is_newest { &commits[chosen + 1..] } else { &[] };
+        let (segment, commit) = commits[chosen];
+        // Sequences go on above the headers that recovery finds.
+        let begin = commit + if is_newest { COMMIT_HEADER_BYTES as u64 } else { 0 };
+        let mut end = begin;
+        for entry in ledger.entries.values_mut() {
+            if entry.place() == commits[chosen] {
+                entry.trust = Trust::Rotted;
+                end = entry.offset + (RECORD_HEADER_BYTES + entry.bytes) as u64;
+            } else if newest.contains(&entry.place()) && entry.trust == Trust::Sound {
+                entry.trust = Trust::Doubtful;
+            }
+            let is_excused = entry.trust != Trust::Sound;
+            self.excused.extend(entry.event.as_ref().filter(|_| is_excused).map(|kept| kept.id));
         }
         ledger.rot = true;
         let excused = &self.excused;
         self.owed.retain(|(_, id)| !excused.contains(id));
-        Some((chosen.0, offset, bytes))
+        Some((segment, begin..end))
     }
 
     /// Whether bits rotted in that journal.
@@ -457,13 +519,14 @@ impl Checker {
             let why = format!("{:?}", recovered.damage);
             self.blame(Violation::DamageInvented { journal: node.0, why });
         }
-        let ledger = &mut self.ledgers[node.0];
-        let is_missing = |(sequence, entry): (&u64, &Entry)| entry.rotted && !records.contains_key(sequence);
-        if recovered.damage.is_empty() && ledger.entries.range(..=ledger.prefix).any(is_missing) {
+        let hidden = self.ledgers[node.0].hidden(recovered, records);
+        if hidden {
             self.violation.get_or_insert(Violation::DamageHidden(node.0));
         }
+        let ledger = &mut self.ledgers[node.0];
         let old = core::mem::take(&mut ledger.entries);
-        let durable = old.iter().filter(|(sequence, entry)| **sequence <= ledger.prefix && !entry.rotted);
+        let durable =
+            old.iter().filter(|(sequence, entry)| **sequence <= ledger.prefix && entry.trust == Trust::Sound);
         let lost = durable
             .into_iter()
             .find(|(sequence, entry)| records.get(sequence).is_none_or(|found| found.0.crc != entry.crc));
@@ -471,9 +534,9 @@ impl Checker {
         ledger.prefix = recovered.first_of_run.0 - 1;
         for (sequence, Entered(entry)) in records {
             let known = old.get(sequence);
-            let rotted = known.is_some_and(|old| old.rotted);
+            let trust = known.map_or(Trust::Sound, |old| old.trust);
             let commit = known.map_or(COMMIT_UNKNOWN, |old| old.commit);
-            ledger.entries.insert(*sequence, Entry { commit, rotted, ..entry.clone() });
+            ledger.entries.insert(*sequence, Entry { commit, trust, ..entry.clone() });
         }
         if let Some(sequence) = lost {
             self.blame(Violation::RecordLost { journal: node.0, sequence });
@@ -586,7 +649,7 @@ impl Checker {
             offset: record.offset,
             bytes: record.payload.len(),
             commit,
-            rotted: false,
+            trust: Trust::Sound,
             event,
         }
     }

@@ -8,7 +8,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::fmt;
 use std::rc::Rc;
 
-use zen_core::deliver::Outcome;
+use zen_core::deliver::{Outcome, steady_due_ms, unix_due_ms};
 use zen_core::id::EventId;
 use zen_core::journal::SegmentId;
 
@@ -31,6 +31,27 @@ pub struct NodeId(pub usize);
 /// One start of a node; what an earlier one scheduled means nothing to a later one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Life(pub u32);
+
+/// What a node reads once for a step: timers go by steady time, stamps by the wall clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// Since the run began, ms; no trouble moves it.
+    pub steady_ms: u64,
+    /// Unix ms, set off by clock steps.
+    pub wall_ms: u64,
+}
+
+impl Clock {
+    /// When a noted retry is due in steady time.
+    pub fn steady_of(&self, due_unix_ms: u64, noted_unix_ms: u64) -> u64 {
+        steady_due_ms(self.steady_ms, self.wall_ms, due_unix_ms, noted_unix_ms)
+    }
+
+    /// A steady time as the wall clock shows it now.
+    pub fn unix_of(&self, due_steady_ms: u64) -> u64 {
+        unix_due_ms(self.steady_ms, self.wall_ms, due_steady_ms)
+    }
+}
 
 /// How a disk operation ended.
 #[derive(Clone, Copy, Debug)]
@@ -206,9 +227,10 @@ impl Context {
         Some(next.step)
     }
 
-    /// A node's clock, Unix ms.
-    pub fn clock_ms(&self, node: NodeId) -> u64 {
-        self.now_ms.saturating_add_signed(self.clock_offset_ms[node.0])
+    /// A node's clocks.
+    pub fn clock(&self, node: NodeId) -> Clock {
+        let wall_ms = self.now_ms.saturating_add_signed(self.clock_offset_ms[node.0]);
+        Clock { steady_ms: self.now_ms - EPOCH_MS, wall_ms }
     }
 
     /// A time on the way, ms.

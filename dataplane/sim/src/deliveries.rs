@@ -92,11 +92,11 @@ impl Deliveries {
         attempt: u32,
         due_ms: u64,
     ) {
-        let now_ms = context.clock_ms(self.node);
+        let steady_ms = context.clock(self.node).steady_ms;
         let queue = self.queue(target);
         let delivery = Delivery { key, attempt, bytes: 1 };
         let result = match attempt {
-            0 => queue.handle_event(delivery, now_ms),
+            0 => queue.handle_event(delivery, steady_ms),
             _ => queue.handle_restored(delivery, due_ms),
         };
         if result.is_err() {
@@ -107,14 +107,14 @@ impl Deliveries {
 
     /// Starts the attempts that may start.
     pub fn start(&mut self, context: &mut Context, journal: &Journal, table: &Table) -> Result<(), Crash> {
-        let now_ms = context.clock_ms(self.node);
+        let steady_ms = context.clock(self.node).steady_ms;
         for (target, delivery) in core::mem::take(&mut self.fetches) {
             self.attempt(context, (journal, table), target, delivery);
             context.step(self.node)?;
         }
         let targets: Vec<usize> = self.targets.keys().copied().collect();
         for target in targets {
-            while let Some(delivery) = self.queue(target).poll_attempt(now_ms) {
+            while let Some(delivery) = self.queue(target).poll_attempt(steady_ms) {
                 self.attempt(context, (journal, table), target, delivery);
                 context.step(self.node)?;
             }
@@ -136,8 +136,9 @@ impl Deliveries {
             Found::Damaged => None,
             Found::Later => return self.fetches.push_back((target, delivery)),
             Found::Ended => {
-                let now_ms = context.clock_ms(self.node);
-                let next = self.queue(target).handle_outcome(delivery.key, &Outcome::TargetRemoved, now_ms);
+                let steady_ms = context.clock(self.node).steady_ms;
+                let next =
+                    self.queue(target).handle_outcome(delivery.key, &Outcome::TargetRemoved, steady_ms);
                 return assert!(matches!(next, Next::Dead { .. }), "it is not tried again");
             }
         };
@@ -168,8 +169,8 @@ impl Deliveries {
             return;
         }
         self.attempts.remove(&(target, handle));
-        let now_ms = context.clock_ms(self.node);
-        let next = self.queue(target).handle_outcome(handle, outcome, now_ms);
+        let steady_ms = context.clock(self.node).steady_ms;
+        let next = self.queue(target).handle_outcome(handle, outcome, steady_ms);
         context.note(format_args!(
             "node {}: event {handle} at target {target}: {outcome:?}, {next:?}",
             self.node.0
@@ -194,8 +195,8 @@ impl Deliveries {
 
     /// An operator resumes targets that answered 410.
     pub fn resume(&mut self, context: &Context) {
-        let now_ms = context.clock_ms(self.node);
-        self.targets.values_mut().for_each(|owned| owned.queue.resume(now_ms));
+        let steady_ms = context.clock(self.node).steady_ms;
+        self.targets.values_mut().for_each(|owned| owned.queue.resume(steady_ms));
     }
 }
 
@@ -240,7 +241,7 @@ fn request(
 ) -> Rc<[u8]> {
     let event = Event::decode(encoded).expect("journaled events are in their encoding");
     let nonce = context.prng.bytes();
-    let time_ms = context.clock_ms(egress);
+    let time_ms = context.clock(egress).wall_ms;
     let attempt = deliver::Attempt { made: delivery.attempt, time_ms, nonce };
     let mut request = Vec::with_capacity(1024 + event.body.len());
     write_delivery(&Portable, signer, &event, attempt, &mut request).expect("decoded events fit a request");

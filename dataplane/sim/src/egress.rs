@@ -18,7 +18,7 @@ use zen_core::link::{
 use zen_core::record::{Ending, HeldEvent, OutcomeRecord, RetryRecord, StreamId, encode_checkpoint};
 
 use crate::checker::number;
-use crate::context::{Context, Crash, DiskStep, Life, NodeId, Step};
+use crate::context::{Clock, Context, Crash, DiskStep, Life, NodeId, Step};
 use crate::crypto::{Key, Portable};
 use crate::deliveries::{Deliveries, Found, Verdict, find};
 use crate::disk::Disk;
@@ -89,9 +89,12 @@ impl Egress {
         let node = context.plan.egress(index);
         let mut table = Table::default();
         let hasher = KeyHasher::new([0xee; 16]);
-        let mut restore = Restore::new(&limits(context), context.clock_ms(node)).expect("in range");
+        let clock = context.clock(node);
+        let mut restore = Restore::new(&limits(context), clock.wall_ms).expect("in range");
         let journal = Journal::open(context, (node, life), disk, SEGMENTS_MAX, &mut |record| {
-            table.handle_recovered(record, |due_ms, _| due_ms).expect("an egress encodes its records");
+            table
+                .handle_recovered(record, |due_ms, noted_ms| clock.steady_of(due_ms, noted_ms))
+                .expect("an egress encodes its records");
             if record.kind == Kind::Event {
                 let held = held(record.payload);
                 restore.handle_entry(key(&hasher, held.event).0, key(&hasher, held.event).1, record.time_ms);
@@ -179,15 +182,15 @@ impl Egress {
 
     /// Bytes of a link.
     pub fn handle_bytes(&mut self, context: &mut Context, connection: ConnectionId, to: Side, bytes: &[u8]) {
-        let now_ms = context.clock_ms(self.node);
+        let clock = context.clock(self.node);
         if to == Side::Acceptor {
-            let link = || Link::new(to, Machine::AwaitHello, now_ms, Vec::new());
+            let link = || Link::new(to, Machine::AwaitHello, clock.steady_ms, Vec::new());
             self.links.entry(connection).or_insert_with(link);
         }
         let Some(mut link) = self.links.remove(&connection) else { return context.reset(connection) };
         let taken = link.reader.handle_bytes(bytes);
         assert_eq!(taken, bytes.len(), "frames are polled after each piece");
-        let result = self.handle_frames(context, connection, &mut link, now_ms);
+        let result = self.handle_frames(context, connection, &mut link, clock);
         if let Err(error) = &result {
             error.write_refuse(&mut link.out);
         }
@@ -207,12 +210,14 @@ impl Egress {
 
     /// Deadlines of links, and dialling.
     pub fn handle_clock(&mut self, context: &mut Context) {
-        let now_ms = context.clock_ms(self.node);
+        let clock = context.clock(self.node);
         let mut failed = Vec::new();
         for (connection, link) in &mut self.links {
             let result = match &mut link.machine {
-                Machine::Receiving { receiver, .. } => receiver.handle_timeout(now_ms, &mut link.out),
-                _ if now_ms.saturating_sub(link.since_ms) > HANDSHAKE_TIMEOUT_MS => {
+                Machine::Receiving { receiver, .. } => {
+                    receiver.handle_timeout(clock.steady_ms, &mut link.out)
+                }
+                _ if clock.steady_ms.saturating_sub(link.since_ms) > HANDSHAKE_TIMEOUT_MS => {
                     Err(LinkError::HandshakeTimeout)
                 }
                 _ => Ok(()),
@@ -223,7 +228,7 @@ impl Egress {
         for (connection, error) in failed {
             self.close(context, connection, &error);
         }
-        self.dial(context, now_ms);
+        self.dial(context, clock.steady_ms);
         self.wake(context);
     }
 
@@ -260,6 +265,7 @@ impl Egress {
                 Verdict::Retry { attempt, due_ms } => {
                     self.table.retry(handle, target, attempt, due_ms);
                     self.table.uncache(handle);
+                    let due_ms = context.clock(self.node).unix_of(due_ms);
                     let note = RetryRecord { handle, target, attempt, due_ms };
                     self.notes.push_back((Kind::Retry, note.encode().to_vec()));
                 }
@@ -289,7 +295,7 @@ impl Egress {
     }
 
     fn append_all(&mut self, context: &mut Context) {
-        let now_ms = context.clock_ms(self.node);
+        let now_ms = context.clock(self.node).wall_ms;
         self.checkpoint_if_new_segment(now_ms);
         while let Some((kind, payload)) = self.notes.front() {
             if self.journal.append(*kind, now_ms, &[payload]).is_err() {
@@ -343,7 +349,7 @@ impl Egress {
                 *owed = (owed.0 + arrival.bytes, owed.1 + 1);
             }
             if let Some((key, id)) = arrival.taken {
-                self.keys.handle_durable(key, id, context.clock_ms(self.node), &mut Vec::new());
+                self.keys.handle_durable(key, id, context.clock(self.node).wall_ms, &mut Vec::new());
                 self.hand_out(context, arrival.record.0);
             }
         }
@@ -398,9 +404,10 @@ impl Egress {
 
     fn carry_one(&mut self, context: &mut Context, handle: u64, original: Sequence, event: &[u8]) -> bool {
         let mut head = Vec::new();
+        let clock = context.clock(self.node);
         self.table.encode_carried(handle, &mut head);
-        let notes = self.table.carried_notes(handle, |due_ms| due_ms);
-        let appended = self.journal.append(Kind::Event, context.clock_ms(self.node), &[&head, event]);
+        let notes = self.table.carried_notes(handle, |due_ms| clock.unix_of(due_ms));
+        let appended = self.journal.append(Kind::Event, clock.wall_ms, &[&head, event]);
         let Ok(record) = appended else { return false };
         context.note(format_args!("egress {} carries record {original} forward to {record}", self.index));
         self.carried.push_back((record, original));
@@ -444,7 +451,7 @@ impl Egress {
         self.journal.trim(context, Sequence(needed.0.saturating_sub(1)));
     }
 
-    fn dial(&mut self, context: &mut Context, now_ms: u64) {
+    fn dial(&mut self, context: &mut Context, steady_ms: u64) {
         for (ingester, slot) in &mut self.slots {
             if !slot.is_due(context.now_ms) {
                 continue;
@@ -455,9 +462,9 @@ impl Egress {
             let worker = (*ingester % context.plan.workers) as u16;
             let config =
                 receiver_config(context, context.plan.process(NodeId(*ingester)), worker, self.index);
-            let receiver = Box::new(Receiver::dial(config, now_ms, &mut out));
+            let receiver = Box::new(Receiver::dial(config, steady_ms, &mut out));
             let machine = Machine::Receiving { receiver, stream: None, durable: 0, owed: (0, 0) };
-            let mut link = Link::new(Side::Dialer, machine, now_ms, out);
+            let mut link = Link::new(Side::Dialer, machine, steady_ms, out);
             link.flush(context, connection);
             self.links.insert(connection, link);
         }
@@ -468,12 +475,12 @@ impl Egress {
         context: &mut Context,
         connection: ConnectionId,
         link: &mut Link,
-        now_ms: u64,
+        clock: Clock,
     ) -> Result<(), LinkError> {
         while let Some(frame) = link.reader.poll_frame()? {
             match (&mut link.machine, frame) {
                 (Machine::Receiving { receiver, stream, durable, .. }, frame) => {
-                    match receiver.handle_frame(frame, now_ms, &mut link.out)? {
+                    match receiver.handle_frame(frame, clock.steady_ms, &mut link.out)? {
                         ReceiverEvent::None | ReceiverEvent::Goodbye(_) => {}
                         ReceiverEvent::PeerHello(hello) => {
                             *stream = Some(hello.journal_id);
@@ -482,7 +489,7 @@ impl Egress {
                         }
                         ReceiverEvent::Batch(batch) => {
                             let mut checked = Vec::with_capacity(batch.count());
-                            receiver.open_batch(&Portable, &batch, now_ms, &mut checked)?;
+                            receiver.open_batch(&Portable, &batch, clock.wall_ms, &mut checked)?;
                             let stream = stream.expect("batches come after the start");
                             for incoming in &checked {
                                 let mut head = Vec::new();
@@ -503,7 +510,7 @@ impl Egress {
                     }
                 }
                 (_, Frame::Hello(hello)) => {
-                    link.machine = self.begin_receiving(context, &hello, now_ms, &mut link.out)?;
+                    link.machine = self.begin_receiving(context, &hello, clock.steady_ms, &mut link.out)?;
                 }
                 (_, frame) => return Err(LinkError::Unexpected(frame.frame_type())),
             }
@@ -515,11 +522,11 @@ impl Egress {
         &self,
         context: &mut Context,
         hello: &Hello,
-        now_ms: u64,
+        steady_ms: u64,
         out: &mut Vec<u8>,
     ) -> Result<Machine, LinkError> {
         let config = receiver_config(context, number(&hello.node), hello.stream, self.index);
-        let mut receiver = Box::new(Receiver::accept(config, hello, now_ms, out)?);
+        let mut receiver = Box::new(Receiver::accept(config, hello, steady_ms, out)?);
         let durable = self.marks.get(&hello.journal_id).copied().unwrap_or(0);
         receiver.start(durable, out);
         Ok(Machine::Receiving { receiver, stream: Some(hello.journal_id), durable, owed: (0, 0) })

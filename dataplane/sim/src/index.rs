@@ -95,7 +95,7 @@ impl Index {
     /// One tick: write what is new, let the workers trim, trim.
     pub fn work(&mut self, context: &mut Context) -> Result<(), Crash> {
         self.woken = false;
-        self.keys.borrow_mut().handle_time(context.clock_ms(self.node));
+        self.keys.borrow_mut().handle_time(context.clock(self.node).wall_ms);
         context.step(self.node)?;
         let is_half_full = self.journal.bytes_live() > self.journal.bytes_max() / 2;
         if is_half_full && self.rewritten_in != self.journal.current_segment() {
@@ -122,7 +122,7 @@ impl Index {
     /// Appends the keys since `marks`; what does not fit is written again another time.
     fn write(&mut self, context: &Context, mut marks: Vec<u64>, replaces: Option<Sequence>) {
         let keys = self.keys.borrow();
-        let now_ms = context.clock_ms(self.node);
+        let now_ms = context.clock(self.node).wall_ms;
         for (shard, mark) in keys.shards().iter().zip(&mut marks) {
             let mut entries = shard.entries_since(*mark);
             let mut payload = Vec::new();

@@ -15,11 +15,11 @@ use zen_core::journal::{AppendError, Kind, Record, Sequence};
 use zen_core::link::{
     Frame, HANDSHAKE_TIMEOUT_MS, Hello, LinkError, Outbox, Outgoing, Sender, SenderConfig, SenderEvent,
 };
-use zen_core::record::{decode_egresses, decode_routes, encode_routes};
+use zen_core::record::{decode_egresses, decode_event_id, decode_key, encode_routes};
 use zen_core::verify::Scheme;
 
 use crate::checker::number;
-use crate::context::{Context, Crash, DiskStep, Life, NodeId, Step};
+use crate::context::{Clock, Context, Crash, DiskStep, Life, NodeId, Step};
 use crate::crypto::{Key, Portable};
 use crate::disk::Disk;
 use crate::journal::{DiskResult, Journal, Owned};
@@ -27,7 +27,7 @@ use crate::keys::{Keys, Restoring};
 use crate::link::{Link, Machine, Slot, ingester_dials, link_secret};
 use crate::network::{ConnectionId, Side};
 use crate::plan::Planted;
-use crate::source::{Request, delivery, endpoint, scheme};
+use crate::source::{Request, endpoint, scheme};
 
 /// Events that wait for the disk.
 const PENDING_MAX: usize = 1_000;
@@ -121,7 +121,7 @@ impl Ingester {
 
     /// Checks a request and appends its event.
     pub fn handle_request(&mut self, context: &mut Context, request: Rc<Request>) {
-        let now_ms = context.clock_ms(self.node);
+        let now_ms = context.clock(self.node).wall_ms;
         let scheme = &self.schemes[request.source];
         let verified = scheme.start(&*request, now_ms, &Portable).and_then(|mut check| {
             check.update(&request.body);
@@ -163,15 +163,15 @@ impl Ingester {
 
     /// Bytes of a link.
     pub fn handle_bytes(&mut self, context: &mut Context, connection: ConnectionId, to: Side, bytes: &[u8]) {
-        let now_ms = context.clock_ms(self.node);
+        let clock = context.clock(self.node);
         if to == Side::Acceptor {
-            let link = || Link::new(to, Machine::AwaitHello, now_ms, Vec::new());
+            let link = || Link::new(to, Machine::AwaitHello, clock.steady_ms, Vec::new());
             self.links.entry(connection).or_insert_with(link);
         }
         let Some(mut link) = self.links.remove(&connection) else { return context.reset(connection) };
         let taken = link.reader.handle_bytes(bytes);
         assert_eq!(taken, bytes.len(), "frames are polled after each piece");
-        let result = self.handle_frames(context, &mut link, now_ms);
+        let result = self.handle_frames(context, &mut link, clock);
         if let Err(error) = &result {
             error.write_refuse(&mut link.out);
         }
@@ -191,12 +191,12 @@ impl Ingester {
 
     /// Deadlines of links, and dialling.
     pub fn handle_clock(&mut self, context: &mut Context) {
-        let now_ms = context.clock_ms(self.node);
+        let clock = context.clock(self.node);
         let mut failed = Vec::new();
         for (connection, link) in &mut self.links {
             let result = match &mut link.machine {
-                Machine::Sending { sender, .. } => sender.handle_timeout(now_ms, &mut link.out),
-                _ if now_ms.saturating_sub(link.since_ms) > HANDSHAKE_TIMEOUT_MS => {
+                Machine::Sending { sender, .. } => sender.handle_timeout(clock.steady_ms, &mut link.out),
+                _ if clock.steady_ms.saturating_sub(link.since_ms) > HANDSHAKE_TIMEOUT_MS => {
                     Err(LinkError::HandshakeTimeout)
                 }
                 _ => Ok(()),
@@ -207,7 +207,7 @@ impl Ingester {
         for (connection, error) in failed {
             self.close(context, connection, &error);
         }
-        self.dial(context, now_ms);
+        self.dial(context, clock.steady_ms);
         self.wake(context);
     }
 
@@ -228,9 +228,9 @@ impl Ingester {
     }
 
     fn append(&mut self, context: &mut Context, request: Rc<Request>, key: EventKey, waiter: Waiter) {
-        let now_ms = context.clock_ms(self.node);
+        let now_ms = context.clock(self.node).wall_ms;
         let id = EventId::new(now_ms, context.prng.bytes());
-        let payload = encode(context, &request, id);
+        let payload = encode(context, &request, &key, id);
         match self.journal.append(Kind::Event, now_ms, &[&payload]) {
             Ok(sequence) => {
                 let source = request.source;
@@ -251,7 +251,7 @@ impl Ingester {
         let up_to = if is_early { self.journal.appended() } else { self.journal.durable() };
         while let Some(pending) = self.pending.pop_front_if(|pending| pending.sequence <= up_to) {
             self.route(context, pending.source, pending.sequence);
-            let now_ms = context.clock_ms(self.node);
+            let now_ms = context.clock(self.node).wall_ms;
             let settled = self.keys.borrow_mut().handle_durable(pending.key, pending.id, now_ms);
             let (first, waiters) = settled;
             if let Some(owner) = &pending.owner {
@@ -276,7 +276,7 @@ impl Ingester {
 
     /// Sends what is durable, as far as credit goes.
     fn pump(&mut self, context: &mut Context) -> Result<(), Crash> {
-        let now_ms = context.clock_ms(self.node);
+        let now_ms = context.clock(self.node).wall_ms;
         for (connection, link) in &mut self.links {
             let Machine::Sending { sender, egress } = &mut link.machine else { continue };
             let outbox = &mut self.outboxes[*egress];
@@ -293,7 +293,7 @@ impl Ingester {
         }
     }
 
-    fn dial(&mut self, context: &mut Context, now_ms: u64) {
+    fn dial(&mut self, context: &mut Context, steady_ms: u64) {
         for (egress, slot) in &mut self.slots {
             if !slot.is_due(context.now_ms) {
                 continue;
@@ -302,9 +302,9 @@ impl Ingester {
             slot.connection = Some(connection);
             let mut out = Vec::new();
             let config = sender_config(context, self.node, *egress, self.journal.id());
-            let sender = Box::new(Sender::dial(config, now_ms, &mut out));
+            let sender = Box::new(Sender::dial(config, steady_ms, &mut out));
             let machine = Machine::Sending { sender, egress: *egress };
-            let mut link = Link::new(Side::Dialer, machine, now_ms, out);
+            let mut link = Link::new(Side::Dialer, machine, steady_ms, out);
             link.flush(context, connection);
             self.links.insert(connection, link);
         }
@@ -314,15 +314,15 @@ impl Ingester {
         &mut self,
         context: &mut Context,
         link: &mut Link,
-        now_ms: u64,
+        clock: Clock,
     ) -> Result<(), LinkError> {
         while let Some(frame) = link.reader.poll_frame()? {
             let (event, egress) = match (&mut link.machine, frame) {
                 (Machine::Sending { sender, egress }, frame) => {
-                    (sender.handle_frame(frame, now_ms, &mut link.out)?, *egress)
+                    (sender.handle_frame(frame, clock.steady_ms, &mut link.out)?, *egress)
                 }
                 (_, Frame::Hello(hello)) => {
-                    link.machine = self.begin_sending(context, &hello, now_ms, &mut link.out)?;
+                    link.machine = self.begin_sending(context, &hello, clock.steady_ms, &mut link.out)?;
                     continue;
                 }
                 (_, frame) => return Err(LinkError::Unexpected(frame.frame_type())),
@@ -349,12 +349,12 @@ impl Ingester {
         &self,
         context: &Context,
         hello: &Hello,
-        now_ms: u64,
+        steady_ms: u64,
         out: &mut Vec<u8>,
     ) -> Result<Machine, LinkError> {
         let egress = number(&hello.node);
         let config = sender_config(context, self.node, egress, self.journal.id());
-        let sender = Box::new(Sender::accept(config, hello, now_ms, out)?);
+        let sender = Box::new(Sender::accept(config, hello, steady_ms, out)?);
         Ok(Machine::Sending { sender, egress })
     }
 
@@ -436,13 +436,12 @@ fn recover(outboxes: &mut [Outbox], record: &Record<'_>) {
     }
 }
 
-/// The key of an event that was durable.
+/// The key of an event that was durable, as its record has it.
 fn restore_key(restoring: &mut Restoring, record: &Record<'_>) {
     if record.kind == Kind::Event {
-        let (_, encoded) = decode_routes(record.payload, "").expect("an ingester encodes its routes");
-        let event = Event::decode(encoded).expect("journaled events are in their encoding");
-        let key = restoring.hasher().id_key(event.endpoint, delivery(event.body).as_bytes());
-        restoring.handle_entry(key, event.id, record.time_ms);
+        let key = decode_key(record.payload).expect("an ingester encodes its routes");
+        let id = decode_event_id(record.payload).expect("an event has an id");
+        restoring.handle_entry(key.expect("simulated sources name each event"), id, record.time_ms);
     }
 }
 
@@ -460,7 +459,7 @@ fn sender_config(context: &Context, node: NodeId, egress: usize, journal_id: [u8
 }
 
 /// The record of an event: its routes, and the event.
-fn encode(context: &Context, request: &Request, id: EventId) -> Vec<u8> {
+fn encode(context: &Context, request: &Request, key: &EventKey, id: EventId) -> Vec<u8> {
     let egresses = context.plan.egresses;
     let targets = &context.plan.routes[request.source];
     let mut routes: BTreeMap<usize, Vec<String>> = BTreeMap::new();
@@ -471,7 +470,7 @@ fn encode(context: &Context, request: &Request, id: EventId) -> Vec<u8> {
     let mut payload = Vec::new();
     encode_routes(
         &mut payload,
-        None,
+        Some(key),
         names.iter().map(String::as_str).zip(routes.values().map(Vec::as_slice)),
     );
     let event = Event {

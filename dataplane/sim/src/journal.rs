@@ -137,7 +137,7 @@ impl Journal {
     /// Seals and writes what is open, and asks for segments.
     pub fn commit(&mut self, context: &mut Context) {
         self.prepare(context);
-        let Some(write) = self.writer.seal(&mut self.open, context.clock_ms(self.node)) else { return };
+        let Some(write) = self.writer.seal(&mut self.open, context.clock(self.node).wall_ms) else { return };
         let bytes = self.open[..write.bytes].to_vec();
         let operation = write.commit.0;
         self.disk.write(Waiting { operation, segment: write.segment, offset: write.offset, bytes });
@@ -287,7 +287,7 @@ impl Journal {
             journal_id: self.writer.journal_id(),
             segment: id,
             segment_bytes: SEGMENT_BYTES as u64,
-            created_ms: context.clock_ms(self.node),
+            created_ms: context.clock(self.node).wall_ms,
         };
         self.disk.prepare(id, &segment_header(&header, crc32c::crc32c_append), SEGMENT_BYTES, recycle);
         self.writer.add_segment(id);

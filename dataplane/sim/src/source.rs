@@ -177,12 +177,7 @@ pub fn endpoint(source: usize) -> EndpointId {
     EndpointId([source as u8 + 1; 16])
 }
 
-/// What a source calls the event with this body; the item is in its lower half.
-pub fn delivery(body: &[u8]) -> String {
-    let digits = core::str::from_utf8(&body[8..16]).expect("a body begins with hex digits");
-    delivery_name(usize::from_str_radix(digits, 16).expect("a body begins with hex digits"))
-}
-
+/// What a source calls its event.
 fn delivery_name(item: usize) -> String {
     format!("delivery {item}")
 }

@@ -24,6 +24,6 @@ pub use request::{
     Attempt, DeliveryRequest, HOST_BYTES_MAX, PATH_BYTES_MAX, RequestError, SIGNER_KEYS_MAX, SignerConfig,
     SignerError, TargetSigner, USER_AGENT, write_delivery,
 };
-pub use schedule::{RETRY_AFTER_MS_CEILING, parse_retry_after};
+pub use schedule::{RETRY_AFTER_MS_CEILING, parse_retry_after, steady_due_ms, unix_due_ms};
 pub use secret::{SECRET_BYTES_MAX, SECRET_BYTES_MIN, SecretError, parse_secret};
 pub use table::{DeliveryState, EventBytes, LIVE_BYTES, Live, Table, TargetLife};

@@ -113,6 +113,17 @@ fn leap_days_before(year: u64) -> u64 {
     past / 4 - past / 100 + past / 400
 }
 
+/// When a retry that was noted in a journal is due in steady time; never later than the delay it was noted with.
+pub fn steady_due_ms(steady_ms: u64, wall_ms: u64, due_unix_ms: u64, noted_unix_ms: u64) -> u64 {
+    let delay_ms_max = due_unix_ms.saturating_sub(noted_unix_ms);
+    steady_ms + due_unix_ms.saturating_sub(wall_ms).min(delay_ms_max)
+}
+
+/// A time in steady time as the wall clock shows it now, for a note in a journal.
+pub fn unix_due_ms(steady_ms: u64, wall_ms: u64, due_steady_ms: u64) -> u64 {
+    wall_ms + due_steady_ms.saturating_sub(steady_ms)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
