@@ -14,9 +14,12 @@
 
 use alloc::vec::Vec;
 
+use smallvec::SmallVec;
+
 use crate::dedupe::EventKey;
 use crate::event::Event;
 use crate::id::{EventId, NAME_BYTES_MAX};
+use crate::journal::Kind;
 
 /// Routes in one record, and targets in one route.
 pub const ROUTES_MAX: usize = 64;
@@ -24,6 +27,9 @@ pub const ROUTES_MAX: usize = 64;
 pub const TARGETS_MAX: usize = 64;
 /// Streams in one checkpoint.
 pub const STREAMS_MAX: usize = 4096;
+
+/// Longest payload of a note, bytes.
+const NOTE_BYTES_MAX: usize = 24;
 
 /// Names a stream: the id of the ingester worker's journal.
 pub type StreamId = [u8; 16];
@@ -253,6 +259,33 @@ impl RetryRecord {
         let rest = take(&mut input, 5)?;
         let attempt = u32::from_le_bytes(rest[1..].try_into().expect("4 of 5 bytes"));
         Ok(Self { handle, target: rest[0], attempt, due_ms: take_u64(&mut input)? })
+    }
+}
+
+/// What became of a delivery, on its way into the egress's journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// It ended, or is a dead letter.
+    Outcome(OutcomeRecord),
+    /// It was put off.
+    Retry(RetryRecord),
+}
+
+impl Note {
+    /// The record's kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Outcome(_) => Kind::Outcome,
+            Self::Retry(_) => Kind::Retry,
+        }
+    }
+
+    /// The payload.
+    pub fn encode(&self) -> SmallVec<[u8; NOTE_BYTES_MAX]> {
+        match self {
+            Self::Outcome(record) => SmallVec::from_slice(&record.encode()),
+            Self::Retry(record) => SmallVec::from_slice(&record.encode()),
+        }
     }
 }
 

@@ -49,6 +49,14 @@ struct Incoming {
     event: EventBytes,
 }
 
+/// An outcome or retry, stamped when it was made.
+#[derive(Debug)]
+struct Note {
+    kind: Kind,
+    wall_ms: u64,
+    payload: Vec<u8>,
+}
+
 #[derive(Debug)]
 struct Arrival {
     record: Sequence,
@@ -73,7 +81,7 @@ pub struct Egress {
     marks: BTreeMap<StreamId, u64>,
     backlog: VecDeque<Incoming>,
     arrivals: VecDeque<Arrival>,
-    notes: VecDeque<(Kind, Vec<u8>)>,
+    notes: VecDeque<Note>,
     carried: VecDeque<(Sequence, Sequence)>,
     checkpoint: Option<Sequence>,
     checkpoint_segment: u64,
@@ -261,16 +269,17 @@ impl Egress {
             let place = live.targets.iter().position(|target| *target.name == *name);
             let target = place.expect("a verdict is about an open delivery") as u8;
             match verdict {
-                Verdict::Delivered => self.end(handle, target, Ending::Delivered),
+                Verdict::Delivered => self.end(context, handle, target, Ending::Delivered),
                 Verdict::Retry { attempt, due_ms } => {
                     self.table.retry(handle, target, attempt, due_ms);
                     self.table.uncache(handle);
-                    let due_ms = context.clock(self.node).unix_of(due_ms);
+                    let clock = context.clock(self.node);
+                    let due_ms = clock.unix_of(due_ms);
                     let note = RetryRecord { handle, target, attempt, due_ms };
-                    self.notes.push_back((Kind::Retry, note.encode().to_vec()));
+                    self.note(clock, Kind::Retry, note.encode().to_vec());
                 }
                 Verdict::Dead => {
-                    self.end(handle, target, Ending::Dead);
+                    self.end(context, handle, target, Ending::Dead);
                     self.table.uncache(handle);
                     self.drop_surplus(context);
                 }
@@ -284,21 +293,25 @@ impl Egress {
             let live = self.table.live(handle).expect("dead letters are live");
             let target = number(&live.targets[usize::from(place)].name);
             context.checker.handle_dropped(self.node, target, handle);
-            self.end(handle, place, Ending::Dropped);
+            self.end(context, handle, place, Ending::Dropped);
         }
     }
 
-    fn end(&mut self, handle: u64, target: u8, ending: Ending) {
+    fn end(&mut self, context: &Context, handle: u64, target: u8, ending: Ending) {
         self.table.end(handle, target, ending);
         let note = OutcomeRecord { handle, target, ending };
-        self.notes.push_back((Kind::Outcome, note.encode().to_vec()));
+        self.note(context.clock(self.node), Kind::Outcome, note.encode().to_vec());
+    }
+
+    fn note(&mut self, clock: Clock, kind: Kind, payload: Vec<u8>) {
+        self.notes.push_back(Note { kind, wall_ms: clock.wall_ms, payload });
     }
 
     fn append_all(&mut self, context: &mut Context) {
         let now_ms = context.clock(self.node).wall_ms;
         self.checkpoint_if_new_segment(now_ms);
-        while let Some((kind, payload)) = self.notes.front() {
-            if self.journal.append(*kind, now_ms, &[payload]).is_err() {
+        while let Some(note) = self.notes.front() {
+            if self.journal.append(note.kind, note.wall_ms, &[&note.payload]).is_err() {
                 return;
             }
             self.notes.pop_front();
@@ -412,7 +425,9 @@ impl Egress {
         context.note(format_args!("egress {} carries record {original} forward to {record}", self.index));
         self.carried.push_back((record, original));
         self.table.insert(record, &HeldEvent { event, ..held(&head) }, None);
-        self.notes.extend(notes);
+        for note in notes {
+            self.note(clock, note.kind(), note.encode().to_vec());
+        }
         true
     }
 
@@ -420,8 +435,10 @@ impl Egress {
     fn give_up(&mut self, context: &mut Context, handle: u64, record: Sequence) {
         context.note(format_args!("egress {} gives up record {record}, which is damaged", self.index));
         context.checker.handle_lost(self.node, record);
-        let outcomes = self.table.give_up(handle);
-        self.notes.extend(outcomes.iter().map(|outcome| (Kind::Outcome, outcome.encode().to_vec())));
+        let clock = context.clock(self.node);
+        for outcome in self.table.give_up(handle) {
+            self.note(clock, Kind::Outcome, outcome.encode().to_vec());
+        }
     }
 
     /// Each segment gets a checkpoint of the streams, so that older ones may go.

@@ -25,6 +25,13 @@ fn a_hundred_seeds_keep_every_promise() {
 }
 
 #[test]
+fn seeds_that_once_broke_a_promise_keep_it() {
+    for seed in [5_356, 200_824, 202_383, 203_246] {
+        assert_eq!(run(seed, EVENTS, None).err(), None, "seed {seed}");
+    }
+}
+
+#[test]
 fn a_seed_fixes_everything() {
     assert_eq!(run(7, EVENTS, None), run(7, EVENTS, None));
     assert_ne!(run(7, EVENTS, None), run(8, EVENTS, None));

@@ -6,8 +6,7 @@
 use alloc::vec::Vec;
 
 use super::table::{DeliveryState, Table};
-use crate::journal::Kind;
-use crate::record::{Ending, HeldEvent, OutcomeRecord, RetryRecord};
+use crate::record::{Ending, HeldEvent, Note, OutcomeRecord, RetryRecord};
 
 impl Table {
     /// Whether the oldest live records keep so much of a journal from reuse that they should be carried.
@@ -30,16 +29,16 @@ impl Table {
 
     /// The notes that go behind a carried record: attempts made, and dead letters. `unix_of` turns the table's
     /// time into Unix ms.
-    pub fn carried_notes(&self, handle: u64, unix_of: impl Fn(u64) -> u64) -> Vec<(Kind, Vec<u8>)> {
+    pub fn carried_notes(&self, handle: u64, unix_of: impl Fn(u64) -> u64) -> Vec<Note> {
         let states = self.live(handle).into_iter().flat_map(|live| &live.targets).map(|target| target.state);
         let notes = (0..).zip(states).filter_map(|(target, state)| match state {
             DeliveryState::Open { attempt: attempt @ 1.., due_ms } => {
                 let retry = RetryRecord { handle, target, attempt, due_ms: unix_of(due_ms) };
-                Some((Kind::Retry, retry.encode().to_vec()))
+                Some(Note::Retry(retry))
             }
             DeliveryState::Dead => {
                 let outcome = OutcomeRecord { handle, target, ending: Ending::Dead };
-                Some((Kind::Outcome, outcome.encode().to_vec()))
+                Some(Note::Outcome(outcome))
             }
             DeliveryState::Open { .. } | DeliveryState::Done => None,
         });
@@ -106,17 +105,10 @@ mod tests {
         );
         let mut after = Table::default();
         after.insert(Sequence(50), &held, None);
-        for (kind, note) in before.carried_notes(10, |due_ms| due_ms + 1) {
-            match kind {
-                Kind::Retry => {
-                    let note = RetryRecord::decode(&note).unwrap();
-                    after.retry(note.handle, note.target, note.attempt, note.due_ms - 1);
-                }
-                Kind::Outcome => {
-                    let note = OutcomeRecord::decode(&note).unwrap();
-                    after.end(note.handle, note.target, note.ending);
-                }
-                _ => panic!("{kind:?}"),
+        for note in before.carried_notes(10, |due_ms| due_ms + 1) {
+            match note {
+                Note::Retry(note) => after.retry(note.handle, note.target, note.attempt, note.due_ms - 1),
+                Note::Outcome(note) => drop(after.end(note.handle, note.target, note.ending)),
             }
         }
         before.insert(Sequence(50), &held, None);

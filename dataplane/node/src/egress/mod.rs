@@ -23,7 +23,7 @@ use zen_core::event::Event;
 use zen_core::id::EventId;
 use zen_core::journal::{AppendError, Kind, Record, Sequence};
 use zen_core::link::BATCH_EVENTS_MAX;
-use zen_core::record::{Ending, HeldEvent, OutcomeRecord, RetryRecord, StreamId, encode_checkpoint};
+use zen_core::record::{Ending, HeldEvent, Note, OutcomeRecord, RetryRecord, StreamId, encode_checkpoint};
 use zen_uring::{AlignedBuffer, Reactor, SocketId};
 
 use crate::clock::Clock;
@@ -71,13 +71,19 @@ pub struct Acknowledge {
 /// An event on its way from a link into the journal, beside its own bytes: it has ten targets at most.
 pub const INCOMING_BYTES: usize = 2 * (size_of::<Incoming>() + size_of::<Arrival>()) + 1024;
 /// An outcome or retry on its way into the journal.
-pub const NOTE_BYTES: usize = 2 * size_of::<Note>();
+pub const NOTE_BYTES: usize = 2 * size_of::<DatedNote>();
 /// Heads of events that are kept for reuse.
 const SPARE_HEADS_MAX: usize = 2 * BATCH_EVENTS_MAX;
 /// Longest of them, bytes; on its way into the journal each is counted.
 const SPARE_HEAD_BYTES_MAX: usize = 1024;
 /// Room for a head with few targets, bytes.
 const HEAD_BYTES: usize = 128;
+
+/// A note, stamped when it was made: what is due is told from then on, however long it waits for room.
+struct DatedNote {
+    wall_ms: u64,
+    note: Note,
+}
 
 struct Arrival {
     record: Sequence,
@@ -94,12 +100,6 @@ struct Arrival {
 enum Taken {
     Now,
     Before,
-}
-
-/// What became of a delivery, on its way into the journal.
-enum Note {
-    Outcome(OutcomeRecord),
-    Retry(RetryRecord),
 }
 
 struct Fetch {
@@ -129,7 +129,7 @@ pub struct Egress {
     backlog: VecDeque<Incoming>,
     arrivals: VecDeque<Arrival>,
     acknowledges: VecDeque<Acknowledge>,
-    notes: VecDeque<Note>,
+    notes: VecDeque<DatedNote>,
     spare_heads: Vec<Vec<u8>>,
     fetches: VecDeque<Fetch>,
     cursor: Cursor,
@@ -322,7 +322,7 @@ impl Egress {
 
     /// A note for the journal. While that is full the oldest go: a lost one costs a delivery twice at most.
     fn note(&mut self, note: Note) {
-        self.notes.push_back(note);
+        self.notes.push_back(DatedNote { wall_ms: self.clock.wall_ms, note });
         if self.notes.len() > NOTES_MAX {
             self.notes.pop_front();
             self.metrics.notes_dropped.add(1);
@@ -332,12 +332,8 @@ impl Egress {
     fn append_all(&mut self) {
         let wall_ms = self.clock.wall_ms;
         self.checkpoint_if_new_segment();
-        while let Some(note) = self.notes.front() {
-            let appended = match note {
-                Note::Outcome(record) => self.journal.append(Kind::Outcome, wall_ms, &[&record.encode()]),
-                Note::Retry(record) => self.journal.append(Kind::Retry, wall_ms, &[&record.encode()]),
-            };
-            if appended.is_err() {
+        while let Some(DatedNote { wall_ms, note }) = self.notes.front() {
+            if self.journal.append(note.kind(), *wall_ms, &[&note.encode()]).is_err() {
                 return;
             }
             self.notes.pop_front();
@@ -514,8 +510,8 @@ impl Egress {
         };
         self.carried.push_back((record, original));
         self.table.insert(record, &HeldEvent { event, ..held(&head) }, None);
-        for (kind, note) in notes {
-            self.note(kind, note);
+        for note in notes {
+            self.note(note);
         }
         true
     }
@@ -535,7 +531,7 @@ impl Egress {
         );
         self.metrics.events_lost.add(1);
         for outcome in self.table.give_up(handle) {
-            self.note(Kind::Outcome, outcome.encode().to_vec());
+            self.note(Note::Outcome(outcome));
         }
     }
 
