@@ -336,7 +336,7 @@ impl Deliveries {
             let mut head = self.spare_heads.pop().unwrap_or_else(|| Vec::with_capacity(HEAD_BYTES));
             target.signer.write_head(request, own, &mut head);
             let mut rest_at = body_at;
-            // To copy a short body costs no more than rustls's list of two parts.
+            // Of two parts rustls makes a list for each request.
             if head.len() + start.bytes.len() - body_at <= SPARE_HEAD_BYTES_MAX {
                 head.extend_from_slice(&start.bytes[body_at..]);
                 rest_at = start.bytes.len();
