@@ -15,9 +15,9 @@ use ::crc32c::crc32c_append as crc32c;
 use self::crc32c_by_table as crc32c;
 use super::format::CommitHeader;
 use super::{
-    AppendError, BLOCK_BYTES, CommitNumber, CommitReader, Kind, Limits, OnDamage, Recovered, Recovery,
-    RecoveryError, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId, Sequence, Write, Writer, decode_record,
-    segment_header,
+    AppendError, BLOCK_BYTES, CommitNumber, CommitReader, Damage, Kind, Limits, OnDamage, Recovered,
+    Recovery, RecoveryError, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentId, Sequence, Write, Writer,
+    decode_record, segment_header,
 };
 
 /// Small enough that a few records fill a commit and a few commits a segment.
@@ -282,17 +282,23 @@ pub fn fuzz_operations(data: &[u8]) {
     }
 }
 
-/// Any corruption of a written journal: no panic, nothing invented, and the journal goes on.
+/// Any corruption of a written journal: no panic, nothing invented or left out unsaid, and the journal goes on.
 pub fn fuzz_recovery(data: &[u8]) {
     let (operations, corruption) = data.split_at(data.len() * 2 / 3);
     let mut lab = Lab::default();
     lab.prepare();
     run(&mut lab, &mut Choices::new(operations));
+    let written = lab.written();
     let mut choices = Choices::new(corruption);
+    let mut corrupted = 0;
     while let Some(how) = choices.byte() {
         lab.corrupt(how, &mut choices);
+        corrupted += 1;
     }
     let (found, recovered) = lab.read(OnDamage::Skip);
+    if let Ok(recovered) = &recovered {
+        lab.check_reported(&written, &found, recovered, corrupted);
+    }
     let was_appended =
         |(sequence, payload): (&u64, &Vec<u8>)| lab.history.contains(&(*sequence, payload.clone()));
     assert!(found.iter().all(was_appended), "a record is invented");
@@ -366,6 +372,73 @@ impl Lab {
             }
             6 => file.truncate(offset),
             _ => drop(self.disk.remove(&id)),
+        }
+    }
+}
+
+/// A commit of the chain as it was before anything was damaged.
+#[derive(Debug)]
+pub struct WrittenCommit {
+    header: CommitHeader,
+    offset: usize,
+    bytes: Vec<u8>,
+}
+
+impl Lab {
+    /// The chain of commits on the disk, which is not damaged.
+    pub fn written(&self) -> Vec<WrittenCommit> {
+        let (_, Ok(recovered)) = self.read(OnDamage::Refuse) else { return Vec::new() };
+        let mut written = Vec::new();
+        for span in recovered.spans {
+            let file = file_of(&self.disk, span.id);
+            let mut offset = SEGMENT_HEADER_BYTES;
+            while offset < span.written_bytes as usize {
+                let header = CommitHeader::parse(&file[offset..], crc32c).expect("commits lie without gaps");
+                let bytes = file[offset..offset + header.commit_bytes()].to_vec();
+                written.push(WrittenCommit { header, offset, bytes });
+                offset += header.commit_bytes();
+            }
+        }
+        written
+    }
+
+    /// What a commit that still has its header vouches for is recovered if it is whole, and reported if it is not.
+    pub fn check_reported(
+        &self,
+        written: &[WrittenCommit],
+        found: &BTreeMap<u64, Vec<u8>>,
+        recovered: &Recovered,
+        corrupted: usize,
+    ) {
+        let on_disk = |commit: &WrittenCommit| {
+            file_of(&self.disk, commit.header.segment).get(commit.offset..).unwrap_or_default()
+        };
+        let has_header = |commit: &&WrittenCommit| {
+            CommitHeader::parse(on_disk(commit), crc32c).is_ok_and(|header| header == commit.header)
+        };
+        let vouched = written.iter().filter(has_header).map(|commit| commit.header.durable).max();
+        // Files that are missing in front look as if they had been trimmed.
+        let oldest = self.disk.keys().next().copied().unwrap_or(u64::MAX);
+        let vouched_for = written
+            .iter()
+            .filter(|commit| Some(commit.header.number) <= vouched && commit.header.segment.0 >= oldest);
+        for commit in vouched_for {
+            let CommitHeader { first, segment, .. } = commit.header;
+            if (first.0..=commit.header.last().0).all(|sequence| found.contains_key(&sequence)) {
+                continue;
+            }
+            assert!(
+                !on_disk(commit).starts_with(&commit.bytes),
+                "a whole commit that was durable is left out"
+            );
+            let is_here = |place: &Damage| place.segment == segment;
+            let is_reported =
+                recovered.damage.iter().any(is_here) || corrupted > 1 && !recovered.damage.is_empty();
+            assert!(
+                is_reported,
+                "damage is not reported: commit {} in segment {segment}",
+                commit.header.number
+            );
         }
     }
 }
