@@ -9,14 +9,15 @@ use std::process::Command;
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 
 /// What each crate may depend on among ours; a crate that is not here does not belong to the house.
-const ARROWS: [(&str, &[&str]); 7] = [
+const ARROWS: [(&str, &[&str]); 8] = [
     ("zen-core", &[]),
+    ("zen-rules", &["zen-core"]),
     ("zen-hmac", &["zen-core"]),
     ("zen-uring", &[]),
     ("zen-identity", &[]),
-    ("zen-dataplane", &["zen-core", "zen-hmac", "zen-identity", "zen-uring"]),
+    ("zen-dataplane", &["zen-core", "zen-hmac", "zen-identity", "zen-rules", "zen-uring"]),
     ("zen-perf", &["zen-core", "zen-hmac", "zen-uring"]),
-    ("zen-sim", &["zen-core"]),
+    ("zen-sim", &["zen-core", "zen-rules"]),
 ];
 /// Who may use what others must not.
 const RESERVED: [(&str, &[&str]); 3] = [
@@ -147,6 +148,27 @@ fn the_core_is_pure() {
             .find(|line| line.contains("std::") && !line.contains("#!["))
             .filter(|_| !is_test);
         assert_eq!(impure, None, "{}", path.display());
+    }
+}
+
+/// Its clippy.toml forbids what reads a clock, a file or a socket; it must forbid it in all of the crate.
+#[test]
+fn the_rules_are_pure() {
+    let metadata = metadata();
+    let rules =
+        metadata.workspace_packages().into_iter().find(|package| package.name == "zen-rules").unwrap();
+    let folder = rules.manifest_path.parent().unwrap();
+    let forbidden = fs::read_to_string(folder.join("clippy.toml")).unwrap();
+    for name in
+        ["std::time::Instant::now", "std::time::SystemTime::now", "std::fs::File", "std::net::TcpStream"]
+    {
+        assert!(forbidden.contains(name), "{name}");
+    }
+    let root = fs::read_to_string(folder.join("src/lib.rs")).unwrap();
+    assert!(root.contains("#![forbid(unsafe_code)]"), "{root}");
+    for (path, text) in sources(rules) {
+        let allowed = code(&text).find(|line| line.contains("clippy::disallowed"));
+        assert_eq!(allowed, None, "{}", path.display());
     }
 }
 

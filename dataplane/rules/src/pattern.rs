@@ -1,0 +1,93 @@
+//! Regular expressions that run in linear time, with bounds on what one may become.
+
+use regex::{Regex, RegexBuilder};
+
+use crate::document::Steps;
+use crate::{Fault, Kind};
+
+/// Longest expression, bytes.
+pub const PATTERN_BYTES_MAX: usize = 1024;
+/// Largest compiled program, bytes; the search cache of a thread is as large.
+pub const PROGRAM_BYTES_MAX: usize = 256 * 1024;
+/// Deepest nesting of groups.
+const NESTING_MAX: u32 = 32;
+/// Bytes searched for one step.
+const BYTES_PER_STEP: usize = 8;
+
+/// A compiled expression. `.` matches neither LF nor CR, as RFC 9485 has it.
+#[derive(Clone, Debug)]
+pub struct Pattern(Regex);
+
+/// Why an expression is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    /// The text is too long.
+    #[error("regex of {bytes} bytes, at most {PATTERN_BYTES_MAX}; shorten it")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// It would compile to more than [`PROGRAM_BYTES_MAX`].
+    #[error("regex needs more than {PROGRAM_BYTES_MAX} bytes; use smaller repetitions, or (?-u:\\w) for \\w")]
+    TooBig,
+    /// Not a regular expression as the `regex` crate knows them; its own words follow.
+    #[error("regex does not compile: {0}")]
+    Syntax(Box<str>),
+}
+
+impl Pattern {
+    /// Compiles an expression that may match anywhere in a text.
+    pub fn compile(text: &str) -> Result<Self, PatternError> {
+        if text.len() > PATTERN_BYTES_MAX {
+            return Err(PatternError::TooLong { bytes: text.len() });
+        }
+        let built = RegexBuilder::new(text)
+            .crlf(true)
+            .size_limit(PROGRAM_BYTES_MAX)
+            .dfa_size_limit(PROGRAM_BYTES_MAX)
+            .nest_limit(NESTING_MAX)
+            .build();
+        built.map(Self).map_err(|error| match error {
+            regex::Error::CompiledTooBig(_) => PatternError::TooBig,
+            other => PatternError::Syntax(other.to_string().into()),
+        })
+    }
+
+    /// Compiles an expression that must match all of a text.
+    pub(crate) fn compile_whole(text: &str) -> Result<Self, PatternError> {
+        // Alone first, so that a closing bracket too many cannot open what is put around it.
+        Self::compile(text)?;
+        Self::compile(&format!("\\A(?:{text})\\z"))
+    }
+
+    /// What was compiled.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    pub(crate) fn is_match(&self, text: &str, steps: &Steps) -> Result<bool, Fault> {
+        steps.take(1 + text.len() / BYTES_PER_STEP)?;
+        Ok(self.0.is_match(text))
+    }
+
+    /// The first group of the first match, or all of it if there is no group.
+    pub(crate) fn extract<'t>(&self, text: &'t str, steps: &Steps) -> Result<Option<&'t str>, Fault> {
+        steps.take(1 + text.len() / BYTES_PER_STEP)?;
+        let Some(found) = self.0.captures(text) else { return Ok(None) };
+        let wanted = if self.0.captures_len() > 1 { found.get(1) } else { found.get(0) };
+        Ok(wanted.map(|part| part.as_str()))
+    }
+}
+
+/// A scalar as text: a string as it is, others as JSON writes them; arrays and objects have none.
+pub(crate) fn string_form(value: &serde_json::Value) -> Result<std::borrow::Cow<'_, str>, Kind> {
+    use serde_json::Value;
+    match value {
+        Value::String(text) => Ok(text.as_str().into()),
+        Value::Number(number) => Ok(number.to_string().into()),
+        Value::Bool(true) => Ok("true".into()),
+        Value::Bool(false) => Ok("false".into()),
+        Value::Null => Ok("null".into()),
+        Value::Array(_) | Value::Object(_) => Err(Kind::of(value)),
+    }
+}

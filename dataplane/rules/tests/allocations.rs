@@ -1,0 +1,49 @@
+//! What routing allocates: nothing, unless a condition asks for JSON.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use allocation_counter::measure;
+use zen_rules::{Document, Flows, Matching, RawFlow, Subject};
+
+fn allocations(when: &str) -> u64 {
+    let text = format!("name = 'f'\ntargets = ['t']\n{when}");
+    let raw: RawFlow = toml::from_str(&text).unwrap();
+    let other = RawFlow { name: "g".to_owned(), ..raw.clone() };
+    let flows = Flows::compile(&[raw, other], Matching::All).unwrap();
+    let route = || {
+        let document = Document::new(b"{\"a\":[1,2]}");
+        let headers = "x-event:push\n";
+        let subject =
+            Subject { endpoint: "e", content_type: "application/json", headers, document: &document };
+        let routed = flows.route(&subject);
+        assert_eq!(flows.matched(routed).count(), 2, "{when}");
+    };
+    // A regex makes its search cache when it is first used by a thread.
+    route();
+    measure(route).count_total
+}
+
+#[test]
+fn flows_without_json_conditions_allocate_nothing() {
+    let conditions = [
+        "",
+        "when = { header = 'x-event', exact = 'push' }",
+        "when = { header = 'x-event', regex = '^p[aeu]sh$' }",
+        "when = { all = [{ endpoint = 'e' }, { content_type = 'application/json' }] }",
+        "when = { any = [{ not = { header = 'x-event', exists = false } }, { jsonpath = '$.a', exists = true }] }",
+    ];
+    for when in conditions {
+        assert_eq!(allocations(when), 0, "{when}");
+    }
+}
+
+/// The counter sees allocations, and one document serves all flows: two values cost what one costs.
+#[test]
+fn flows_with_json_conditions_parse_once() {
+    let asked = allocations("when = { jsonpath = '$.a[1]', exact = 2 }");
+    let document = measure(|| {
+        let document = Document::new(b"{\"a\":[1,2]}");
+        assert!(document.value().is_ok());
+    });
+    assert!(document.count_total > 0);
+    assert_eq!(asked, document.count_total);
+}
