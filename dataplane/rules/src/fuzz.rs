@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::document::Steps;
 use crate::failover::{Failover, FailoverPolicy, HOUR_MS, Health, Hold};
 use crate::{
-    Document, Fault, Flows, Kind, Matching, Output, Path, Pattern, RawFlow, RawOutput, RawTransform,
+    Document, Fault, Flows, Headers, Kind, Matching, Output, Path, Pattern, RawFlow, RawOutput, RawTransform,
     STEPS_MAX, Subject, Transform,
 };
 
@@ -198,7 +198,7 @@ impl FailoverRun {
 /// Routing and explaining say the same, twice.
 fn check_flows(flows: &Flows, body: &[u8]) {
     let document = Document::new(body);
-    let headers = "x-a:1\nx-b:2\n";
+    let headers = Headers::Lines("x-a:1\nx-b:2\n");
     let subject =
         Subject { endpoint: "shop", content_type: "application/json; a=b", headers, document: &document };
     let routed = flows.route(&subject);

@@ -27,7 +27,8 @@ mod tests;
 mod transform;
 
 pub use condition::{
-    CONDITION_DEPTH_MAX, CONDITIONS_MAX, Condition, EXACT_BYTES_MAX, HEADER_NAME_BYTES_MAX, RawCondition,
+    CONDITION_DEPTH_MAX, CONDITIONS_MAX, Condition, EXACT_BYTES_MAX, HEADER_NAME_BYTES_MAX, Leaf,
+    RawCondition, Test,
 };
 pub use document::{DEPTH_MAX, Document, Fault, NODES_MAX, STEPS_MAX};
 pub use explain::{Decision, Explanation, FlowExplanation, LeafExplanation, Seen};
@@ -37,7 +38,7 @@ pub use output::{Output, RawOutput, STANDBY_MAX};
 pub use path::{PATH_BYTES_MAX, PATH_NESTING_MAX, PATH_SEGMENTS_MAX, Path, PathError};
 pub use pattern::{PATTERN_BYTES_MAX, PROGRAM_BYTES_MAX, Pattern, PatternError};
 pub use rule_error::{RuleError, RuleFault};
-pub use subject::Subject;
+pub use subject::{Headers, Subject};
 pub use transform::{
     FIELDS_MAX, FUNCTIONS_MAX, FieldFault, FunctionFault, ITEMS_MAX, OnMissing, RawField, RawFormatDate,
     RawFunction, RawReplace, RawTransform, TEMPLATE_BYTES_MAX, TimeForm, Transform, TransformError,

@@ -5,8 +5,8 @@ use serde::Deserialize;
 
 use crate::document::STEPS_MAX;
 use crate::{
-    Document, Explanation, FLOWS_MAX, Fault, Flows, Matching, OnError, RawCondition, RawFlow, Subject, fuzz,
-    strategies,
+    Document, Explanation, FLOWS_MAX, Fault, Flows, Headers, Matching, OnError, RawCondition, RawFlow,
+    Subject, fuzz, strategies,
 };
 
 #[derive(Deserialize)]
@@ -32,7 +32,12 @@ fn when(condition: &str) -> Result<Flows, String> {
 const HEADERS: &str = "x-event:push\nx-event:ping\nx-empty:\n";
 
 fn subject<'a>(document: &'a Document<'a>) -> Subject<'a> {
-    Subject { endpoint: "shop", content_type: "Application/JSON; charset=utf-8", headers: HEADERS, document }
+    Subject {
+        endpoint: "shop",
+        content_type: "Application/JSON; charset=utf-8",
+        headers: Headers::Lines(HEADERS),
+        document,
+    }
 }
 
 fn explain(flows: &Flows, body: &str) -> Explanation {

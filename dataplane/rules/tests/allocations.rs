@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use allocation_counter::measure;
-use zen_rules::{Document, Flows, Matching, RawFlow, Subject};
+use zen_rules::{Document, Flows, Headers, Matching, RawFlow, RawTransform, Subject, Transform};
 
 fn allocations(when: &str) -> u64 {
     let text = format!("name = 'f'\ntargets = ['t']\n{when}");
@@ -11,7 +11,7 @@ fn allocations(when: &str) -> u64 {
     let flows = Flows::compile(&[raw, other], Matching::All).unwrap();
     let route = || {
         let document = Document::new(b"{\"a\":[1,2]}");
-        let headers = "x-event:push\n";
+        let headers = Headers::Lines("x-event:push\n");
         let subject =
             Subject { endpoint: "e", content_type: "application/json", headers, document: &document };
         let routed = flows.route(&subject);
@@ -46,4 +46,21 @@ fn flows_with_json_conditions_parse_once() {
     });
     assert!(document.count_total > 0);
     assert_eq!(asked, document.count_total);
+}
+
+/// Values that functions make are held until the output is written, but no more than it may have.
+#[test]
+fn a_transform_holds_no_more_than_its_output_may_have() {
+    let field = |at: usize| format!("{{ direct = 'a', to = 'f{at}', functions = ['trim'] }}");
+    let fields: Vec<String> = (0..64).map(field).collect();
+    let raw: RawTransform = toml::from_str(&format!("fields = [{}]", fields.join(","))).unwrap();
+    let transform = Transform::compile(&raw, "t").unwrap();
+    let body = format!("{{\"a\":\"{}\"}}", "a".repeat(100_000));
+    let document = Document::new(body.as_bytes());
+    assert!(document.value().is_ok());
+    let peak = measure(|| {
+        let error = transform.apply(&document).unwrap_err();
+        assert_eq!(error.to_string(), "the output has more than 262144 bytes");
+    });
+    assert!(peak.bytes_max < 400_000, "{} bytes", peak.bytes_max);
 }

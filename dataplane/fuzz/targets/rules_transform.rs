@@ -1,0 +1,4 @@
+//! A transform over any body.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| zen_rules::fuzz::fuzz_rules_transform(data));
