@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use allocation_counter::measure;
-use zen_rules::{Document, Flows, Headers, Matching, RawFlow, RawTransform, Subject, Transform};
+use zen_rules::{Document, Flows, Headers, Matching, NODES_MAX, RawFlow, RawTransform, Subject, Transform};
 
 fn allocations(when: &str) -> u64 {
     let text = format!("name = 'f'\ntargets = ['t']\n{when}");
@@ -63,4 +63,17 @@ fn a_transform_holds_no_more_than_its_output_may_have() {
         assert_eq!(error.to_string(), "the output has more than 262144 bytes");
     });
     assert!(peak.bytes_max < 400_000, "{} bytes", peak.bytes_max);
+}
+
+/// The memory that docs/routing.md states: objects of one member are the dearest values.
+#[test]
+fn the_dearest_body_takes_no_more_than_stated() {
+    let objects = vec!["{\"\":0}"; NODES_MAX as usize / 2 - 1].join(",");
+    let body = format!("[{objects}]");
+    let peak = measure(|| {
+        let document = Document::new(body.as_bytes());
+        assert!(document.value().is_ok());
+    });
+    // The array grows by doubling, and is there twice while it does.
+    assert!((20_000_000..24_000_000).contains(&peak.bytes_max), "{} bytes", peak.bytes_max);
 }
