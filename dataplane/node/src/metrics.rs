@@ -182,6 +182,10 @@ worker_metrics! {
     gauge dead_letters_kept "Dead letters kept now";
     counter events_lost "Events at the egress given up, because their record is damaged";
     counter notes_dropped "Outcomes and retries that did not get into a full journal";
+    reasons transform_failures "Deliveries given up because the target's body could not be made, by reason";
+    reasons failovers "Outputs that went over to another target, by reason";
+    gauge outputs_on_standby "Outputs that use a standby now";
+    outcomes probes "Probes of targets that their output does not use, by outcome";
     gauge targets_disabled "Targets disabled by a 410";
     counter deliveries_without_client_certificate "Deliveries to targets that opted out of mutual TLS";
     gauge events_live "Events at the egress that are not done";

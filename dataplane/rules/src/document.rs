@@ -15,6 +15,8 @@ use zen_core::event::BODY_BYTES_MAX;
 pub const DEPTH_MAX: u32 = 100;
 /// Most values in a body. A value takes 664 bytes at worst (an object of one member), 22 MB together.
 pub const NODES_MAX: u32 = 65_536;
+/// What the dearest body takes while rules look at it, bytes: an array of them, which grows by doubling.
+pub const DOCUMENT_BYTES_MAX: usize = 24_000_000;
 /// Most steps for one event: about one for each look at a value, and for each 8 bytes that a regex searches.
 pub const STEPS_MAX: u32 = 262_144;
 

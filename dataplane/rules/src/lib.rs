@@ -30,7 +30,7 @@ pub use condition::{
     CONDITION_DEPTH_MAX, CONDITIONS_MAX, Condition, EXACT_BYTES_MAX, HEADER_NAME_BYTES_MAX, Leaf,
     RawCondition, Test,
 };
-pub use document::{DEPTH_MAX, Document, Fault, NODES_MAX, STEPS_MAX};
+pub use document::{DEPTH_MAX, DOCUMENT_BYTES_MAX, Document, Fault, NODES_MAX, STEPS_MAX};
 pub use explain::{Decision, Explanation, FlowExplanation, LeafExplanation, Seen};
 pub use flow::{FLOWS_MAX, Flow, Flows, Matching, OnError, RawFlow, Routed, TARGETS_MAX};
 pub use kind::Kind;

@@ -74,6 +74,16 @@ impl Output {
         self.transform.as_ref()
     }
 
+    /// Whether another has the same targets and the same policy: what was learned of them still holds.
+    pub fn stands_alike(&self, other: &Self) -> bool {
+        self.targets == other.targets && self.policy == other.policy
+    }
+
+    /// Longest body that its transform makes, bytes; 0 without one.
+    pub fn transformed_bytes_max(&self) -> usize {
+        self.transform.as_ref().map_or(0, Transform::output_bytes_max)
+    }
+
     /// A machine for its targets; none if it has no standby.
     pub fn failover(&self) -> Option<Failover> {
         (self.targets.len() > 1).then(|| Failover::new(self.policy, self.targets.len()))

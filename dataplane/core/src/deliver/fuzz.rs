@@ -103,7 +103,7 @@ impl Mac for ToyMac {
     }
 }
 
-const OUTCOMES: [Outcome; 9] = [
+const OUTCOMES: [Outcome; 10] = [
     Outcome::Answered { status: 200, retry_after_ms: None },
     Outcome::Answered { status: 410, retry_after_ms: None },
     Outcome::Answered { status: 302, retry_after_ms: None },
@@ -113,7 +113,11 @@ const OUTCOMES: [Outcome; 9] = [
     Outcome::TimedOut,
     Outcome::Refused,
     Outcome::TargetRemoved,
+    Outcome::TransformFailed,
 ];
+
+/// What no later attempt could change.
+const ENDS_AT_ONCE: [Outcome; 2] = [Outcome::TargetRemoved, Outcome::TransformFailed];
 
 /// A sequence of operations, two bytes each, against a model that keeps every delivery in exactly one place.
 pub fn fuzz_queue(data: &[u8]) {
@@ -181,7 +185,19 @@ impl Model {
                 self.queue.resume(told_ms);
                 self.state = TargetState::Active;
             }
+            _ if argument >= 240 => self.hasten(told_ms),
             _ => self.removed(argument),
+        }
+    }
+
+    fn hasten(&mut self, told_ms: u64) {
+        self.at(told_ms);
+        self.queue.hasten(told_ms);
+        let now_ms = self.now_ms;
+        for (place, _) in self.places.values_mut() {
+            if let Place::Waiting { due_ms } = place {
+                *due_ms = now_ms.min(*due_ms);
+            }
         }
     }
 
@@ -250,7 +266,7 @@ impl Model {
             Next::Delivered => assert_eq!(outcome.label(), "delivered"),
             Next::Dead { reason } => {
                 let last = made as usize > schedule.len();
-                assert!(last || outcome == Outcome::TargetRemoved, "dead only after the whole schedule");
+                assert!(last || ENDS_AT_ONCE.contains(&outcome), "dead only after the whole schedule");
                 assert!(reason.label() == outcome.label() || outcome.label().starts_with("connect"));
             }
             Next::Retry { attempt, due_ms } => {

@@ -26,6 +26,8 @@ pub enum Outcome {
     TargetRemoved,
     /// Our own journal does not give the event back: its record is damaged, or the disk does not read.
     Unreadable,
+    /// The target's body could not be made of the event's.
+    TransformFailed,
 }
 
 /// Why no connection was made.
@@ -99,6 +101,8 @@ pub enum DeadReason {
     TargetRemoved,
     /// Our own journal did not give the event back.
     Unreadable,
+    /// The target's body could not be made of the event's.
+    TransformFailed,
 }
 
 /// What the queue has to do about an outcome.
@@ -131,6 +135,8 @@ impl Outcome {
         let reason = match *self {
             Self::Answered { status, retry_after_ms } => return status_verdict(status, retry_after_ms),
             Self::TargetRemoved => return Verdict::Dead(DeadReason::TargetRemoved),
+            // The same event fails the same way each time.
+            Self::TransformFailed => return Verdict::Dead(DeadReason::TransformFailed),
             Self::ConnectFailed(_) => DeadReason::ConnectFailed,
             Self::TlsFailed => DeadReason::TlsFailed,
             Self::TimedOut => DeadReason::TimedOut,
@@ -141,6 +147,21 @@ impl Outcome {
             Self::Unreadable => DeadReason::Unreadable,
         };
         Verdict::Retry { delay_ms_min: 0, reason }
+    }
+}
+
+impl Outcome {
+    /// What it says of the target: that it does its work, that it does not, or nothing.
+    pub fn target_works(&self) -> Option<bool> {
+        match *self {
+            Self::Answered { status, .. } => Some(!matches!(status, 410 | 500..=599)),
+            Self::ConnectFailed(ConnectFailure::NoResources)
+            | Self::Refused
+            | Self::TargetRemoved
+            | Self::Unreadable
+            | Self::TransformFailed => None,
+            Self::ConnectFailed(_) | Self::TlsFailed | Self::TimedOut | Self::BrokenAnswer => Some(false),
+        }
     }
 }
 
@@ -174,6 +195,7 @@ impl DeadReason {
             Self::Refused => "refused",
             Self::TargetRemoved => "target_removed",
             Self::Unreadable => "unreadable",
+            Self::TransformFailed => "transform_failed",
         }
     }
 }
@@ -235,9 +257,34 @@ mod tests {
             (Outcome::Refused, retry(0, R::Refused), "refused"),
             (Outcome::TargetRemoved, Verdict::Dead(R::TargetRemoved), "target_removed"),
             (Outcome::Unreadable, retry(0, R::Unreadable), "unreadable"),
+            (Outcome::TransformFailed, Verdict::Dead(R::TransformFailed), "transform_failed"),
         ];
         for (outcome, verdict, label) in table {
             assert_eq!((outcome.verdict(), outcome.label()), (verdict, label), "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_our_own_doing_says_nothing_of_the_target() {
+        let failed = |failure| Outcome::ConnectFailed(failure);
+        for (outcome, expected) in [
+            (answered(200), Some(true)),
+            (answered(404), Some(true)),
+            (answered(429), Some(true)),
+            (answered(410), Some(false)),
+            (answered(500), Some(false)),
+            (answered(503), Some(false)),
+            (failed(ConnectFailure::Refused), Some(false)),
+            (failed(ConnectFailure::NoResources), None),
+            (Outcome::TlsFailed, Some(false)),
+            (Outcome::TimedOut, Some(false)),
+            (Outcome::BrokenAnswer, Some(false)),
+            (Outcome::Refused, None),
+            (Outcome::TargetRemoved, None),
+            (Outcome::Unreadable, None),
+            (Outcome::TransformFailed, None),
+        ] {
+            assert_eq!(outcome.target_works(), expected, "{outcome:?}");
         }
     }
 

@@ -248,6 +248,16 @@ impl TargetQueue {
         self.state = TargetState::Active;
     }
 
+    /// Another target stands in: what waits for its time need not wait any longer.
+    pub fn hasten(&mut self, now_ms: u64) {
+        let now_ms = self.advance(now_ms);
+        let mut retries = core::mem::take(&mut self.retries).into_vec();
+        for Reverse(retry) in &mut retries {
+            retry.due_ms = retry.due_ms.min(now_ms);
+        }
+        self.retries = BinaryHeap::from(retries);
+    }
+
     /// Whether attempts may start.
     pub fn state(&self) -> TargetState {
         self.state
@@ -410,6 +420,18 @@ mod tests {
             (queue.handle_outcome(1, &OK, 200), next_key(&mut queue, 200)),
             (Next::Delivered, Some(3))
         );
+    }
+
+    #[test]
+    fn what_waits_for_its_time_is_hastened() {
+        let mut queue = queue(2, 10);
+        for key in 1..=3 {
+            queue.handle_restored(Delivery { attempt: 1, ..delivery(key) }, 1_000 * key).unwrap();
+        }
+        assert_eq!((queue.poll_attempt(10), queue.poll_timeout()), (None, Some(1_000)));
+        queue.hasten(20);
+        assert_eq!((queue.poll_timeout(), next_key(&mut queue, 20)), (Some(20), Some(1)));
+        assert_eq!((next_key(&mut queue, 20), queue.waiting()), (Some(2), 1));
     }
 
     #[test]

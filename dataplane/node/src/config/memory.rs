@@ -196,15 +196,39 @@ impl MemoryBound {
             egress.cached_bytes_max + EVENT_BYTES_MAX,
         );
         self.push("notes", None, workers * egress::NOTES_MAX, egress::NOTE_BYTES);
-        let limits = || egress.targets.values().map(|target| &target.limits);
-        let places = limits().map(|limits| limits.queue_max as usize).sum();
+        let places = egress.queues().map(|limits| limits.queue_max as usize).sum();
         self.push("target queues", Some("egress.targets.queue_max"), places, PLACE_BYTES);
-        let connections = limits().map(|limits| limits.in_flight_max as usize).sum();
+        let connections = egress.queues().map(|limits| limits.in_flight_max as usize).sum();
         let one = tls::IDLE_BYTES + egress::CONNECTION_BYTES;
         self.push("target connections", Some("egress.targets.in_flight_max"), connections, one);
         let attempts = egress.attempt_memory_bytes_max;
         self.push("attempts", Some("egress.attempt_memory_bytes_max"), workers, attempts);
-        self.push("one attempt more", None, egress.targets.len(), egress::ATTEMPT_COPIES * EVENT_BYTES_MAX);
+        self.push(
+            "one attempt more",
+            None,
+            egress.queues().count(),
+            egress::ATTEMPT_COPIES * EVENT_BYTES_MAX,
+        );
+        self.outputs(egress, workers);
+    }
+
+    fn outputs(&mut self, egress: &EgressSettings, workers: usize) {
+        let outputs = || egress.outputs.values();
+        let standbys = outputs().map(|output| output.targets.len() - 1).sum();
+        let one = tls::IDLE_BYTES + tls::HANDSHAKE_BYTES + egress::PROBE_BYTES;
+        self.push("probes", None, standbys, one);
+        let made = outputs().map(|output| {
+            output.targets[0].limits.in_flight_max as usize * output.rules.transformed_bytes_max()
+        });
+        let made = made.sum();
+        self.push(
+            "bodies made",
+            Some("egress.outputs.transform.output_bytes_max"),
+            egress::ATTEMPT_COPIES,
+            made,
+        );
+        let parsing = if made > 0 { workers } else { 0 };
+        self.push("body being transformed", None, parsing, zen_rules::DOCUMENT_BYTES_MAX);
     }
 }
 

@@ -16,7 +16,7 @@ pub use memory::{MemoryBound, mib};
 pub use raw::{Admin as AdminSection, ClientCertificate, Direction, OnDamage, Raw};
 pub use settings::{
     EgressPeer, EgressSettings, Endpoint, HostPort, IdempotencySettings, IngesterPeer, IngesterSettings,
-    JournalSettings, NodeSettings, Settings, Target,
+    JournalSettings, NodeSettings, Output, Settings, Target,
 };
 use zen_identity::{ReloadingCertificate, SvidFiles, SvidStore, TrustDomain};
 

@@ -247,6 +247,8 @@ pub struct Egress {
     pub ingesters: Vec<IngesterPeer>,
     #[serde(default)]
     pub targets: Vec<Target>,
+    #[serde(default)]
+    pub outputs: Vec<zen_rules::RawOutput>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -174,8 +174,26 @@ pub struct EgressSettings {
     pub ingesters: Vec<IngesterPeer>,
     /// By name.
     pub targets: BTreeMap<String, Arc<Target>>,
+    /// By name; no target has the same.
+    pub outputs: BTreeMap<String, Arc<Output>>,
     /// mTLS for ingesters that dial.
     pub link_tls: ServerTls,
+}
+
+impl EgressSettings {
+    /// The bounds of each queue: one for a target, and one for an output.
+    pub fn queues(&self) -> impl Iterator<Item = &TargetLimits> {
+        let primaries = self.outputs.values().map(|output| &output.targets[0].limits);
+        self.targets.values().map(|target| &target.limits).chain(primaries)
+    }
+}
+
+/// What flows may name like a target: one with standbys, or with a body of its own.
+pub struct Output {
+    /// Its name, when to switch, the transform.
+    pub rules: zen_rules::Output,
+    /// The primary first, then the standbys.
+    pub targets: Vec<Arc<Target>>,
 }
 
 /// An ingester as the egress knows it.

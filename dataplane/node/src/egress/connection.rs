@@ -31,6 +31,8 @@ pub struct Job {
     pub accepted_us: u64,
     /// The attempt is given up at this steady ms.
     pub deadline_ms: u64,
+    /// For whom it is signed.
+    pub target: Arc<Target>,
 }
 
 /// What a connection came to.
@@ -184,6 +186,11 @@ impl Connection {
             None if self.is_expired(clock) => Step::Closed,
             _ => Step::Busy,
         }
+    }
+
+    /// The target that it was made for.
+    pub fn settings(&self) -> &Arc<Target> {
+        &self.settings
     }
 
     /// Whether it was made with these settings, and may be used for another delivery under them.

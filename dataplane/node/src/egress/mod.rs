@@ -6,7 +6,9 @@
 
 mod connection;
 mod deliveries;
+mod output;
 mod owner;
+mod probe;
 mod watermarks;
 
 use std::collections::{HashMap, VecDeque};
@@ -15,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use deliveries::{ATTEMPT_COPIES, CONNECTION_BYTES, Deliveries};
 pub use owner::PARCEL_BYTES;
+pub use probe::PROBE_BYTES;
 pub use watermarks::Watermarks;
 use zen_core::dedupe::{IndexEntry, Verdict as CoreVerdict, Waiter};
 use zen_core::deliver::DeliveryState;

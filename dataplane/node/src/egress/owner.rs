@@ -5,9 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use zen_core::deliver::{Delivery, Next, Outcome, QueueFull, TargetQueue, TargetState};
+use zen_rules::failover::Switch;
 use zen_uring::SocketId;
 
-use crate::config::Target;
+use super::output::OutputState;
+use crate::config::{Output, Target};
 use crate::mesh::{EventBytes, EventKey, Handoff, Message};
 
 /// Resolved addresses are used for this long.
@@ -54,12 +56,14 @@ pub enum Place {
     Asked,
 }
 
-/// One target at its owner.
+/// One target, or one output, at its owner.
 pub struct Owner {
-    /// Its configuration.
+    /// Where its deliveries go now.
     pub target: Arc<Target>,
     /// Its name, shared with every handoff.
     pub name: Arc<str>,
+    /// What an output has beside its target.
+    pub output: Option<OutputState>,
     /// Who is next.
     pub queue: TargetQueue,
     /// Connections without a job.
@@ -76,10 +80,21 @@ pub struct Owner {
 
 impl Owner {
     /// An empty queue for a target.
-    pub fn new(target: Arc<Target>, seed: u64) -> Self {
+    pub fn of_target(target: Arc<Target>, seed: u64) -> Self {
+        Self::new(Arc::from(target.name.as_str()), target, None, seed)
+    }
+
+    /// An empty queue for an output, with its primary's bounds.
+    pub fn of_output(output: Arc<Output>, seed: u64) -> Self {
+        let primary = Arc::clone(&output.targets[0]);
+        Self::new(Arc::from(output.rules.name()), primary, Some(OutputState::new(output)), seed)
+    }
+
+    fn new(name: Arc<str>, target: Arc<Target>, output: Option<OutputState>, seed: u64) -> Self {
         let literal = target.address.host.parse().ok();
         Self {
-            name: Arc::from(target.name.as_str()),
+            name,
+            output,
             queue: TargetQueue::new(target.limits.clone(), seed),
             target,
             idle: Vec::new(),
@@ -102,6 +117,35 @@ impl Owner {
             self.addresses_until_ms = if literal.is_some() { u64::MAX } else { 0 };
             self.addresses = literal.into_iter().collect();
         }
+    }
+
+    /// Takes a changed configuration of an output; which of its targets is in use is known here only.
+    pub fn handle_output(&mut self, output: Arc<Output>) {
+        let state = self.output.get_or_insert_with(|| OutputState::new(Arc::clone(&output)));
+        state.handle_settings(output);
+        let target = Arc::clone(state.target());
+        self.handle_target(target);
+    }
+
+    /// Takes in what an attempt said of the target that it was made with.
+    pub fn handle_outcome(&mut self, target: &Arc<Target>, outcome: &Outcome, steady_ms: u64) {
+        if let (Some(output), Some(works)) = (&mut self.output, outcome.target_works()) {
+            output.handle_health(target, works, steady_ms);
+        }
+    }
+
+    /// Goes over to another target of the output if it is time; what waits goes there at once.
+    pub fn poll_switch(&mut self, steady_ms: u64) -> Option<Switch> {
+        let output = self.output.as_mut()?;
+        let switch = output.poll_switch(steady_ms)?;
+        let target = Arc::clone(output.target());
+        self.handle_target(target);
+        // It was the other target that was gone.
+        if self.is_disabled() {
+            self.queue.resume(steady_ms);
+        }
+        self.queue.hasten(steady_ms);
+        Some(switch)
     }
 
     /// Takes a delivery into the queue.

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::net::SocketAddr;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use zen_core::envelope::DeliveryVerifier;
@@ -98,12 +100,22 @@ pub fn target(
     name: &str,
     script: impl Fn(usize, &Delivery) -> Answer + Send + Sync + 'static,
 ) -> Target {
+    target_at(lab, name, "127.0.0.1:0".parse().unwrap(), script)
+}
+
+/// As [`target`], at an address that was picked before.
+pub fn target_at(
+    lab: &Lab,
+    name: &str,
+    address: SocketAddr,
+    script: impl Fn(usize, &Delivery) -> Answer + Send + Sync + 'static,
+) -> Target {
     let tls = TargetTls {
         certificate: &lab.path(&format!("pki/{name}.pem")),
         key: &lab.path(&format!("pki/{name}.key")),
         client_ca: Some(&lab.path("pki/bundle.pem")),
     };
-    Target::start(tls, script)
+    Target::start_at(address, tls, script)
 }
 
 /// Sends one event over `source` and returns its id.

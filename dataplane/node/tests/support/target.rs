@@ -180,7 +180,16 @@ impl Target {
         tls: TargetTls<'_>,
         script: impl Fn(usize, &Delivery) -> Answer + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at("127.0.0.1:0".parse().unwrap(), tls, script)
+    }
+
+    /// As [`Target::start`], at an address that was picked before.
+    pub fn start_at(
+        address: SocketAddr,
+        tls: TargetTls<'_>,
+        script: impl Fn(usize, &Delivery) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             script: Mutex::new(Arc::new(script)),

@@ -53,7 +53,7 @@ impl RawTransform {
 
     /// Default of `output_bytes_max`.
     pub const fn default_output_bytes_max() -> u32 {
-        256 * 1024
+        64 * 1024
     }
 }
 
@@ -248,6 +248,11 @@ impl Transform {
         }
         let body = write::write(&self.shape, &values, self.output_bytes_max).ok_or(too_long)?;
         Ok(Transformed { body, content_type: &self.content_type })
+    }
+
+    /// Longest output, bytes.
+    pub const fn output_bytes_max(&self) -> usize {
+        self.output_bytes_max
     }
 
     /// Whether it looks at the body at all.

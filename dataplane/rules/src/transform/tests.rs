@@ -8,8 +8,9 @@ use crate::strategies;
 use proptest::prelude::*;
 
 fn transform(fields: &str) -> Result<Transform, String> {
-    let raw: RawTransform =
-        toml::from_str(&format!("fields = [{fields}]")).map_err(|error| error.to_string())?;
+    // Room for one value as long as any may be.
+    let text = format!("output_bytes_max = {VALUE_BYTES_MAX}\nfields = [{fields}]");
+    let raw: RawTransform = toml::from_str(&text).map_err(|error| error.to_string())?;
     Transform::compile(&raw, "transform").map_err(|error| error.to_string())
 }
 

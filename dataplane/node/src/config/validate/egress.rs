@@ -7,17 +7,20 @@ use std::sync::Arc;
 use rustls_pki_types::ServerName;
 use zen_core::deliver::{SignerConfig, TargetLimits, TargetSigner};
 use zen_identity::{Policy, SharedPolicy, SpiffePattern, TargetRoots};
+use zen_rules::RawOutput;
 
 use super::faults::Faults;
 use super::{idempotency, link_client, link_listen, link_server, share, unique};
 use crate::config::Certificates;
 use crate::config::raw::{self, ClientCertificate, Direction};
-use crate::config::settings::{EgressSettings, HostPort, IngesterPeer, Target};
+use crate::config::settings::{EgressSettings, HostPort, IngesterPeer, Output, Target};
 use crate::crypto::NodeCrypto;
 use crate::tls::ClientTls;
 
 /// Deliveries that each worker may hold, however many workers share `events_max`.
 const EVENTS_OF_WORKER_MIN: u32 = 1000;
+/// Outputs in one configuration.
+const OUTPUTS_MAX: usize = 1000;
 
 pub(super) fn egress(
     raw: &raw::Egress,
@@ -46,6 +49,7 @@ pub(super) fn egress(
             targets.insert(target.name.clone(), Arc::new(target));
         }
     }
+    let outputs = outputs(&raw.outputs, &targets, faults);
     let link_tls = link_server(certificates, Policy::new(patterns, Vec::new()), "egress.ingesters", faults)?;
     Some(EgressSettings {
         link_listen: listen,
@@ -56,8 +60,40 @@ pub(super) fn egress(
         idempotency: idempotency("egress", raw.idempotency, faults),
         ingesters,
         targets,
+        outputs,
         link_tls,
     })
+}
+
+/// Outputs over targets that are declared, under names that no target has.
+fn outputs(
+    raw: &[RawOutput],
+    targets: &BTreeMap<String, Arc<Target>>,
+    faults: &mut Faults,
+) -> BTreeMap<String, Arc<Output>> {
+    faults.bound("egress.outputs (count)", raw.len(), 0, OUTPUTS_MAX);
+    unique("egress.outputs", "name", raw.iter().map(|output| output.name.as_str()), faults);
+    let mut outputs = BTreeMap::new();
+    for (index, section) in raw.iter().enumerate() {
+        let key = format!("egress.outputs[{index}]");
+        faults.name(format_args!("{key}.name"), &section.name);
+        if targets.contains_key(&section.name) {
+            faults.push(format_args!("{key}.name"), "a target has this name, too", "rename one");
+        }
+        let rules = match zen_rules::Output::compile(section) {
+            Ok(rules) => rules,
+            Err(error) => {
+                faults.push(&key, error, "see docs/routing.md, outputs");
+                continue;
+            }
+        };
+        let known: Vec<Arc<Target>> = rules.targets().filter_map(|name| targets.get(name).cloned()).collect();
+        for name in rules.targets().filter(|name| !targets.contains_key(*name)) {
+            faults.push(&key, format_args!("no target \"{name}\""), "declare it");
+        }
+        outputs.insert(section.name.clone(), Arc::new(Output { rules, targets: known }));
+    }
+    outputs
 }
 
 fn ingester_peer(

@@ -3,20 +3,22 @@
 //! Each tick starts what may start: deliveries of all targets are signed in one batch, then written
 //! to idle connections or to new ones. A slow target only fills its own queue.
 
+mod outputs;
+mod signing;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use zen_core::crypto::Mac;
-use zen_core::deliver::{Attempt, ConnectFailure, Delivery, DeliveryRequest, Next, Outcome};
-use zen_core::event::Event;
+use zen_core::deliver::{ConnectFailure, Delivery, DeliveryRequest, Next, Outcome};
 use zen_uring::{Reactor, SocketId};
 
 use super::connection::{Connection, Job, Step, connect_failure};
+use super::output::OutputState;
 use super::owner::{Owner, Place, Turn};
+use super::probe::Probes;
 use crate::clock::Clock;
 use crate::config::{ClientCertificate, EgressSettings, Snapshot};
 use crate::control::Resolver;
-use crate::crypto::NodeCrypto;
 use crate::entropy::Entropy;
 use crate::mesh::{EventBytes, EventKey, Fetched, Handoff, Mesh, Message, Verdict};
 use crate::metrics::WorkerMetrics;
@@ -48,6 +50,7 @@ pub struct Deliveries {
     worker: u16,
     owners: BTreeMap<Arc<str>, Owner>,
     connections: BySocket<Connection>,
+    probes: Probes,
     starts: Vec<Start>,
     unresolved: Vec<(Arc<str>, Job)>,
     requests: Vec<DeliveryRequest>,
@@ -74,6 +77,7 @@ impl Deliveries {
             worker,
             owners: BTreeMap::new(),
             connections: BySocket::new(),
+            probes: Probes::new(),
             starts: Vec::new(),
             unresolved: Vec::new(),
             requests: Vec::new(),
@@ -93,9 +97,10 @@ impl Deliveries {
     /// Takes a new configuration: targets come, change and go.
     pub fn handle_snapshot(&mut self, snapshot: Arc<Snapshot>, reactor: &mut Reactor) {
         self.snapshot = snapshot;
-        let targets = self.settings().targets.clone();
-        let gone: Vec<Arc<str>> =
-            self.owners.keys().filter(|name| !targets.contains_key(&***name)).cloned().collect();
+        let settings = self.settings();
+        let is_known =
+            |name: &str| settings.targets.contains_key(name) || settings.outputs.contains_key(name);
+        let gone: Vec<Arc<str>> = self.owners.keys().filter(|name| !is_known(name)).cloned().collect();
         for name in gone {
             self.remove_target(&name, reactor);
         }
@@ -108,20 +113,31 @@ impl Deliveries {
     }
 
     fn take_targets(&mut self) {
-        let targets = self.settings().targets.clone();
-        for (name, target) in &targets {
-            if self.mesh.owner_of(name) != self.worker {
-                continue;
-            }
-            match self.owners.get_mut(name.as_str()) {
-                Some(owner) => owner.handle_target(Arc::clone(target)),
-                None => {
-                    let seed = u64::from_le_bytes(self.entropy.bytes());
-                    let owner = Owner::new(Arc::clone(target), seed);
-                    self.owners.insert(Arc::clone(&owner.name), owner);
-                }
-            }
+        let snapshot = Arc::clone(&self.snapshot);
+        let settings = snapshot.egress.as_ref().expect("a worker that delivers has an egress");
+        for (name, target) in &settings.targets {
+            let (changed, new) = (Arc::clone(target), Arc::clone(target));
+            let change = |owner: &mut Owner| {
+                owner.output = None;
+                owner.handle_target(changed);
+            };
+            self.take_owner(name, change, |seed| Owner::of_target(new, seed));
         }
+        for (name, output) in &settings.outputs {
+            let (changed, new) = (Arc::clone(output), Arc::clone(output));
+            self.take_owner(name, |owner| owner.handle_output(changed), |seed| Owner::of_output(new, seed));
+        }
+    }
+
+    fn take_owner(&mut self, name: &str, change: impl FnOnce(&mut Owner), make: impl FnOnce(u64) -> Owner) {
+        if self.mesh.owner_of(name) != self.worker {
+            return;
+        }
+        if let Some(owner) = self.owners.get_mut(name) {
+            return change(owner);
+        }
+        let owner = make(u64::from_le_bytes(self.entropy.bytes()));
+        self.owners.insert(Arc::clone(&owner.name), owner);
     }
 
     /// Sets the tick's clock.
@@ -161,8 +177,11 @@ impl Deliveries {
     ) {
         let steady_ms = self.clock.steady_ms;
         let addresses = result.unwrap_or_default();
+        self.probes.handle_resolved(host, &addresses, reactor);
         for owner in self.owners.values_mut().filter(|owner| owner.target.address.host == host) {
             if addresses.is_empty() {
+                let (target, outcome) = (Arc::clone(&owner.target), name_not_found());
+                owner.handle_outcome(&target, &outcome, steady_ms);
                 owner.handle_unresolved();
             } else {
                 owner.handle_resolved(addresses.clone(), steady_ms);
@@ -173,8 +192,7 @@ impl Deliveries {
             if !here {
                 self.unresolved.push((target, job));
             } else if addresses.is_empty() {
-                let outcome = Outcome::ConnectFailed(ConnectFailure::NameNotFound);
-                self.finish(&target, job.key, job.accepted_us, &outcome);
+                self.finish(&target, job.key, job.accepted_us, &name_not_found());
             } else {
                 self.dial(&target, job, reactor);
             }
@@ -188,12 +206,19 @@ impl Deliveries {
         result: Result<(), std::io::Error>,
         reactor: &mut Reactor,
     ) {
+        if self.probes.contains(socket) {
+            let finding = self.probes.handle_connected(socket, result, reactor);
+            return self.take_findings(finding);
+        }
         self.step(socket, reactor, |connection, reactor, _| connection.handle_connected(result, reactor));
     }
 
     /// Decrypts ciphertext from a target.
     pub fn decrypt(&mut self, socket: SocketId, bytes: &[u8]) -> Result<(), TlsError> {
-        self.connections.get_mut(socket).map_or(Ok(()), |connection| connection.decrypt(bytes))
+        match self.connections.get_mut(socket) {
+            Some(connection) => connection.decrypt(bytes),
+            None => self.probes.decrypt(socket, bytes),
+        }
     }
 
     /// Works on what [`Deliveries::decrypt`] came to.
@@ -203,6 +228,10 @@ impl Deliveries {
         decrypted: Result<(), TlsError>,
         reactor: &mut Reactor,
     ) {
+        if self.probes.contains(socket) {
+            let finding = self.probes.handle_received(socket, decrypted, reactor);
+            return self.take_findings(finding);
+        }
         self.step(socket, reactor, |connection, reactor, clock| {
             connection.handle_received(decrypted, reactor, clock)
         });
@@ -210,6 +239,10 @@ impl Deliveries {
 
     /// A target closed its side.
     pub fn handle_closed(&mut self, socket: SocketId, reactor: &mut Reactor) {
+        if self.probes.contains(socket) {
+            let finding = self.probes.handle_closed(socket, reactor);
+            return self.take_findings(finding);
+        }
         self.step(socket, reactor, |connection, _, clock| match connection.handle_closed(clock) {
             Step::Busy => Step::Closed,
             step => step,
@@ -224,16 +257,26 @@ impl Deliveries {
         result: Result<(), std::io::Error>,
         reactor: &mut Reactor,
     ) {
+        if self.probes.contains(socket) {
+            let finding = self.probes.handle_sent(socket, buffer, result, reactor);
+            return self.take_findings(finding);
+        }
         self.step(socket, reactor, |connection, reactor, clock| {
             connection.handle_sent(buffer, result, reactor, clock)
         });
     }
 
-    /// Deadlines; called a few times a second.
+    /// Deadlines, probes and failover; called a few times a second.
     pub fn handle_time(&mut self, reactor: &mut Reactor) {
         let sockets: Vec<SocketId> = self.connections.sockets();
         for socket in sockets {
             self.step(socket, reactor, |connection, _, clock| connection.handle_time(clock));
+        }
+        let findings = self.probes.handle_time(self.clock.steady_ms, reactor);
+        self.take_findings(findings);
+        if !self.draining {
+            self.start_probes(reactor);
+            self.switch_outputs(reactor);
         }
     }
 
@@ -275,6 +318,8 @@ impl Deliveries {
         self.metrics.queue_depth.set(owners().map(|owner| owner.queue.waiting() as u64).sum());
         self.metrics.attempts_in_flight.set(owners().map(|owner| owner.queue.in_flight() as u64).sum());
         self.metrics.targets_disabled.set(owners().filter(|owner| owner.is_disabled()).count() as u64);
+        let on_standby = |owner: &&Owner| owner.output.as_ref().is_some_and(OutputState::is_on_standby);
+        self.metrics.outputs_on_standby.set(owners().filter(on_standby).count() as u64);
         self.metrics.target_connections.set(self.connections.len() as u64);
     }
 
@@ -306,63 +351,6 @@ impl Deliveries {
         }
     }
 
-    /// Signs a batch in one call; what cannot be signed ends here.
-    fn sign(&mut self, batch: Vec<Start>) -> Vec<(Arc<str>, Job)> {
-        let mut requests = std::mem::take(&mut self.requests);
-        requests.resize_with(batch.len().max(requests.len()), DeliveryRequest::default);
-        let mut prepared = Vec::with_capacity(batch.len());
-        for (start, request) in batch.into_iter().zip(&mut requests) {
-            let nonce = self.entropy.bytes();
-            let attempt = Attempt { made: start.delivery.attempt, time_ms: self.clock.wall_ms, nonce };
-            match self.prepare(&start, attempt, request) {
-                Some((body_at, accepted_us)) => prepared.push((start, request, body_at, accepted_us)),
-                None => self.finish(&start.target, start.delivery.key, 0, &Outcome::Refused),
-            }
-        }
-        let mut jobs = Vec::with_capacity(prepared.len() * 2);
-        for (start, request, body_at, _) in &prepared {
-            let signer = &self.owners[&start.target].target.signer;
-            signer.push_jobs(request, &start.bytes[*body_at..], &mut jobs);
-        }
-        let mut tags = Vec::with_capacity(jobs.len());
-        NodeCrypto.sign(&jobs, &mut tags);
-        drop(jobs);
-        let mut tags = &tags[..];
-        let mut signed = Vec::with_capacity(prepared.len());
-        for (start, request, body_at, accepted_us) in prepared {
-            let target = &self.owners[&start.target].target;
-            let (own, rest) = tags.split_at(target.signer.tags());
-            tags = rest;
-            let mut head = self.spare_heads.pop().unwrap_or_else(|| Vec::with_capacity(HEAD_BYTES));
-            target.signer.write_head(request, own, &mut head);
-            let mut rest_at = body_at;
-            // Of two parts rustls makes a list for each request.
-            if head.len() + start.bytes.len() - body_at <= SPARE_HEAD_BYTES_MAX {
-                head.extend_from_slice(&start.bytes[body_at..]);
-                rest_at = start.bytes.len();
-            }
-            let deadline_ms = self.clock.steady_ms + target.limits.attempt_timeout_ms;
-            let job =
-                Job { key: start.delivery.key, head, event: start.bytes, rest_at, accepted_us, deadline_ms };
-            signed.push((start.target, job));
-        }
-        self.requests = requests;
-        signed
-    }
-
-    fn prepare(
-        &self,
-        start: &Start,
-        attempt: Attempt,
-        request: &mut DeliveryRequest,
-    ) -> Option<(usize, u64)> {
-        let event = Event::decode(&start.bytes).ok()?;
-        let signer = &self.owners.get(&start.target)?.target.signer;
-        signer.prepare(&NodeCrypto, &event, attempt, request).ok()?;
-        let accepted_us = event.metadata(":accepted-us").and_then(|value| value.parse().ok()).unwrap_or(0);
-        Some((start.bytes.len() - event.body.len(), accepted_us))
-    }
-
     fn send(&mut self, target: &Arc<str>, job: Job, reactor: &mut Reactor) {
         let Some(owner) = self.owners.get_mut(target) else { return };
         while let Some(socket) = owner.idle.pop() {
@@ -376,6 +364,11 @@ impl Deliveries {
 
     fn dial(&mut self, target: &Arc<str>, job: Job, reactor: &mut Reactor) {
         let Some(owner) = self.owners.get_mut(target) else { return };
+        if !Arc::ptr_eq(&job.target, &owner.target) {
+            // It is signed for the target that was in use before, or with a key that was replaced.
+            let outcome = Outcome::ConnectFailed(ConnectFailure::Reset);
+            return self.finish(target, job.key, job.accepted_us, &outcome);
+        }
         let address = match owner.poll_place(self.clock.steady_ms) {
             Place::At(address) => address,
             place => {
@@ -418,6 +411,9 @@ impl Deliveries {
         };
         let step = act(connection, reactor, self.clock);
         let target = Arc::clone(&connection.target);
+        if let Step::Answered(_, outcome) | Step::Failed(_, outcome) = &step {
+            owner.handle_outcome(connection.settings(), outcome, self.clock.steady_ms);
+        }
         let fits = connection.fits(&owner.target);
         let stays = matches!(step, Step::Busy) || fits && matches!(step, Step::Answered(..));
         if !stays {
@@ -508,6 +504,10 @@ impl Deliveries {
             self.settle(EventKey::unpacked(key), index, Verdict::Dead("target_removed"));
         }
     }
+}
+
+fn name_not_found() -> Outcome {
+    Outcome::ConnectFailed(ConnectFailure::NameNotFound)
 }
 
 /// `delivered` for a 2xx, else what went wrong.

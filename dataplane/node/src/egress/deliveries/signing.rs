@@ -1,0 +1,94 @@
+//! From deliveries whose turn has come to requests that can be sent: bodies of outputs, signatures, heads.
+
+use std::sync::Arc;
+
+use zen_core::crypto::Mac;
+use zen_core::deliver::{Attempt, DeliveryRequest, Outcome};
+use zen_core::event::Event;
+
+use super::{Deliveries, HEAD_BYTES, SPARE_HEAD_BYTES_MAX, Start};
+use crate::crypto::NodeCrypto;
+use crate::egress::connection::Job;
+use crate::egress::owner::Owner;
+use crate::mesh::EventBytes;
+
+impl Deliveries {
+    /// Signs a batch in one call; what cannot be signed ends here.
+    pub(super) fn sign(&mut self, batch: Vec<Start>) -> Vec<(Arc<str>, Job)> {
+        let mut requests = std::mem::take(&mut self.requests);
+        requests.resize_with(batch.len().max(requests.len()), DeliveryRequest::default);
+        let mut prepared = Vec::with_capacity(batch.len());
+        for (mut start, request) in batch.into_iter().zip(&mut requests) {
+            let nonce = self.entropy.bytes();
+            let attempt = Attempt { made: start.delivery.attempt, time_ms: self.clock.wall_ms, nonce };
+            match self.prepare(&mut start, attempt, request) {
+                Ok((body_at, accepted_us)) => prepared.push((start, request, body_at, accepted_us)),
+                Err(outcome) => self.finish(&start.target, start.delivery.key, 0, &outcome),
+            }
+        }
+        let mut jobs = Vec::with_capacity(prepared.len() * 2);
+        for (start, request, body_at, _) in &prepared {
+            let signer = &self.owners[&start.target].target.signer;
+            signer.push_jobs(request, &start.bytes[*body_at..], &mut jobs);
+        }
+        let mut tags = Vec::with_capacity(jobs.len());
+        NodeCrypto.sign(&jobs, &mut tags);
+        drop(jobs);
+        let mut tags = &tags[..];
+        let mut signed = Vec::with_capacity(prepared.len());
+        for (start, request, body_at, accepted_us) in prepared {
+            let target = Arc::clone(&self.owners[&start.target].target);
+            let (own, rest) = tags.split_at(target.signer.tags());
+            tags = rest;
+            let mut head = self.spare_heads.pop().unwrap_or_else(|| Vec::with_capacity(HEAD_BYTES));
+            target.signer.write_head(request, own, &mut head);
+            let mut rest_at = body_at;
+            // Of two parts rustls makes a list for each request.
+            if head.len() + start.bytes.len() - body_at <= SPARE_HEAD_BYTES_MAX {
+                head.extend_from_slice(&start.bytes[body_at..]);
+                rest_at = start.bytes.len();
+            }
+            let deadline_ms = self.clock.steady_ms + target.limits.attempt_timeout_ms;
+            let (key, event) = (start.delivery.key, start.bytes);
+            let job = Job { key, head, event, rest_at, accepted_us, deadline_ms, target };
+            signed.push((start.target, job));
+        }
+        self.requests = requests;
+        signed
+    }
+
+    /// Where the body begins in the bytes to be sent, and when the event was accepted. A transform puts its own body there.
+    fn prepare(
+        &self,
+        start: &mut Start,
+        attempt: Attempt,
+        request: &mut DeliveryRequest,
+    ) -> Result<(usize, u64), Outcome> {
+        let event = Event::decode(&start.bytes).map_err(|_| Outcome::Refused)?;
+        let owner = self.owners.get(&start.target).ok_or(Outcome::TargetRemoved)?;
+        let accepted_us = event.metadata(":accepted-us").and_then(|value| value.parse().ok()).unwrap_or(0);
+        let body_at = start.bytes.len() - event.body.len();
+        let Some(made) = owner.output.as_ref().and_then(|output| output.transform(&event)) else {
+            prepare_with(owner, &event, attempt, request)?;
+            return Ok((body_at, accepted_us));
+        };
+        let made = made.map_err(|error| {
+            self.metrics.transform_failures.add(error.label());
+            tracing::debug!(output = &*owner.name, event = %event.id, %error, "a body could not be made");
+            Outcome::TransformFailed
+        })?;
+        let sent = Event { content_type: made.content_type, body: &made.body, ..event };
+        prepare_with(owner, &sent, attempt, request)?;
+        start.bytes = EventBytes::from(made.body);
+        Ok((0, accepted_us))
+    }
+}
+
+fn prepare_with(
+    owner: &Owner,
+    event: &Event<'_>,
+    attempt: Attempt,
+    request: &mut DeliveryRequest,
+) -> Result<(), Outcome> {
+    owner.target.signer.prepare(&NodeCrypto, event, attempt, request).map_err(|_| Outcome::Refused)
+}
