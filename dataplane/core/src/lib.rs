@@ -9,6 +9,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod access;
 pub mod crypto;
 pub mod dedupe;
 pub mod deliver;

@@ -22,7 +22,7 @@ mod restore;
 mod seen;
 mod shard;
 mod shards;
-mod siphash;
+pub(crate) mod siphash;
 #[cfg(test)]
 mod tests;
 

@@ -1,7 +1,7 @@
 //! SipHash-2-4 with 128 bits of output, after the authors' reference implementation (Aumasson, Bernstein).
 
 /// The hash of `parts`, as if they were concatenated.
-pub(super) fn siphash128(key: &[u8; 16], parts: &[&[u8]]) -> [u8; 16] {
+pub(crate) fn siphash128(key: &[u8; 16], parts: &[&[u8]]) -> [u8; 16] {
     let mut hash = SipHash::new(key);
     for part in parts {
         hash.update(part);

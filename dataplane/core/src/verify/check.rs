@@ -47,11 +47,16 @@ impl<C: SignatureVerifier> Check<C> {
         Self { proof }
     }
 
+    /// Nothing of the body is needed: the head has proved it with this secret.
+    pub(super) fn proven(secret_index: usize) -> Self {
+        Self { proof: Progress::Proven { secret_index } }
+    }
+
     /// Takes the next piece of the body.
     pub fn update(&mut self, body: &[u8]) {
         match &mut self.proof {
             Progress::Mac(check) => check.running.iter_mut().for_each(|(_, running)| running.update(body)),
-            Progress::Ed25519(_) => {}
+            Progress::Ed25519(_) | Progress::Proven { .. } => {}
         }
     }
 
@@ -65,6 +70,7 @@ impl<C: SignatureVerifier> Check<C> {
         match self.proof {
             Progress::Mac(check) => check.finish(),
             Progress::Ed25519(check) => check.finish(crypto, body),
+            Progress::Proven { secret_index } => Some(secret_index),
         }
     }
 }
@@ -78,6 +84,7 @@ impl<C: SignatureVerifier> fmt::Debug for Check<C> {
 enum Progress<R> {
     Mac(MacCheck<R>),
     Ed25519(Ed25519Check),
+    Proven { secret_index: usize },
 }
 
 /// One running HMAC per secret, with its index.

@@ -44,11 +44,29 @@ pub enum Refusal {
     /// No secret gives this signature over these bytes.
     #[error("the signature does not match")]
     Mismatch,
+    /// The `Authorization` header is absent.
+    #[error("the Authorization header is missing")]
+    MissingAuthorization,
+    /// Another kind of `Authorization`, or not in its form.
+    #[error("the Authorization header is of another kind, or malformed")]
+    MalformedAuthorization,
+    /// No secret of the endpoint.
+    #[error("the Authorization header does not match")]
+    WrongAuthorization,
+    /// No client certificate in the handshake.
+    #[error("the client certificate is missing")]
+    MissingCertificate,
+    /// A client certificate of somebody else.
+    #[error("the client certificate is not one that the endpoint allows")]
+    WrongCertificate,
+    /// A client certificate that ran out while the connection lived.
+    #[error("the client certificate has expired")]
+    ExpiredCertificate,
 }
 
 impl Refusal {
     /// Every refusal, in the order of declaration.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 18] = [
         Self::MissingSignature,
         Self::MissingTimestamp,
         Self::MissingSourceId,
@@ -61,6 +79,12 @@ impl Refusal {
         Self::StaleTimestamp,
         Self::FutureTimestamp,
         Self::Mismatch,
+        Self::MissingAuthorization,
+        Self::MalformedAuthorization,
+        Self::WrongAuthorization,
+        Self::MissingCertificate,
+        Self::WrongCertificate,
+        Self::ExpiredCertificate,
     ];
 
     /// The metric label.
@@ -78,6 +102,12 @@ impl Refusal {
             Self::StaleTimestamp => "stale_timestamp",
             Self::FutureTimestamp => "future_timestamp",
             Self::Mismatch => "mismatch",
+            Self::MissingAuthorization => "missing_authorization",
+            Self::MalformedAuthorization => "malformed_authorization",
+            Self::WrongAuthorization => "wrong_authorization",
+            Self::MissingCertificate => "missing_certificate",
+            Self::WrongCertificate => "wrong_certificate",
+            Self::ExpiredCertificate => "expired_certificate",
         }
     }
 }
@@ -118,6 +148,12 @@ pub enum SchemeError {
     /// Not 32 bytes.
     #[error("secret {index} is not a public key: Ed25519 has 32 bytes")]
     PublicKeyLength {
+        /// Which one.
+        index: usize,
+    },
+    /// Not what an `Authorization` header can show.
+    #[error("secret {index} is not a bearer token (RFC 6750 b64token), or not user:password")]
+    Credential {
         /// Which one.
         index: usize,
     },

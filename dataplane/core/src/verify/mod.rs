@@ -9,6 +9,8 @@
 //! that signs a URL puts method and target there; one that signs a form needs the whole body.
 //! A stronger signature that fails is never rescued by a weaker one.
 
+mod authentication;
+mod authorization;
 mod check;
 mod claim;
 mod error;
@@ -24,6 +26,8 @@ mod tests;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+pub use authentication::{Authentication, CertificateRule, NoProof, ShownCertificate};
+pub use authorization::{Authorization, AuthorizationKind};
 pub use check::{Check, Verified};
 pub use claim::Encoding;
 pub use error::{Refusal, SchemeError};

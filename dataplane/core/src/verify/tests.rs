@@ -14,6 +14,8 @@ use super::fuzz::{Headers, fuzz_verify, run};
 use super::*;
 use crate::crypto::{HashAlgorithm, RunningMac, SignatureAlgorithm};
 
+mod authentication;
+
 /// HMAC from `hmac` and `sha2`, Ed25519 from aws-lc-rs.
 struct TestCrypto;
 
@@ -238,6 +240,7 @@ fn every_refusal_has_a_test() {
     let vectors = vectors();
     let mut labels: Vec<_> = Refusal::ALL.map(Refusal::label).to_vec();
     labels.retain(|label| vectors.iter().all(|vector| vector.expect != *label));
+    labels.retain(|label| !label.ends_with("authorization") && !label.ends_with("certificate"));
     assert_eq!(labels, ["doubled_header"], "JSON objects cannot double a header; another test does");
 }
 

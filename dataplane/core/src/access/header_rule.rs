@@ -1,0 +1,122 @@
+//! Rules about headers of a verified request: present, one of some values, or with a prefix.
+//!
+//! Values are compared as bytes. A header that a rule compares must come once: which of two counts
+//! would be a guess. Regular expressions are not for this crate.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::verify::RequestView;
+
+/// Most rules of an endpoint.
+pub const HEADER_RULES_MAX: usize = 16;
+/// Most values of one rule.
+pub const HEADER_VALUES_MAX: usize = 64;
+/// Longest value or prefix, bytes.
+pub const HEADER_VALUE_BYTES_MAX: usize = 256;
+
+/// What a header must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HeaderTest {
+    /// There, whatever its value.
+    Present,
+    /// One of these values.
+    OneOf(Vec<String>),
+    /// Of a value that begins like this.
+    Prefix(String),
+}
+
+/// What happens to a request that fails a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderAction {
+    /// It is refused.
+    Reject,
+    /// It is counted and taken.
+    Log,
+}
+
+/// One rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderRule {
+    /// The header's name in lower case.
+    pub name: String,
+    /// What it must be.
+    pub test: HeaderTest,
+    /// What happens else.
+    pub action: HeaderAction,
+}
+
+/// What all rules say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeaderVerdict {
+    /// None is broken.
+    Passed,
+    /// One is, which is only counted.
+    Logged,
+    /// One is.
+    Rejected,
+}
+
+/// The strictest verdict of `rules`.
+pub fn check_headers(rules: &[HeaderRule], request: &impl RequestView) -> HeaderVerdict {
+    let broken = rules.iter().filter(|rule| !rule.holds(request));
+    broken.fold(HeaderVerdict::Passed, |worst, rule| match (rule.action, worst) {
+        (HeaderAction::Reject, _) | (_, HeaderVerdict::Rejected) => HeaderVerdict::Rejected,
+        (HeaderAction::Log, _) => HeaderVerdict::Logged,
+    })
+}
+
+impl HeaderRule {
+    fn holds(&self, request: &impl RequestView) -> bool {
+        let count = request.header_count(&self.name);
+        let value = || request.header(&self.name).filter(|_| count == 1);
+        match &self.test {
+            HeaderTest::Present => count > 0,
+            HeaderTest::OneOf(values) => value().is_some_and(|value| values.iter().any(|one| one == value)),
+            HeaderTest::Prefix(prefix) => value().is_some_and(|value| value.starts_with(prefix.as_str())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::borrow::ToOwned;
+    use alloc::vec;
+
+    use super::*;
+    use crate::verify::fuzz::Headers;
+
+    #[test]
+    fn the_strictest_broken_rule_decides() {
+        use HeaderAction::{Log, Reject};
+        use HeaderVerdict::{Logged, Passed, Rejected};
+        let rule = |test: HeaderTest, action| HeaderRule { name: "x-event".to_owned(), test, action };
+        let present = |action| rule(HeaderTest::Present, action);
+        let one_of = |action| rule(HeaderTest::OneOf(vec!["push".to_owned(), "ping".to_owned()]), action);
+        let prefix = |action| rule(HeaderTest::Prefix("order.".to_owned()), action);
+        for (rules, lines, expected) in [
+            (vec![], &[][..], Passed),
+            (vec![present(Reject)], &[], Rejected),
+            (vec![present(Log)], &[], Logged),
+            (vec![present(Reject)], &[""], Passed),
+            (vec![present(Reject)], &["a", "b"], Passed),
+            (vec![one_of(Reject)], &[], Rejected),
+            (vec![one_of(Reject)], &["push"], Passed),
+            (vec![one_of(Reject)], &["ping"], Passed),
+            (vec![one_of(Reject)], &["Push"], Rejected),
+            (vec![one_of(Reject)], &["push "], Rejected),
+            (vec![one_of(Reject)], &["push", "push"], Rejected),
+            (vec![one_of(Log)], &["fork"], Logged),
+            (vec![prefix(Reject)], &["order.paid"], Passed),
+            (vec![prefix(Reject)], &["order"], Rejected),
+            (vec![prefix(Reject)], &["order.a", "order.b"], Rejected),
+            (vec![one_of(Log), prefix(Reject)], &["fork"], Rejected),
+            (vec![prefix(Reject), one_of(Log)], &["fork"], Rejected),
+            (vec![prefix(Log), one_of(Reject)], &["push"], Logged),
+        ] {
+            let lines = lines.iter().map(|value| ("x-event".to_owned(), value.as_bytes().to_vec()));
+            let request = Headers(lines.collect());
+            assert_eq!(check_headers(&rules, &request), expected, "{rules:?} {request:?}");
+        }
+    }
+}
