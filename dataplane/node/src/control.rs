@@ -14,6 +14,7 @@ use zen_identity::Reloaded;
 
 use crate::admin;
 use crate::config::{self, Certificates, MemoryBound, Snapshot};
+use crate::ingester::Access;
 use crate::mesh::{Mesh, Message};
 use crate::metrics::{Metrics, NodeMetrics};
 use crate::quota::Quota;
@@ -41,6 +42,8 @@ pub struct Shared {
     pub workers_full: AtomicU16,
     /// Sources connected, over all workers.
     pub source_places: Quota,
+    /// Rates of endpoints and sources.
+    pub access: Arc<Access>,
     /// Links that carry events, over all workers.
     pub link_places: Quota,
     /// Whether the node is draining.

@@ -149,6 +149,8 @@ macro_rules! worker_metrics {
 worker_metrics! {
     counter events_accepted "Events answered with 202: durable at this ingester";
     reasons requests_refused "Requests refused, by reason";
+    reasons requests_observed "Requests that a rule would have refused which only observes or logs, by reason";
+    counter rate_sources_evicted "Rates of sources forgotten early, because their table is full";
     counter bytes_accepted "Body bytes of accepted events";
     counter idempotency_duplicates "Requests whose event was accepted before, answered 200 with its id";
     counter idempotency_waits "Requests that waited for the write of the same event";

@@ -16,7 +16,7 @@ use crate::config::{
 use crate::control::{self, Control, Resolver, Shared};
 use crate::dedupe::{self, HashKeyError, Keys, Waiting};
 use crate::egress::{Table, Watermarks};
-use crate::ingester::{self, Recovering};
+use crate::ingester::{self, Access, Recovering};
 use crate::journal::{self, OpenError, spawn_segment_maker};
 use crate::mesh::{JournalRole, Mesh};
 use crate::metrics::{Metrics, NodeMetrics, WorkerMetrics};
@@ -96,6 +96,8 @@ pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
     remove_orphans(&snapshot, &keys)?;
     let mesh = Mesh::new(snapshot.node.workers);
     let maker = spawn_segment_maker(mesh.clone())?;
+    let rate_sources_max =
+        snapshot.ingester.as_ref().map_or(0, |ingester| ingester.rate_sources_max as usize);
     let shared = Arc::new(Shared {
         workers_ready: AtomicU16::new(0),
         // Each worker takes itself off this count when its first segments are prepared.
@@ -103,6 +105,7 @@ pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
         snapshot: ArcSwap::from_pointee(snapshot),
         mesh,
         source_places: Quota::default(),
+        access: Arc::new(Access::new(rate_sources_max)),
         link_places: Quota::default(),
         draining: AtomicBool::new(false),
         status: ArcSwap::from_pointee("generation 1 in force".to_owned()),

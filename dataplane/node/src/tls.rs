@@ -154,6 +154,11 @@ impl Tls {
         zen_identity::peer_id(self.connection.peer_certificates())
     }
 
+    /// The DNS names of the peer's certificate, after a handshake that checked it.
+    pub fn peer_dns_names(&self) -> Vec<String> {
+        zen_identity::peer_dns_names(self.connection.peer_certificates())
+    }
+
     /// The last moment of the peer's certificate, Unix ms; the connection ends there.
     pub fn peer_not_after_ms(&self) -> Option<u64> {
         let not_after = zen_identity::peer_not_after(self.connection.peer_certificates())?;

@@ -15,10 +15,10 @@ use rcgen::{
     SanType,
 };
 
-const RAW: &str = include_str!("../src/config/raw.rs");
+const RAW: &str = concat!(include_str!("../src/config/raw.rs"), include_str!("../src/config/raw/access.rs"));
 const METRICS: &str = include_str!("../src/metrics.rs");
 /// Each struct of the raw configuration and its heading.
-const SECTIONS: [(&str, &str); 16] = [
+const SECTIONS: [(&str, &str); 26] = [
     ("Node", "[node]"),
     ("Admin", "[admin]"),
     ("Journal", "[journal]"),
@@ -29,6 +29,16 @@ const SECTIONS: [(&str, &str); 16] = [
     ("IdempotencyTable", "[egress.idempotency]"),
     ("Idempotency", "[ingester.endpoints.idempotency]"),
     ("Hmac", "[ingester.endpoints.hmac]"),
+    ("NetworkList", "[ingester.networks.NAME]"),
+    ("Proxies", "[ingester.proxies]"),
+    ("Networks", "[ingester.endpoints.networks]"),
+    ("Authorization", "[ingester.endpoints.authorization]"),
+    ("SourceCertificate", "[ingester.endpoints.client_certificate]"),
+    ("HeaderRule", "[[ingester.endpoints.headers]]"),
+    ("Rates", "[ingester.endpoints.rates]"),
+    ("Rate", "[ingester.endpoints.rates.endpoint]"),
+    ("Rate", "[ingester.endpoints.rates.source]"),
+    ("Rate", "[ingester.endpoints.rates.unverified]"),
     ("Flow", "[[ingester.flows]]"),
     ("EgressPeer", "[[ingester.egresses]]"),
     ("Egress", "[egress]"),

@@ -74,6 +74,16 @@ impl<'a> Certificate<'a> {
         Ok(Some(Uris { critical: extension.critical, uris }))
     }
 
+    /// In lower case; none where the extension is absent or does not parse.
+    pub(crate) fn dns_names(&self) -> Vec<String> {
+        let Ok(Some(extension)) = self.0.subject_alternative_name() else { return Vec::new() };
+        let names = extension.value.general_names.iter().filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+            _ => None,
+        });
+        names.collect()
+    }
+
     pub(crate) fn subject_is_empty(&self) -> bool {
         self.0.subject().iter_rdn().next().is_none()
     }

@@ -1,7 +1,8 @@
 //! The public listener: a server certificate from files with hot reload, TLS 1.3 only (RFC 8446).
 //!
-//! Sources are anonymous here (their signatures prove who they are), so tickets are safe and spare
-//! them a handshake. Early data is refused: it can be replayed.
+//! Where sources are anonymous (their signatures prove who they are), tickets are safe and spare them a
+//! handshake. Where they may show certificates there are none: a ticket would outlive what was checked.
+//! Early data is refused: it can be replayed.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use rustls_pki_types::UnixTime;
 
 use crate::certificate::Window;
 use crate::key_pair::KeyPair;
+use crate::source::source_verifier;
 use crate::svid::unix_time;
 use crate::tls::provider;
 use crate::{IdentityError, Reloaded, files};
@@ -74,19 +76,29 @@ impl fmt::Debug for ReloadingCertificate {
     }
 }
 
-/// The public listener's configuration; all workers share it, so that they share its ticket keys.
-pub fn public_server_config(certificate: Arc<ReloadingCertificate>) -> Arc<ServerConfig> {
-    let mut config = ServerConfig::builder_with_provider(provider())
+/// The public listener's configuration; all workers share it, so that they share its ticket keys. With
+/// `client_roots`, PEM, sources are asked for a certificate.
+pub fn public_server_config(
+    certificate: Arc<ReloadingCertificate>,
+    client_roots: Option<&[u8]>,
+) -> Result<Arc<ServerConfig>, IdentityError> {
+    let builder = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
-        .expect("the provider has TLS 1.3 suites and key exchange groups")
-        .with_no_client_auth()
-        .with_cert_resolver(certificate);
+        .expect("the provider has TLS 1.3 suites and key exchange groups");
+    let mut config = match client_roots {
+        Some(roots) => builder.with_client_cert_verifier(source_verifier(roots)?),
+        None => builder.with_no_client_auth(),
+    }
+    .with_cert_resolver(certificate);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    config.ticketer = Ticketer::new().expect("aws-lc-rs aborts by itself when it has no randomness");
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.send_tls13_tickets = TICKETS_PER_HANDSHAKE;
+    config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
-    Arc::new(config)
+    if client_roots.is_none() {
+        config.ticketer = Ticketer::new().expect("aws-lc-rs aborts by itself when it has no randomness");
+        config.send_tls13_tickets = TICKETS_PER_HANDSHAKE;
+    }
+    Ok(Arc::new(config))
 }
 
 fn read(certificate_file: &Path, private_key_file: &Path) -> Result<KeyPair, IdentityError> {

@@ -71,7 +71,7 @@ fn system_roots() -> Result<RootCertStore, IdentityError> {
     Ok(roots)
 }
 
-fn private_roots(pem: &[u8]) -> Result<RootCertStore, IdentityError> {
+pub(crate) fn private_roots(pem: &[u8]) -> Result<RootCertStore, IdentityError> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
         roots.add(certificate.map_err(|_| IdentityError::NoRoots)?).map_err(|_| IdentityError::NoRoots)?;

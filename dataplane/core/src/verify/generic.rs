@@ -129,12 +129,18 @@ fn validated(mut settings: HmacSettings) -> Result<HmacSettings, SchemeError> {
 }
 
 fn lower_case_name(name: &mut str) -> Result<(), SchemeError> {
-    let token = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
-    if name.is_empty() || name.len() > HEADER_NAME_BYTES_MAX || !token {
+    if !is_header_name(name) {
         return Err(SchemeError::HeaderName);
     }
     name.make_ascii_lowercase();
     Ok(())
+}
+
+/// Whether a configured header can have this name: `token` of RFC 9110 section 5.6.2, 1 to
+/// [`HEADER_NAME_BYTES_MAX`] bytes, any case.
+pub fn is_header_name(name: &str) -> bool {
+    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    (1..=HEADER_NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(token)
 }
 
 fn is_affix(text: &str) -> bool {

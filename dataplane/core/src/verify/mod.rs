@@ -31,7 +31,7 @@ pub use authorization::{Authorization, AuthorizationKind};
 pub use check::{Check, Verified};
 pub use claim::Encoding;
 pub use error::{Refusal, SchemeError};
-pub use generic::{GenericHmac, HmacSettings, TimestampSettings, TimestampUnit};
+pub use generic::{GenericHmac, HmacSettings, TimestampSettings, TimestampUnit, is_header_name};
 pub use github::GitHub;
 pub use standard_webhooks::StandardWebhooks;
 

@@ -5,11 +5,13 @@
 
 use std::fmt;
 
+use zen_core::access::BUCKET_BYTES;
 use zen_core::deliver::PLACE_BYTES;
 use zen_core::event::EVENT_BYTES_MAX;
 use zen_core::journal::COMMITS_IN_FLIGHT_MAX;
+use zen_identity::SOURCE_CHAIN_BYTES_MAX;
 
-use super::settings::{EgressSettings, IngesterSettings, Settings};
+use super::settings::{ClientCertificates, EgressSettings, IngesterSettings, Settings};
 use crate::dedupe::Waiting;
 use crate::journal::MAKER_BYTES;
 use crate::{admin, control, dedupe, egress, ingester, link, tls, worker};
@@ -73,6 +75,7 @@ impl MemoryBound {
         bound.links(settings);
         if let Some(ingester) = settings.ingester {
             bound.ingester(ingester, settings);
+            bound.access(ingester);
         }
         if let Some(egress) = settings.egress {
             bound.egress(egress, settings);
@@ -176,6 +179,28 @@ impl MemoryBound {
             workers,
             records * ingester::PENDING_BYTES,
         );
+    }
+
+    /// What access to endpoints takes, as far as it is used.
+    fn access(&mut self, ingester: &IngesterSettings) {
+        if ingester.client_certificates == ClientCertificates::Asked {
+            let count = ingester.connections_max as usize;
+            // The chain in rustls, and what is read out of it.
+            let bytes = 2 * SOURCE_CHAIN_BYTES_MAX;
+            self.push("source certificates", Some("ingester.connections_max"), count, bytes);
+        }
+        let rates = || ingester.endpoints.values().map(|endpoint| endpoint.rates);
+        if rates().any(|rates| rates.source.is_some() || rates.unverified.is_some()) {
+            let count = ingester::SOURCE_TABLES * ingester.rate_sources_max as usize;
+            self.push("rates of sources", Some("ingester.rate_sources_max"), count, BUCKET_BYTES);
+        }
+        if rates().any(|rates| rates.endpoint.is_some()) {
+            self.push("rates of endpoints", None, ingester::RATE_ENDPOINTS_MAX, BUCKET_BYTES);
+        }
+        if ingester.network_bytes > 0 {
+            // Twice while a reload is under way.
+            self.push("networks", Some("ingester.networks"), 2, ingester.network_bytes);
+        }
     }
 
     fn egress(&mut self, egress: &EgressSettings, settings: &Settings<'_>) {

@@ -13,10 +13,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use memory::{MemoryBound, mib};
-pub use raw::{Admin as AdminSection, ClientCertificate, Direction, OnDamage, Raw};
+pub use raw::{Admin as AdminSection, ClientCertificate, Direction, OnDamage, ProxyProtocol, Raw};
 pub use settings::{
     EgressPeer, EgressSettings, Endpoint, HostPort, IdempotencySettings, IngesterPeer, IngesterSettings,
-    JournalSettings, NodeSettings, Output, Settings, Target,
+    JournalSettings, NodeSettings, Output, ProxySettings, Settings, SourceCertificates, Target,
 };
 use zen_identity::{ReloadingCertificate, SvidFiles, SvidStore, TrustDomain};
 

@@ -2,6 +2,12 @@
 //!
 //! Nothing is checked here beyond types; [`super::validate()`] turns this into a snapshot.
 
+mod access;
+
+pub use access::{
+    Authorization, AuthorizationKind, HeaderAction, HeaderRule, ListMode, NetworkLists, Networks, Proxies,
+    ProxyProtocol, Rate, Rates, SourceCertificate,
+};
 use serde::{Deserialize, Serialize};
 
 /// The whole file. Every key is described in `docs/configuration.md`.
@@ -98,6 +104,12 @@ pub struct Ingester {
     pub request_timeout_ms: u64,
     #[serde(default = "body_memory_bytes_max")]
     pub body_memory_bytes_max: u64,
+    pub client_ca_file: Option<String>,
+    #[serde(default = "rate_sources_max")]
+    pub rate_sources_max: u32,
+    pub proxies: Option<Proxies>,
+    #[serde(default)]
+    pub networks: NetworkLists,
     #[serde(default)]
     pub idempotency: IdempotencyTable,
     #[serde(default)]
@@ -114,8 +126,17 @@ pub struct Endpoint {
     pub id: String,
     pub tenant: String,
     pub scheme: SchemeName,
+    #[serde(default)]
     pub secret_files: Vec<String>,
     pub hmac: Option<Hmac>,
+    pub authorization: Option<Authorization>,
+    pub client_certificate: Option<SourceCertificate>,
+    #[serde(default)]
+    pub networks: Networks,
+    #[serde(default)]
+    pub headers: Vec<HeaderRule>,
+    #[serde(default)]
+    pub rates: Rates,
     #[serde(default)]
     pub idempotency: Idempotency,
     #[serde(default)]
@@ -132,6 +153,7 @@ pub enum SchemeName {
     Github,
     StandardWebhooks,
     Hmac,
+    None,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -335,6 +357,10 @@ fn request_timeout_ms() -> u64 {
 
 fn body_memory_bytes_max() -> u64 {
     32 << 20
+}
+
+fn rate_sources_max() -> u32 {
+    65_536
 }
 
 fn body_bytes_max() -> u64 {

@@ -6,14 +6,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls_pki_types::ServerName;
+use zen_core::access::{HeaderRule, NetworkRules, NetworkSet, Rate};
 use zen_core::dedupe::KeySource;
 use zen_core::deliver::{TargetLimits, TargetSigner};
 use zen_core::id::EndpointId;
-use zen_core::verify::Scheme;
+use zen_core::verify::Authentication;
 use zen_hmac::PreparedKey;
-use zen_identity::Policy;
+use zen_identity::{Policy, SpiffePattern};
 
-use super::raw::{ClientCertificate, Direction, OnDamage};
+use super::raw::{ClientCertificate, Direction, OnDamage, ProxyProtocol};
 use crate::tls::{ClientTls, ServerTls};
 
 /// All of it but what was written.
@@ -97,6 +98,14 @@ pub struct IngesterSettings {
     pub request_timeout_ms: u64,
     /// Requests held in memory: the share of one worker.
     pub body_memory_bytes_max: usize,
+    /// Sources whose rates are remembered, of each kind.
+    pub rate_sources_max: u32,
+    /// Whose word about the client's address counts.
+    pub proxies: Option<Arc<ProxySettings>>,
+    /// Memory of all lists of networks, bytes.
+    pub network_bytes: usize,
+    /// Whether sources are asked for a certificate.
+    pub client_certificates: ClientCertificates,
     /// Keys of accepted events.
     pub idempotency: IdempotencySettings,
     /// By id.
@@ -116,7 +125,15 @@ pub struct Endpoint {
     /// Whose events these are.
     pub tenant: String,
     /// How sources prove themselves.
-    pub scheme: Scheme,
+    pub authentication: Authentication,
+    /// Which certificates it allows, if it wants one.
+    pub certificates: Option<SourceCertificates>,
+    /// From where requests may come.
+    pub networks: NetworkRules,
+    /// What the headers of a verified request must be.
+    pub header_rules: Vec<HeaderRule>,
+    /// How often requests may come.
+    pub rates: Rates,
     /// What its events are known by; none where each is an event of its own.
     pub key_source: Option<KeySource>,
     /// Accepted media types; empty accepts all.
@@ -127,6 +144,46 @@ pub struct Endpoint {
     pub forward_headers: Vec<String>,
     /// Where its events go.
     pub routes: Vec<Route>,
+}
+
+/// Proxies in front of the ingester.
+#[derive(Clone, Debug)]
+pub struct ProxySettings {
+    /// From where they connect.
+    pub networks: NetworkSet,
+    /// How they say who the client is.
+    pub protocol: ProxyProtocol,
+    /// Most of them in a row.
+    pub hops: u8,
+}
+
+/// Whether sources are asked for a certificate in the handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// They are; without one they are taken all the same, up to the endpoint.
+    Asked,
+    /// They are not.
+    NotAsked,
+}
+
+/// Which certificates under `ingester.client_ca_file` an endpoint allows; any one, if both lists are empty.
+#[derive(Clone, Debug)]
+pub struct SourceCertificates {
+    /// SPIFFE ids.
+    pub spiffe_ids: Vec<SpiffePattern>,
+    /// DNS names in lower case.
+    pub dns_names: Vec<String>,
+}
+
+/// Rates of an endpoint; what is not there is not limited.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rates {
+    /// Verified requests.
+    pub endpoint: Option<Rate>,
+    /// Verified requests of one source network.
+    pub source: Option<Rate>,
+    /// Requests of one source network that were not verified.
+    pub unverified: Option<Rate>,
 }
 
 /// An egress and its targets for one endpoint.

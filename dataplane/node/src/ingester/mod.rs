@@ -5,15 +5,18 @@
 //! over the journal; the journal is trimmed up to what every egress has acknowledged and whose keys are
 //! in the index.
 
+mod access;
 mod claims;
 mod index;
 mod outbox;
+mod refused;
 mod source;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+pub use access::{Access, Client, RATE_ENDPOINTS_MAX, SOURCE_TABLES};
 pub use claims::WAITING_BYTES;
 pub use claims::{Arrival, Claim, Claims};
 use index::Flush;
@@ -134,6 +137,7 @@ pub struct Ingester {
     noted: Option<Sequence>,
     #[cfg(feature = "fault-early-answer")]
     fault_written_ms: u64,
+    access: Arc<Access>,
     metrics: Arc<WorkerMetrics>,
 }
 
@@ -145,6 +149,7 @@ impl Ingester {
         claims: Claims,
         index: Index,
         snapshot: Arc<Snapshot>,
+        access: Arc<Access>,
         metrics: Arc<WorkerMetrics>,
     ) -> Self {
         let pending_max = pending_max(journal.commit_bytes_max());
@@ -167,6 +172,7 @@ impl Ingester {
             noted: None,
             #[cfg(feature = "fault-early-answer")]
             fault_written_ms: 0,
+            access,
             metrics,
         };
         ingester.handle_snapshot(snapshot);
@@ -313,6 +319,16 @@ impl Ingester {
     /// The wall clock, Unix ms, for the freshness of signatures.
     pub fn wall_ms(&self) -> u64 {
         self.clock.wall_ms
+    }
+
+    /// The steady clock, µs, for rates.
+    pub fn steady_us(&self) -> u64 {
+        self.clock.steady_ms * 1000
+    }
+
+    /// What workers share of access decisions.
+    pub fn access(&self) -> &Access {
+        &self.access
     }
 
     /// An id for an event accepted now, and the time in Unix µs.

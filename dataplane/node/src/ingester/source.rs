@@ -4,25 +4,27 @@
 //! read while the backlog is long. Nothing is kept of a request that was not verified.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use zen_core::dedupe::KeyError;
 use zen_core::event::{Event, push_header_line, push_number_line};
 use zen_core::http1::{
-    CONTINUE, Connection, Limits, Method, Progress, RequestError, RequestHead, RequestParser, Status,
-    write_problem, write_response,
+    CONTINUE, Connection, Limits, Method, Progress, RequestHead, RequestParser, Status, write_problem,
+    write_response,
 };
 use zen_core::id::EventId;
 use zen_core::verify::{Check, RequestView, Verified};
 use zen_uring::Reactor;
 
+use super::access::{Charge, Client, ConnectionError, admit, check_verified};
+use super::refused::Refused;
 use super::{Accepted, Arrival, Claim, Ingester, Outcome};
 use crate::config::Endpoint;
 use crate::crypto::NodeCrypto;
 use crate::quota::Permit;
 use crate::stream::Stream;
-use crate::tls::TlsError;
 
 /// Plaintext that may wait behind an unanswered request before the connection is not read any more.
 const BACKLOG_BYTES_MAX: usize = 64 * 1024;
@@ -45,6 +47,9 @@ const CLOSE_TIMEOUT_MS: u64 = 2_000;
 pub struct Source {
     /// The connection.
     pub stream: Stream,
+    client: Client,
+    /// Due unless the request under way turns out to be verified.
+    charge: Option<Charge>,
     parser: RequestParser,
     backlog: Vec<u8>,
     request: Option<Request>,
@@ -72,36 +77,18 @@ enum State {
 
 struct Request {
     endpoint: Arc<Endpoint>,
+    address: IpAddr,
     check: Check<NodeCrypto>,
     body: Vec<u8>,
 }
 
-/// A request refused: what the source is told, and what is counted.
-#[derive(Debug)]
-struct Refused {
-    status: Status,
-    reason: &'static str,
-    detail: Cow<'static, str>,
-}
-
-impl Refused {
-    fn new(status: Status, reason: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, reason, detail: detail.into() }
-    }
-}
-
-impl From<&RequestError> for Refused {
-    fn from(error: &RequestError) -> Self {
-        let reason = if error.status() == Status::PayloadTooLarge413 { "too_large" } else { "framing" };
-        Self::new(error.status(), reason, error.to_string())
-    }
-}
-
 impl Source {
     /// A connection just accepted.
-    pub fn new(stream: Stream, place: Permit, steady_ms: u64) -> Self {
+    pub fn new(stream: Stream, client: Client, place: Permit, steady_ms: u64) -> Self {
         Self {
             stream,
+            client,
+            charge: None,
             parser: RequestParser::new(Limits::default()),
             backlog: Vec::new(),
             request: None,
@@ -126,23 +113,24 @@ impl Source {
     }
 
     /// Decrypts what came into the backlog; after the last answer nothing is looked at.
-    pub fn decrypt(&mut self, bytes: &[u8]) -> Result<(), TlsError> {
+    pub fn decrypt(&mut self, mut bytes: &[u8]) -> Result<(), ConnectionError> {
         if self.state == State::Closing {
             return Ok(());
         }
-        self.stream.handle_ciphertext(bytes, &mut self.backlog)
+        self.client.handle_bytes(&mut bytes)?;
+        Ok(self.stream.handle_ciphertext(bytes, &mut self.backlog)?)
     }
 
     /// Works on what [`Source::decrypt`] came to; answers and accepted events come out of it.
     pub fn handle_received(
         &mut self,
-        decrypted: Result<(), TlsError>,
+        decrypted: Result<(), ConnectionError>,
         ingester: &mut Ingester,
         reactor: &mut Reactor,
         steady_ms: u64,
     ) {
-        if decrypted.is_err() {
-            ingester.metrics().requests_refused.add("tls");
+        if let Err(error) = decrypted {
+            ingester.metrics().requests_refused.add(error.label());
             self.close(ingester);
         }
         self.advance(ingester, steady_ms);
@@ -233,6 +221,9 @@ impl Source {
         if let Some(request) = self.request.take() {
             ingester.give_buffer(request.body);
         }
+        if let Some(charge) = self.charge.take() {
+            ingester.access().handle_unverified(&charge, ingester.steady_us(), ingester.metrics());
+        }
         self.backlog = Vec::new();
         ingester.give_memory(std::mem::take(&mut self.counted));
     }
@@ -251,6 +242,8 @@ impl Source {
         if ingester.count_memory(&mut self.counted, holds) || self.state == State::Closing {
             return;
         }
+        // That the memory is used up is not this source's fault.
+        self.charge = None;
         let detail = "too many requests are in memory; send it again";
         let refused = Refused::new(Status::TooManyRequests429, "body_memory", detail);
         if self.state == State::Reading && !self.stream.tls.is_handshaking() {
@@ -323,7 +316,10 @@ impl Source {
                 Ok(false) => break,
                 Err(refused) => {
                     self.refuse(&refused, ingester);
-                    self.close(ingester);
+                    self.since_ms = steady_ms;
+                    if refused.closes() || !self.keep_alive {
+                        self.close(ingester);
+                    }
                 }
             }
         }
@@ -361,6 +357,8 @@ impl Source {
             "unknown_endpoint",
             "no such endpoint",
         ))?;
+        let admitted = admit(&self.client, head, &endpoint, ingester)?;
+        self.charge = admitted.charge;
         if head.method() != Method::Post {
             return Err(Refused::new(Status::MethodNotAllowed405, "method", "endpoints take POST"));
         }
@@ -369,36 +367,36 @@ impl Source {
             let detail = "the body is longer than the endpoint takes";
             return Err(Refused::new(Status::PayloadTooLarge413, "too_large", detail));
         }
-        let check =
-            endpoint.scheme.start(&View(head), ingester.wall_ms(), &NodeCrypto).map_err(|refusal| {
-                Refused::new(
-                    Status::Unauthorized401,
-                    refusal.label(),
-                    "the signature is missing or not valid",
-                )
-            })?;
+        let wall_ms = ingester.wall_ms();
+        let shown = self.client.shown(&self.stream.tls, endpoint.certificates.as_ref(), wall_ms);
+        let check = endpoint.authentication.start(&View(head), shown, wall_ms, &NodeCrypto)?;
         let expected = head.content_length().unwrap_or(0).min(BODY_RESERVE_BYTES as u64) as usize;
         let expects_continue = head.expects_continue();
         self.parser.set_body_bytes_max(endpoint.body_bytes_max);
         if expects_continue {
             self.stream.write(CONTINUE);
         }
-        self.request = Some(Request { endpoint, check, body: ingester.take_buffer(expected) });
+        let address = admitted.address;
+        self.request = Some(Request { endpoint, address, check, body: ingester.take_buffer(expected) });
         Ok(())
     }
 
     fn end_request(&mut self, ingester: &mut Ingester, steady_ms: u64) -> Result<(), Refused> {
         let request = self.request.take().expect("an end follows its head");
         let view = View(self.parser.head());
-        let scheme = &request.endpoint.scheme;
-        let verified = match scheme.finish(request.check, &view, &request.body, &NodeCrypto) {
+        let authentication = &request.endpoint.authentication;
+        let verified = match authentication.finish(request.check, &view, &request.body, &NodeCrypto) {
             Ok(verified) => verified,
             Err(refusal) => {
                 ingester.give_buffer(request.body);
-                let detail = "the signature is missing or not valid";
-                return Err(Refused::new(Status::Unauthorized401, refusal.label(), detail));
+                return Err(refusal.into());
             }
         };
+        self.charge = None;
+        if let Err(refused) = check_verified(request.address, view.0, &request.endpoint, ingester) {
+            ingester.give_buffer(request.body);
+            return Err(refused);
+        }
         let arrival = match self.arrive(&request.endpoint, &verified, &request.body, ingester) {
             Ok(arrival) => arrival,
             Err(error) => {
@@ -459,17 +457,11 @@ impl Source {
     fn refuse(&mut self, refused: &Refused, ingester: &mut Ingester) {
         ingester.metrics().requests_refused.add(refused.reason);
         let mut answer = ingester.take_buffer(ANSWER_BYTES);
-        let allow = [("Allow", "POST")];
-        let retry = [("Retry-After", "1")];
-        let extra: &[(&str, &str)] = match refused.status {
-            Status::MethodNotAllowed405 => &allow,
-            Status::TooManyRequests429 | Status::Unavailable503 => &retry,
-            _ => &[],
-        };
-        write_problem(&mut answer, refused.status, &refused.detail, extra, Connection::Close);
+        let connection = if refused.closes() { Connection::Close } else { self.connection() };
+        refused.write(&mut answer, connection);
         if !self.stream.is_finishing() {
             self.stream.write(&answer);
-            self.lingers = true;
+            self.lingers = connection == Connection::Close;
         }
         ingester.give_buffer(answer);
     }
@@ -483,7 +475,7 @@ impl Source {
 }
 
 /// What the endpoint's scheme sees of a request.
-struct View<'a>(&'a RequestHead);
+pub struct View<'a>(pub &'a RequestHead);
 
 impl RequestView for View<'_> {
     fn method(&self) -> &str {

@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::config::Snapshot;
 use crate::control::Shared;
 use crate::egress::{Deliveries, Egress};
-use crate::ingester::{Ingester, Source};
+use crate::ingester::{Client, Ingester, Source};
 use crate::journal::token_role;
 use crate::link::{Links, Parts, Side};
 use crate::mesh::{JournalRole, Message};
@@ -182,12 +182,14 @@ impl Worker {
             self.reactor.close(socket);
             return;
         };
-        let Ok(tls) = Tls::accept(&settings.public_tls) else {
+        // A connection that is gone already has no peer.
+        let (Some(peer), Ok(tls)) = (self.reactor.peer(socket), Tls::accept(&settings.public_tls)) else {
             self.reactor.close(socket);
             return;
         };
+        let client = Client::new(peer.ip(), settings.proxies.as_ref());
         let stream = Stream::start(socket, tls, &mut self.reactor);
-        let source = Box::new(Source::new(stream, place, self.clock.steady_ms));
+        let source = Box::new(Source::new(stream, client, place, self.clock.steady_ms));
         let index = socket.index();
         if index >= self.sources.len() {
             self.sources.resize_with(index + 1, || None);

@@ -244,7 +244,8 @@ fn open_ingester(
     let journal = journal::open(&start, reactor, maker, Arc::clone(metrics), &mut record)?;
     let claims = Claims::new(Arc::clone(keys), launch.shared.mesh.for_worker(launch.index), launch.index);
     let index = Index::new(index, settings, recovering);
-    Ok(Ingester::new(journal, outboxes, claims, index, Arc::clone(snapshot), Arc::clone(metrics)))
+    let access = Arc::clone(&launch.shared.access);
+    Ok(Ingester::new(journal, outboxes, claims, index, Arc::clone(snapshot), access, Arc::clone(metrics)))
 }
 
 fn index_settings(snapshot: &Snapshot) -> (JournalSettings, u64) {

@@ -52,7 +52,11 @@ impl Client {
 
     /// A connection with any configuration; the handshake is complete as seen from here.
     pub fn connect_with(config: &Arc<ClientConfig>, address: SocketAddr) -> io::Result<Self> {
-        let socket = TcpStream::connect(address)?;
+        Self::over(config, TcpStream::connect(address)?)
+    }
+
+    /// The same over a connection that is there.
+    pub fn over(config: &Arc<ClientConfig>, socket: TcpStream) -> io::Result<Self> {
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_write_timeout(Some(PATIENCE))?;
         socket.set_nodelay(true)?;
@@ -139,6 +143,12 @@ pub fn source_config(lab: &Lab) -> Arc<ClientConfig> {
     Arc::new(builder(&lab.path("pki/public_ca.pem")).with_no_client_auth())
 }
 
+/// As [`source_config`], presenting `pki/NAME.pem`.
+pub fn client_certificate_config(lab: &Lab, name: &str) -> Arc<ClientConfig> {
+    let (chain, key) = identity(&lab.path(&format!("pki/{name}.pem")), &lab.path(&format!("pki/{name}.key")));
+    Arc::new(builder(&lab.path("pki/public_ca.pem")).with_client_auth_cert(chain, key).unwrap())
+}
+
 /// As [`source_config`], offering one key exchange group only.
 pub fn source_config_with_group(lab: &Lab, group: NamedGroup) -> Arc<ClientConfig> {
     let mut provider = rustls::crypto::aws_lc_rs::default_provider();
@@ -154,12 +164,15 @@ pub fn source_config_with_group(lab: &Lab, group: NamedGroup) -> Arc<ClientConfi
 
 /// Presents `certificate` and `key`; the server is not verified, since an SVID has no DNS name.
 pub fn link_config(certificate: &Path, key: &Path) -> Arc<ClientConfig> {
-    let chain: Vec<_> =
-        CertificateDer::pem_file_iter(certificate).unwrap().collect::<Result<_, _>>().unwrap();
-    let key = PrivateKeyDer::from_pem_file(key).unwrap();
+    let (chain, key) = identity(certificate, key);
     let mut config = anyone().with_client_auth_cert(chain, key).unwrap();
     config.alpn_protocols = vec![b"zen-link/1".to_vec()];
     Arc::new(config)
+}
+
+fn identity(certificate: &Path, key: &Path) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    let chain = CertificateDer::pem_file_iter(certificate).unwrap().collect::<Result<_, _>>().unwrap();
+    (chain, PrivateKeyDer::from_pem_file(key).unwrap())
 }
 
 /// Presents nothing to a link listener.

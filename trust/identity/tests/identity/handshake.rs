@@ -228,7 +228,9 @@ fn a_tls_1_2_client_is_refused() {
     let handshake = [&[1, 0, 0, body.len() as u8][..], &body].concat();
     let record = [&[22, 3, 1, 0, handshake.len() as u8][..], &handshake].concat();
     let directory = &lab.directory;
-    for config in [lab.server_config(), public_server_config(public_certificate(directory, &lab.root))] {
+    for config in
+        [lab.server_config(), public_server_config(public_certificate(directory, &lab.root), None).unwrap()]
+    {
         let mut server = ServerConnection::new(config).unwrap();
         server.read_tls(&mut &record[..]).unwrap();
         let error = server.process_new_packets().unwrap_err();
@@ -297,7 +299,7 @@ fn private_ca(root: &Ca) -> TargetRoots {
 fn the_public_listener_resumes_and_follows_a_reload() {
     let lab = Lab::new();
     let certificate = public_certificate(&lab.directory, &lab.root);
-    let server = public_server_config(certificate.clone());
+    let server = public_server_config(certificate.clone(), None).unwrap();
     let name = ServerName::try_from("hooks.example.org").unwrap();
     let mut client = ClientConfig::clone(&target_client_config(private_ca(&lab.root), None).unwrap());
     client.resumption = Resumption::in_memory_sessions(8);
@@ -318,7 +320,7 @@ fn the_public_listener_resumes_and_follows_a_reload() {
 #[test]
 fn a_target_is_known_by_its_name_under_a_private_ca() {
     let lab = Lab::new();
-    let server = public_server_config(public_certificate(&lab.directory, &lab.root));
+    let server = public_server_config(public_certificate(&lab.directory, &lab.root), None).unwrap();
     let client = target_client_config(private_ca(&lab.root), Some(lab.client.clone())).unwrap();
     let right = ServerName::try_from("hooks.example.org").unwrap();
     let ends = connect_to(&client, &server, right.clone()).established();

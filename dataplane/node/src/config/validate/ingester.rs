@@ -3,24 +3,35 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use zen_core::access::NetworkRules;
 use zen_core::crypto::HashAlgorithm;
 use zen_core::dedupe::KeySource;
 use zen_core::envelope::is_forwarded_name;
 use zen_core::event::BODY_BYTES_MAX;
 use zen_core::id::EndpointId;
-use zen_core::verify::{self, HEADER_NAME_BYTES_MAX, HmacSettings, Scheme};
+use zen_core::verify::{
+    self, Authentication, Authorization, AuthorizationKind, CertificateRule, HEADER_NAME_BYTES_MAX,
+    HmacSettings, Scheme,
+};
 use zen_identity::{Policy, SpiffePattern};
+use zeroize::Zeroizing;
 
+use super::access;
 use super::faults::Faults;
 use super::{idempotency, link_client, link_listen, link_server, share, unique};
 use crate::config::Certificates;
 use crate::config::raw::{self, Direction, IdempotencyKey, SchemeName};
-use crate::config::settings::{EgressPeer, Endpoint, IngesterSettings, Route};
+use crate::config::settings::{
+    ClientCertificates, EgressPeer, Endpoint, IngesterSettings, Route, SourceCertificates,
+};
+use crate::tls::ServerTls;
 
 /// Endpoints in one configuration.
 const ENDPOINTS_MAX: usize = 10_000;
 /// Targets of one flow, as in the fan-out bound.
 const FLOW_TARGETS_MAX: usize = 10;
+/// Most sources whose rates are remembered.
+const RATE_SOURCES_MAX: u32 = 10_000_000;
 
 pub(super) fn ingester(
     raw: &raw::Ingester,
@@ -49,13 +60,17 @@ pub(super) fn ingester(
         patterns.extend(peer.spiffe_ids.iter().filter_map(|id| id.parse::<SpiffePattern>().ok()));
     }
     unique("ingester.egresses", "name", raw.egresses.iter().map(|peer| peer.name.as_str()), faults);
-    let endpoints = endpoints(raw, faults);
+    faults.bound("ingester.rate_sources_max", raw.rate_sources_max, 1_000, RATE_SOURCES_MAX);
+    let lists = access::lists(&raw.networks, faults);
+    let proxies = access::proxies(raw.proxies.as_ref(), faults).map(Arc::new);
+    let endpoints = endpoints(raw, &lists, faults);
     let idempotency = idempotency("ingester", raw.idempotency, faults);
     let link_tls = link_server(certificates, Policy::new(patterns, Vec::new()), "ingester.egresses", faults)?;
     let Some(public) = certificates.public.as_ref() else {
         faults.push("ingester", "was not there when the node started", "restart the node");
         return None;
     };
+    let public_tls = public_tls(raw, Arc::clone(public), faults)?;
     Some(IngesterSettings {
         listen,
         link_listen: listen_link,
@@ -63,12 +78,46 @@ pub(super) fn ingester(
         idle_timeout_ms: raw.idle_timeout_ms,
         request_timeout_ms: raw.request_timeout_ms,
         body_memory_bytes_max: share(raw.body_memory_bytes_max, workers, 4 << 20),
+        rate_sources_max: raw.rate_sources_max,
+        network_bytes: network_bytes(&lists, &endpoints),
+        client_certificates: match raw.client_ca_file {
+            Some(_) => ClientCertificates::Asked,
+            None => ClientCertificates::NotAsked,
+        },
+        proxies,
         idempotency,
         endpoints,
         egresses,
-        public_tls: zen_identity::public_server_config(Arc::clone(public)),
+        public_tls,
         link_tls,
     })
+}
+
+fn public_tls(
+    raw: &raw::Ingester,
+    certificate: Arc<zen_identity::ReloadingCertificate>,
+    faults: &mut Faults,
+) -> Option<ServerTls> {
+    let key = "ingester.client_ca_file";
+    let roots = raw.client_ca_file.as_ref().map(|file| {
+        let path = faults.resolve(file);
+        std::fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))
+    });
+    let made = match roots.transpose() {
+        Ok(roots) => zen_identity::public_server_config(certificate, roots.as_deref())
+            .map_err(|error| error.to_string()),
+        Err(error) => Err(error),
+    };
+    made.map_err(|error| faults.push(key, error, "give a PEM file of the sources' CAs")).ok()
+}
+
+/// What named lists and the endpoints' own networks hold; a named list counts once.
+fn network_bytes(lists: &access::Lists, endpoints: &HashMap<EndpointId, Arc<Endpoint>>) -> usize {
+    let named: usize = lists.values().map(|list| list.set.memory_bytes()).sum();
+    let own =
+        endpoints.values().flat_map(|endpoint| endpoint.networks.allow.iter().chain(&endpoint.networks.deny));
+    let own = own.filter(|list| Arc::strong_count(&list.set) == 1);
+    named + own.map(|list| list.set.memory_bytes()).sum::<usize>()
 }
 
 fn egress_peer(
@@ -96,7 +145,11 @@ fn egress_peer(
     })
 }
 
-fn endpoints(raw: &raw::Ingester, faults: &mut Faults) -> HashMap<EndpointId, Arc<Endpoint>> {
+fn endpoints(
+    raw: &raw::Ingester,
+    lists: &access::Lists,
+    faults: &mut Faults,
+) -> HashMap<EndpointId, Arc<Endpoint>> {
     let known: HashSet<&str> = raw.egresses.iter().map(|peer| peer.name.as_str()).collect();
     let declared: HashSet<&str> = raw.endpoints.iter().map(|endpoint| endpoint.id.as_str()).collect();
     let mut routes: HashMap<&str, Vec<Route>> = HashMap::new();
@@ -139,14 +192,23 @@ fn endpoints(raw: &raw::Ingester, faults: &mut Faults) -> HashMap<EndpointId, Ar
         if routes.is_empty() {
             faults.push(&key, "no flow leads anywhere", "add a [[ingester.flows]] for it");
         }
-        if let Some(endpoint) = endpoint(&key, section, routes, faults) {
+        let rules = access::rules(&key, &section.networks, lists, faults);
+        let certificates = section.client_certificate.as_ref();
+        let certificates = certificates
+            .map(|section| access::certificates(&key, section, raw.client_ca_file.as_ref(), faults));
+        if let Some(endpoint) = endpoint(&key, section, (routes, rules, certificates), faults) {
             endpoints.insert(endpoint.id, Arc::new(endpoint));
         }
     }
     endpoints
 }
 
-fn endpoint(key: &str, raw: &raw::Endpoint, routes: Vec<Route>, faults: &mut Faults) -> Option<Endpoint> {
+fn endpoint(
+    key: &str,
+    raw: &raw::Endpoint,
+    (routes, networks, certificates): (Vec<Route>, NetworkRules, Option<SourceCertificates>),
+    faults: &mut Faults,
+) -> Option<Endpoint> {
     faults.name(format_args!("{key}.tenant"), &raw.tenant);
     faults.bound(format_args!("{key}.body_bytes_max"), raw.body_bytes_max, 1, BODY_BYTES_MAX as u64);
     let mut forward_headers: Vec<String> =
@@ -170,7 +232,9 @@ fn endpoint(key: &str, raw: &raw::Endpoint, routes: Vec<Route>, faults: &mut Fau
             );
         }
     }
-    let scheme = scheme(key, raw, faults);
+    let authentication = authentication(key, raw, faults);
+    let header_rules = access::header_rules(key, &raw.headers, faults);
+    let rates = access::rates(key, raw.rates, faults);
     let key_source = key_source(&format!("{key}.idempotency"), raw, faults);
     let id = faults.parse(
         format_args!("{key}.id"),
@@ -180,7 +244,11 @@ fn endpoint(key: &str, raw: &raw::Endpoint, routes: Vec<Route>, faults: &mut Fau
     Some(Endpoint {
         id,
         tenant: raw.tenant.clone(),
-        scheme: scheme?,
+        authentication: authentication?,
+        certificates,
+        networks,
+        header_rules,
+        rates,
         key_source,
         content_types: raw.content_types.iter().map(|media| media.to_ascii_lowercase()).collect(),
         body_bytes_max: raw.body_bytes_max as usize,
@@ -189,13 +257,56 @@ fn endpoint(key: &str, raw: &raw::Endpoint, routes: Vec<Route>, faults: &mut Fau
     })
 }
 
-fn scheme(key: &str, raw: &raw::Endpoint, faults: &mut Faults) -> Option<Scheme> {
-    let secret_key = format!("{key}.secret_files");
-    let secrets: Vec<_> =
-        raw.secret_files.iter().filter_map(|file| faults.secret(&secret_key, file)).collect();
-    if secrets.len() < raw.secret_files.len() {
+/// What was written, whole or not at all: a proof that is left out for a fault must not leave the others.
+fn authentication(key: &str, raw: &raw::Endpoint, faults: &mut Faults) -> Option<Authentication> {
+    let before = faults.found.len();
+    let signature = match raw.scheme {
+        SchemeName::None => no_scheme(key, raw, faults),
+        _ => scheme(key, raw, faults),
+    };
+    let section = raw.authorization.as_ref();
+    let authorization = section.and_then(|section| authorization(key, section, faults));
+    let certificate = match raw.client_certificate {
+        Some(_) => CertificateRule::Required,
+        None => CertificateRule::NotAsked,
+    };
+    if faults.found.len() > before {
         return None;
     }
+    let remedy = "name a scheme, an authorization or a client_certificate";
+    Authentication::new(certificate, authorization, signature)
+        .map_err(|error| faults.push(key, error, remedy))
+        .ok()
+}
+
+fn no_scheme(key: &str, raw: &raw::Endpoint, faults: &mut Faults) -> Option<Scheme> {
+    if !raw.secret_files.is_empty() || raw.hmac.is_some() {
+        faults.push(format_args!("{key}.scheme"), "none has no secret_files and no hmac", "remove them");
+    }
+    None
+}
+
+fn authorization(key: &str, raw: &raw::Authorization, faults: &mut Faults) -> Option<Authorization> {
+    let key = format!("{key}.authorization.secret_files");
+    let secrets = secrets(&key, &raw.secret_files, faults)?;
+    let kind = match raw.kind {
+        raw::AuthorizationKind::Bearer => AuthorizationKind::Bearer,
+        raw::AuthorizationKind::Basic => AuthorizationKind::Basic,
+    };
+    let bytes: Vec<Vec<u8>> = secrets.iter().map(|secret| secret.as_bytes().to_vec()).collect();
+    let made = Authorization::new(kind, &bytes);
+    made.map_err(|error| faults.push(&key, error, "write a token, or user:password, to each file")).ok()
+}
+
+/// All of them or none.
+fn secrets(key: &str, files: &[String], faults: &mut Faults) -> Option<Vec<Zeroizing<String>>> {
+    let secrets: Vec<_> = files.iter().filter_map(|file| faults.secret(key, file)).collect();
+    (secrets.len() == files.len()).then_some(secrets)
+}
+
+fn scheme(key: &str, raw: &raw::Endpoint, faults: &mut Faults) -> Option<Scheme> {
+    let secret_key = format!("{key}.secret_files");
+    let secrets = secrets(&secret_key, &raw.secret_files, faults)?;
     let bytes: Vec<Vec<u8>> = secrets.iter().map(|secret| secret.as_bytes().to_vec()).collect();
     let built = match (raw.scheme, &raw.hmac) {
         (SchemeName::Github, None) => Scheme::github(&bytes),
@@ -211,6 +322,7 @@ fn scheme(key: &str, raw: &raw::Endpoint, faults: &mut Faults) -> Option<Scheme>
             );
             return None;
         }
+        (SchemeName::None, _) => return None,
         (_, Some(_)) => {
             faults.push(format_args!("{key}.hmac"), "does not belong to this scheme", "remove it");
             return None;
@@ -228,7 +340,7 @@ fn key_source(key: &str, raw: &raw::Endpoint, faults: &mut Faults) -> Option<Key
     match section.key {
         IdempotencyKey::Scheme => {
             let has_id = raw.hmac.as_ref().is_none_or(|hmac| hmac.source_id_header.is_some());
-            has_id.then_some(KeySource::Scheme)
+            (has_id && raw.scheme != SchemeName::None).then_some(KeySource::Scheme)
         }
         IdempotencyKey::Header => {
             let name = section.header.to_ascii_lowercase();

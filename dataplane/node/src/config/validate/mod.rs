@@ -1,5 +1,6 @@
 //! From what was written to a snapshot: every value checked, every fault collected with its remedy.
 
+mod access;
 mod egress;
 mod faults;
 mod ingester;
