@@ -3,51 +3,35 @@
 //! The core's receiver and writer do the work; the glue between them is that of the node, in small.
 //! Attempts are made in `deliveries`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use zen_core::crypto::Mac;
 use zen_core::dedupe::{EventKey, KeyHasher, Limits, Restore, Shard, Verdict as Arrived, Waiter};
-use zen_core::deliver::{DeliveryState, EventBytes, Live, Table};
-use zen_core::event::{EVENT_BYTES_MAX, Event};
+use zen_core::deliver::{DeliveryState, Live, Table};
+use zen_core::event::Event;
 use zen_core::id::EventId;
 use zen_core::journal::{Kind, Sequence};
-use zen_core::link::{
-    Frame, HANDSHAKE_TIMEOUT_MS, Hello, LinkError, Receiver, ReceiverConfig, ReceiverEvent,
-};
 use zen_core::record::{Ending, HeldEvent, OutcomeRecord, RetryRecord, StreamId, encode_checkpoint};
 
 use crate::checker::number;
-use crate::context::{Clock, Context, Crash, DiskStep, Life, NodeId, Step};
-use crate::crypto::{Key, Portable};
+use crate::context::{Clock, Context, Crash, DiskStep, Life, NodeId};
 use crate::deliveries::{Deliveries, Found, Verdict, find};
 use crate::disk::Disk;
 use crate::journal::Journal;
-use crate::link::{Link, Machine, Slot, ingester_dials, link_secret};
+use crate::link::{Links, ingester_dials};
 use crate::network::{ConnectionId, Side};
 use crate::plan::KnownBy;
+use crate::receiving::{CREDIT_EVENTS, Incoming, Receiving};
+use crate::waker::Waker;
 
 /// Segments of an egress's journal.
 const SEGMENTS_MAX: u32 = 16;
-/// Events granted to a link.
-const CREDIT_EVENTS: u32 = 16;
-/// Bytes granted to a link.
-const CREDIT_BYTES: u64 = 2 * EVENT_BYTES_MAX as u64;
 /// Notes that may wait for room in the journal.
 const NOTES_MAX: usize = 10_000;
 /// How long an event's id is remembered, ms.
 const EVENT_WINDOW_MS: u64 = 24 * 3_600_000;
 /// Records carried forward in one tick.
 const CARRIED_MAX: usize = 16;
-
-#[derive(Debug)]
-struct Incoming {
-    link: ConnectionId,
-    stream: StreamId,
-    link_sequence: u64,
-    head: Vec<u8>,
-    event: EventBytes,
-}
 
 /// An outcome or retry, stamped when it was made.
 #[derive(Debug)]
@@ -73,22 +57,18 @@ struct Arrival {
 pub struct Egress {
     node: NodeId,
     index: usize,
-    life: Life,
     journal: Journal,
     table: Table,
     hasher: KeyHasher,
     keys: Shard,
-    marks: BTreeMap<StreamId, u64>,
-    backlog: VecDeque<Incoming>,
     arrivals: VecDeque<Arrival>,
     notes: VecDeque<Note>,
     carried: VecDeque<(Sequence, Sequence)>,
     checkpoint: Option<Sequence>,
     checkpoint_segment: u64,
-    links: BTreeMap<ConnectionId, Link>,
-    slots: Vec<(usize, Slot)>,
+    links: Links<Receiving>,
     deliveries: Deliveries,
-    woken: bool,
+    waker: Waker,
 }
 
 impl Egress {
@@ -110,26 +90,23 @@ impl Egress {
         });
         let dialled =
             (0..context.plan.ingester_workers()).filter(|ingester| !ingester_dials(*ingester, index));
+        let receiving = Receiving::new(node, index, table.streams().clone());
         let mut egress = Self {
             node,
             index,
-            life,
             journal,
-            marks: table.streams().clone(),
             // A full journal has no place for another checkpoint, and must be trimmed first.
             checkpoint: table.checkpoint(),
             table,
             hasher,
             keys: restore.finish(),
-            backlog: VecDeque::new(),
             arrivals: VecDeque::new(),
             notes: VecDeque::new(),
             carried: VecDeque::new(),
             checkpoint_segment: 0,
-            links: BTreeMap::new(),
-            slots: dialled.map(|ingester| (ingester, Slot::default())).collect(),
+            links: Links::new(node, format!("egress {index}"), receiving, dialled.map(NodeId)),
             deliveries: Deliveries::new(context, node, index, life),
-            woken: false,
+            waker: Waker::new(node, life),
         };
         let handles: Vec<u64> = egress.table.handles().map(|(_, handle)| handle).collect();
         for handle in handles {
@@ -176,10 +153,7 @@ impl Egress {
 
     /// Lets it work soon, once.
     pub fn wake(&mut self, context: &mut Context) {
-        if !core::mem::replace(&mut self.woken, true) {
-            let delay_ms = context.prng.between(0, 1);
-            context.schedule(delay_ms, Step::Wake { node: self.node, life: self.life });
-        }
+        self.waker.wake(context);
     }
 
     /// A disk operation ended.
@@ -190,59 +164,25 @@ impl Egress {
 
     /// Bytes of a link.
     pub fn handle_bytes(&mut self, context: &mut Context, connection: ConnectionId, to: Side, bytes: &[u8]) {
-        let clock = context.clock(self.node);
-        if to == Side::Acceptor {
-            let link = || Link::new(to, Machine::AwaitHello, clock.steady_ms, Vec::new());
-            self.links.entry(connection).or_insert_with(link);
+        if self.links.handle_bytes(context, connection, to, bytes).is_ok() {
+            self.wake(context);
         }
-        let Some(mut link) = self.links.remove(&connection) else { return context.reset(connection) };
-        let taken = link.reader.handle_bytes(bytes);
-        assert_eq!(taken, bytes.len(), "frames are polled after each piece");
-        let result = self.handle_frames(context, connection, &mut link, clock);
-        if let Err(error) = &result {
-            error.write_refuse(&mut link.out);
-        }
-        link.flush(context, connection);
-        self.links.insert(connection, link);
-        if let Err(error) = result {
-            self.close(context, connection, &error);
-        }
-        self.wake(context);
     }
 
     /// A link broke.
     pub fn handle_lost(&mut self, context: &mut Context, connection: ConnectionId) {
-        self.forget(connection);
-        self.slots.iter_mut().for_each(|(_, slot)| slot.handle_lost(context, connection));
+        self.links.handle_lost(context, connection);
     }
 
     /// Deadlines of links, and dialling.
     pub fn handle_clock(&mut self, context: &mut Context) {
-        let clock = context.clock(self.node);
-        let mut failed = Vec::new();
-        for (connection, link) in &mut self.links {
-            let result = match &mut link.machine {
-                Machine::Receiving { receiver, .. } => {
-                    receiver.handle_timeout(clock.steady_ms, &mut link.out)
-                }
-                _ if clock.steady_ms.saturating_sub(link.since_ms) > HANDSHAKE_TIMEOUT_MS => {
-                    Err(LinkError::HandshakeTimeout)
-                }
-                _ => Ok(()),
-            };
-            link.flush(context, *connection);
-            failed.extend(result.err().map(|error| (*connection, error)));
-        }
-        for (connection, error) in failed {
-            self.close(context, connection, &error);
-        }
-        self.dial(context, clock.steady_ms);
+        self.links.handle_clock(context);
         self.wake(context);
     }
 
     /// One tick: verdicts, commit, acknowledge, deliver, trim.
     pub fn work(&mut self, context: &mut Context) -> Result<(), Crash> {
-        self.woken = false;
+        self.waker.handle_work();
         context.step(self.node)?;
         self.take_verdicts(context);
         self.append_all(context);
@@ -251,14 +191,14 @@ impl Egress {
         context.step(self.node)?;
         self.handle_durable(context);
         context.step(self.node)?;
-        self.acknowledge(context)?;
+        self.links.acknowledge(context, self.journal.has_reserve())?;
         self.deliveries.start(context, &self.journal, &self.table)?;
         self.carry(context);
         context.step(self.node)?;
         self.trim(context);
         context.checker.check_bound("notes", self.notes.len(), NOTES_MAX);
-        let granted = CREDIT_EVENTS as usize * self.links.len();
-        context.checker.check_bound("backlog", self.backlog.len(), granted);
+        let granted = CREDIT_EVENTS as usize * self.links.open.len();
+        context.checker.check_bound("backlog", self.links.role.backlog.len(), granted);
         context.step(self.node)
     }
 
@@ -317,7 +257,7 @@ impl Egress {
             self.notes.pop_front();
         }
         while self.journal.has_reserve() {
-            let Some(incoming) = self.backlog.pop_front() else { return };
+            let Some(incoming) = self.links.role.backlog.pop_front() else { return };
             let (key, id) = key(&self.hasher, &incoming.event);
             if self.is_known(context, &incoming) {
                 self.arrivals.push_back(arrival(&incoming, self.journal.appended(), None));
@@ -329,12 +269,12 @@ impl Egress {
                     self.arrivals.push_back(arrival(&incoming, self.journal.appended(), None));
                     continue;
                 }
-                Arrived::TooManyPending => return self.backlog.push_front(incoming),
+                Arrived::TooManyPending => return self.links.role.backlog.push_front(incoming),
             }
             let parts = [&incoming.head[..], &incoming.event];
             let Ok(record) = self.journal.append(Kind::Event, now_ms, &parts) else {
                 self.keys.handle_failed(key, Waiter(0), &mut Vec::new());
-                return self.backlog.push_front(incoming);
+                return self.links.role.backlog.push_front(incoming);
             };
             let held = HeldEvent { event: &incoming.event, ..held(&incoming.head) };
             let is_cached = self.table.cached_bytes() + incoming.event.len() <= context.plan.cached_bytes_max;
@@ -353,37 +293,13 @@ impl Egress {
     fn handle_durable(&mut self, context: &mut Context) {
         let durable = self.journal.durable();
         while let Some(arrival) = self.arrivals.pop_front_if(|arrival| arrival.record <= durable) {
-            let mark = self.marks.entry(arrival.stream).or_default();
-            *mark = (*mark).max(arrival.link_sequence);
-            if let Some(Machine::Receiving { durable, owed, .. }) =
-                self.links.get_mut(&arrival.link).map(|link| &mut link.machine)
-            {
-                *durable = (*durable).max(arrival.link_sequence);
-                *owed = (owed.0 + arrival.bytes, owed.1 + 1);
-            }
+            let Arrival { link, stream, link_sequence, bytes, .. } = arrival;
+            self.links.handle_durable(link, stream, link_sequence, bytes);
             if let Some((key, id)) = arrival.taken {
                 self.keys.handle_durable(key, id, context.clock(self.node).wall_ms, &mut Vec::new());
                 self.hand_out(context, arrival.record.0);
             }
         }
-    }
-
-    fn acknowledge(&mut self, context: &mut Context) -> Result<(), Crash> {
-        let has_reserve = self.journal.has_reserve();
-        for (connection, link) in &mut self.links {
-            let Machine::Receiving { receiver, durable, owed, .. } = &mut link.machine else { continue };
-            if !receiver.is_open() {
-                continue;
-            }
-            if has_reserve && owed.1 > 0 {
-                receiver.grant(owed.0, owed.1);
-                *owed = (0, 0);
-            }
-            receiver.ack(*durable, &mut link.out);
-            link.flush(context, *connection);
-            context.step(self.node)?;
-        }
-        Ok(())
     }
 
     fn hand_out(&mut self, context: &mut Context, handle: u64) {
@@ -466,119 +382,6 @@ impl Egress {
             needed = needed.min(*original);
         }
         self.journal.trim(context, Sequence(needed.0.saturating_sub(1)));
-    }
-
-    fn dial(&mut self, context: &mut Context, steady_ms: u64) {
-        for (ingester, slot) in &mut self.slots {
-            if !slot.is_due(context.now_ms) {
-                continue;
-            }
-            let connection = context.dial(self.node, NodeId(*ingester));
-            slot.connection = Some(connection);
-            let mut out = Vec::new();
-            let worker = (*ingester % context.plan.workers) as u16;
-            let config =
-                receiver_config(context, context.plan.process(NodeId(*ingester)), worker, self.index);
-            let receiver = Box::new(Receiver::dial(config, steady_ms, &mut out));
-            let machine = Machine::Receiving { receiver, stream: None, durable: 0, owed: (0, 0) };
-            let mut link = Link::new(Side::Dialer, machine, steady_ms, out);
-            link.flush(context, connection);
-            self.links.insert(connection, link);
-        }
-    }
-
-    fn handle_frames(
-        &mut self,
-        context: &mut Context,
-        connection: ConnectionId,
-        link: &mut Link,
-        clock: Clock,
-    ) -> Result<(), LinkError> {
-        while let Some(frame) = link.reader.poll_frame()? {
-            match (&mut link.machine, frame) {
-                (Machine::Receiving { receiver, stream, durable, .. }, frame) => {
-                    match receiver.handle_frame(frame, clock.steady_ms, &mut link.out)? {
-                        ReceiverEvent::None | ReceiverEvent::Goodbye(_) => {}
-                        ReceiverEvent::PeerHello(hello) => {
-                            *stream = Some(hello.journal_id);
-                            *durable = self.marks.get(&hello.journal_id).copied().unwrap_or(0);
-                            receiver.start(*durable, &mut link.out);
-                        }
-                        ReceiverEvent::Batch(batch) => {
-                            let mut checked = Vec::with_capacity(batch.count());
-                            receiver.open_batch(&Portable, &batch, clock.wall_ms, &mut checked)?;
-                            let stream = stream.expect("batches come after the start");
-                            for incoming in &checked {
-                                let mut head = Vec::new();
-                                let targets: Vec<&str> = incoming.targets.iter().collect();
-                                HeldEvent::encode_head(
-                                    &mut head,
-                                    &stream,
-                                    incoming.sequence,
-                                    0,
-                                    targets.into_iter(),
-                                );
-                                let (link_sequence, event) = (incoming.sequence, incoming.encoded.into());
-                                let incoming =
-                                    Incoming { link: connection, stream, link_sequence, head, event };
-                                self.backlog.push_back(incoming);
-                            }
-                        }
-                    }
-                }
-                (_, Frame::Hello(hello)) => {
-                    link.machine = self.begin_receiving(context, &hello, clock.steady_ms, &mut link.out)?;
-                }
-                (_, frame) => return Err(LinkError::Unexpected(frame.frame_type())),
-            }
-        }
-        Ok(())
-    }
-
-    fn begin_receiving(
-        &self,
-        context: &mut Context,
-        hello: &Hello,
-        steady_ms: u64,
-        out: &mut Vec<u8>,
-    ) -> Result<Machine, LinkError> {
-        let config = receiver_config(context, number(&hello.node), hello.stream, self.index);
-        let mut receiver = Box::new(Receiver::accept(config, hello, steady_ms, out)?);
-        let durable = self.marks.get(&hello.journal_id).copied().unwrap_or(0);
-        receiver.start(durable, out);
-        Ok(Machine::Receiving { receiver, stream: Some(hello.journal_id), durable, owed: (0, 0) })
-    }
-
-    /// What a link brought and the journal has not taken goes with it: the next link brings it again, on new credit.
-    fn forget(&mut self, connection: ConnectionId) -> Option<Link> {
-        self.backlog.retain(|incoming| incoming.link != connection);
-        self.links.remove(&connection)
-    }
-
-    fn close(&mut self, context: &mut Context, connection: ConnectionId, error: &LinkError) {
-        context.note(format_args!("egress {} closes {connection:?}: {error}", self.index));
-        context.checker.handle_link_closed(self.node, error);
-        if let Some(link) = self.forget(connection) {
-            context.close(connection, link.side);
-        }
-        self.slots.iter_mut().for_each(|(_, slot)| slot.handle_lost(context, connection));
-    }
-}
-
-fn receiver_config(
-    context: &mut Context,
-    ingester: usize,
-    stream: u16,
-    egress: usize,
-) -> ReceiverConfig<Key> {
-    ReceiverConfig {
-        node: format!("egress-{egress}"),
-        ingester: format!("ingester-{ingester}"),
-        stream,
-        keys: vec![("link-1".to_owned(), Portable.prepare(&link_secret(ingester, egress)))],
-        session: context.prng.bytes(),
-        credit_bytes: CREDIT_BYTES,
-        credit_events: CREDIT_EVENTS,
     }
 }
 

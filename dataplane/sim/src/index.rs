@@ -10,10 +10,11 @@ use std::rc::Rc;
 use zen_core::dedupe::{IndexRecord, encode_index};
 use zen_core::journal::{Kind, Sequence};
 
-use crate::context::{Context, Crash, DiskStep, Life, NodeId, Step};
+use crate::context::{Context, Crash, DiskStep, Life, NodeId};
 use crate::disk::Disk;
 use crate::journal::Journal;
 use crate::keys::{Keys, Restoring};
+use crate::waker::Waker;
 
 /// Entries of one record, so that it fits a simulated commit.
 const ENTRIES_MAX: usize = 128;
@@ -34,13 +35,12 @@ struct Unsaved {
 #[derive(Debug)]
 pub struct Index {
     node: NodeId,
-    life: Life,
     journal: Journal,
     keys: Rc<RefCell<Keys>>,
     marks: Vec<u64>,
     unsaved: VecDeque<Unsaved>,
     rewritten_in: u64,
-    woken: bool,
+    waker: Waker,
 }
 
 impl Index {
@@ -65,7 +65,8 @@ impl Index {
     /// Over a journal that was opened.
     pub fn new(node: NodeId, life: Life, journal: Journal, keys: Rc<RefCell<Keys>>) -> Self {
         let marks = keys.borrow().shards().iter().map(|_| 0).collect();
-        Self { node, life, journal, keys, marks, unsaved: VecDeque::new(), rewritten_in: 0, woken: false }
+        let waker = Waker::new(node, life);
+        Self { node, journal, keys, marks, unsaved: VecDeque::new(), rewritten_in: 0, waker }
     }
 
     /// Ends; what it leaves is its disk.
@@ -80,10 +81,7 @@ impl Index {
 
     /// Lets it work soon, once.
     pub fn wake(&mut self, context: &mut Context) {
-        if !core::mem::replace(&mut self.woken, true) {
-            let delay_ms = context.prng.between(0, 1);
-            context.schedule(delay_ms, Step::Wake { node: self.node, life: self.life });
-        }
+        self.waker.wake(context);
     }
 
     /// A disk operation ended; a failed write is repeated.
@@ -94,7 +92,7 @@ impl Index {
 
     /// One tick: write what is new, let the workers trim, trim.
     pub fn work(&mut self, context: &mut Context) -> Result<(), Crash> {
-        self.woken = false;
+        self.waker.handle_work();
         self.keys.borrow_mut().handle_time(context.clock(self.node).wall_ms);
         context.step(self.node)?;
         let is_half_full = self.journal.bytes_live() > self.journal.bytes_max() / 2;

@@ -19,8 +19,11 @@ mod link;
 mod network;
 mod plan;
 mod prng;
+mod receiving;
+mod sending;
 mod source;
 mod target;
+mod waker;
 mod world;
 
 pub use checker::Violation;
