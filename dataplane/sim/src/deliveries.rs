@@ -223,10 +223,7 @@ pub fn find(journal: &Journal, table: &Table, handle: u64) -> Found {
     if live.record > journal.durable() {
         return Found::Later;
     }
-    let (records, _) = journal.read_from(live.record);
-    let Some(found) = records.first().filter(|found| found.sequence == live.record) else {
-        return Found::Damaged;
-    };
+    let Some(found) = journal.read(live.record) else { return Found::Damaged };
     let held = HeldEvent::decode(&found.payload).expect("an egress encodes its records");
     Found::Event(held.event.into())
 }

@@ -142,8 +142,7 @@ impl Egress {
     pub fn dead_letters(&self) -> Vec<(usize, EventId)> {
         let mut letters = Vec::new();
         for live in self.table.handles().filter_map(|(_, handle)| self.table.live(handle)) {
-            let (records, _) = self.journal.read_from(live.record);
-            let Some(found) = records.first().filter(|found| found.sequence == live.record) else { continue };
+            let Some(found) = self.journal.read(live.record) else { continue };
             let (_, id) = key(&self.hasher, held(&found.payload).event);
             let dead = live.targets.iter().filter(|target| target.state == DeliveryState::Dead);
             letters.extend(dead.map(|target| (number(&target.name), id)));

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
-use zen_core::dedupe::{IndexRecord, encode_index};
+use zen_core::dedupe::encode_index;
 use zen_core::journal::{Kind, Sequence};
 
 use crate::context::{Context, Crash, DiskStep, Life, NodeId};
@@ -18,9 +18,6 @@ use crate::waker::Waker;
 
 /// Entries of one record, so that it fits a simulated commit.
 const ENTRIES_MAX: usize = 128;
-/// What an index record is called in the journal.
-const INDEX: Kind = Kind::Other(100);
-
 /// What was written and is not durable yet.
 #[derive(Debug)]
 struct Unsaved {
@@ -54,11 +51,7 @@ impl Index {
     ) -> Journal {
         let segments_max = 8 + (context.plan.events / 100) as u32;
         Journal::open(context, (node, life), disk, segments_max, &mut |record| {
-            let index = IndexRecord::decode(record.payload, restoring.hasher());
-            let index = index.expect("an index encodes its records");
-            index
-                .entries()
-                .for_each(|entry| restoring.handle_entry(entry.key, entry.event_id, entry.time_ms));
+            restoring.handle_record(record);
         })
     }
 
@@ -125,7 +118,7 @@ impl Index {
             let mut entries = shard.entries_since(*mark);
             let mut payload = Vec::new();
             while encode_index(&mut payload, keys.hasher(), &mut entries.by_ref().take(ENTRIES_MAX)) > 0 {
-                if self.journal.append(INDEX, now_ms, &[&payload]).is_err() {
+                if self.journal.append(Kind::Index, now_ms, &[&payload]).is_err() {
                     return;
                 }
                 payload.clear();

@@ -12,7 +12,7 @@ use zen_core::event::Event;
 use zen_core::id::EventId;
 use zen_core::journal::{AppendError, Kind, Record, Sequence};
 use zen_core::link::Outbox;
-use zen_core::record::{decode_egresses, decode_event_id, decode_key, encode_routes};
+use zen_core::record::{decode_egresses, encode_routes};
 use zen_core::verify::Scheme;
 
 use crate::checker::number;
@@ -69,7 +69,7 @@ impl Ingester {
         let journal = Journal::open(context, (node, life), disk, segments_max, &mut |record| {
             recover(&mut outboxes, record);
             if planted != Some(Planted::KeyNotRestored) {
-                restore_key(restoring, record);
+                restoring.handle_record(record);
             }
         });
         (journal, outboxes)
@@ -241,15 +241,6 @@ fn recover(outboxes: &mut [Outbox], record: &Record<'_>) {
         for egress in egresses {
             outboxes[number(egress)].handle_routed(record.sequence);
         }
-    }
-}
-
-/// The key of an event that was durable, as its record has it.
-fn restore_key(restoring: &mut Restoring, record: &Record<'_>) {
-    if record.kind == Kind::Event {
-        let key = decode_key(record.payload).expect("an ingester encodes its routes");
-        let id = decode_event_id(record.payload).expect("an event has an id");
-        restoring.handle_entry(key.expect("simulated sources name each event"), id, record.time_ms);
     }
 }
 

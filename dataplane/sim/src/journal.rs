@@ -172,6 +172,12 @@ impl Journal {
         context.checker.check_bound("journal segments", files, self.segments_max as usize);
     }
 
+    /// A durable record, if it is kept and whole.
+    pub fn read(&self, sequence: Sequence) -> Option<Owned> {
+        let (records, _) = self.read_from(sequence);
+        records.into_iter().next().filter(|found| found.sequence == sequence)
+    }
+
     /// Durable records from `from` on, those of one segment; and the last sequence that was looked at.
     pub fn read_from(&self, from: Sequence) -> (Vec<Owned>, Sequence) {
         let spans: Vec<_> = self.writer.live_segments().collect();

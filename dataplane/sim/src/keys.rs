@@ -7,9 +7,10 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use zen_core::dedupe::{EventKey, KeyHasher, Limits, Restore, Shard, Shards, Verdict, Waiter};
+use zen_core::dedupe::{EventKey, IndexRecord, KeyHasher, Limits, Restore, Shard, Shards, Verdict, Waiter};
 use zen_core::id::EventId;
-use zen_core::journal::Sequence;
+use zen_core::journal::{Kind, Record, Sequence};
+use zen_core::record::{decode_event_id, decode_key};
 
 use crate::plan::Plan;
 use crate::source::Request;
@@ -40,13 +41,25 @@ impl Restoring {
         }
     }
 
-    /// Makes keys.
-    pub fn hasher(&self) -> &KeyHasher {
-        &self.hasher
+    /// A record of a worker's journal or of the index: the keys in it were durable.
+    pub fn handle_record(&mut self, record: &Record<'_>) {
+        match record.kind {
+            Kind::Event => {
+                let key = decode_key(record.payload).expect("an ingester encodes its routes");
+                let id = decode_event_id(record.payload).expect("an event has an id");
+                self.handle_entry(key.expect("simulated sources name each event"), id, record.time_ms);
+            }
+            Kind::Index => {
+                let index = IndexRecord::decode(record.payload, &self.hasher);
+                for entry in index.expect("an index encodes its records").entries() {
+                    self.handle_entry(entry.key, entry.event_id, entry.time_ms);
+                }
+            }
+            kind => unreachable!("an ingester does not write {kind:?}"),
+        }
     }
 
-    /// An event of `key` was durable at `time_ms`.
-    pub fn handle_entry(&mut self, key: EventKey, id: EventId, time_ms: u64) {
+    fn handle_entry(&mut self, key: EventKey, id: EventId, time_ms: u64) {
         self.restores[self.shards.index_of(&key)].handle_entry(key, id, time_ms);
     }
 
