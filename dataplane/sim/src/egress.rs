@@ -11,36 +11,25 @@ use zen_core::deliver::{DeliveryState, Live, Table};
 use zen_core::event::Event;
 use zen_core::id::EventId;
 use zen_core::journal::{Kind, Sequence};
-use zen_core::record::{Ending, HeldEvent, OutcomeRecord, RetryRecord, StreamId, encode_checkpoint};
+use zen_core::record::{Ending, HeldEvent, OutcomeRecord, RetryRecord, StreamId};
 
 use crate::checker::number;
-use crate::context::{Clock, Context, Crash, DiskStep, Life, NodeId};
-use crate::deliveries::{Deliveries, Found, Verdict, find};
+use crate::context::{Context, Crash, DiskStep, Life, NodeId};
+use crate::deliveries::{Deliveries, Verdict};
 use crate::disk::Disk;
 use crate::journal::Journal;
 use crate::link::{Links, ingester_dials};
 use crate::network::{ConnectionId, Side};
+use crate::notes::Notes;
 use crate::plan::KnownBy;
 use crate::receiving::{CREDIT_EVENTS, Incoming, Receiving};
+use crate::retention::Retention;
 use crate::waker::Waker;
 
 /// Segments of an egress's journal.
 const SEGMENTS_MAX: u32 = 16;
-/// Notes that may wait for room in the journal.
-const NOTES_MAX: usize = 10_000;
 /// How long an event's id is remembered, ms.
 const EVENT_WINDOW_MS: u64 = 24 * 3_600_000;
-/// Records carried forward in one tick.
-const CARRIED_MAX: usize = 16;
-
-/// An outcome or retry, stamped when it was made.
-#[derive(Debug)]
-struct Note {
-    kind: Kind,
-    wall_ms: u64,
-    payload: Vec<u8>,
-}
-
 #[derive(Debug)]
 struct Arrival {
     record: Sequence,
@@ -56,16 +45,13 @@ struct Arrival {
 #[derive(Debug)]
 pub struct Egress {
     node: NodeId,
-    index: usize,
     journal: Journal,
     table: Table,
     hasher: KeyHasher,
     keys: Shard,
     arrivals: VecDeque<Arrival>,
-    notes: VecDeque<Note>,
-    carried: VecDeque<(Sequence, Sequence)>,
-    checkpoint: Option<Sequence>,
-    checkpoint_segment: u64,
+    notes: Notes,
+    retention: Retention,
     links: Links<Receiving>,
     deliveries: Deliveries,
     waker: Waker,
@@ -93,17 +79,13 @@ impl Egress {
         let receiving = Receiving::new(node, index, table.streams().clone());
         let mut egress = Self {
             node,
-            index,
             journal,
-            // A full journal has no place for another checkpoint, and must be trimmed first.
-            checkpoint: table.checkpoint(),
+            retention: Retention::new(node, index, table.checkpoint()),
             table,
             hasher,
             keys: restore.finish(),
             arrivals: VecDeque::new(),
-            notes: VecDeque::new(),
-            carried: VecDeque::new(),
-            checkpoint_segment: 0,
+            notes: Notes::default(),
             links: Links::new(node, format!("egress {index}"), receiving, dialled.map(NodeId)),
             deliveries: Deliveries::new(context, node, index, life),
             waker: Waker::new(node, life),
@@ -192,10 +174,10 @@ impl Egress {
         context.step(self.node)?;
         self.links.acknowledge(context, self.journal.has_reserve())?;
         self.deliveries.start(context, &self.journal, &self.table)?;
-        self.carry(context);
+        self.retention.carry(context, &mut self.journal, &mut self.table, &mut self.notes);
         context.step(self.node)?;
-        self.trim(context);
-        context.checker.check_bound("notes", self.notes.len(), NOTES_MAX);
+        self.retention.trim(context, &mut self.journal, &self.table);
+        self.notes.check_bound(context);
         let granted = CREDIT_EVENTS as usize * self.links.open.len();
         context.checker.check_bound("backlog", self.links.role.backlog.len(), granted);
         context.step(self.node)
@@ -215,7 +197,7 @@ impl Egress {
                     let clock = context.clock(self.node);
                     let due_ms = clock.unix_of(due_ms);
                     let note = RetryRecord { handle, target, attempt, due_ms };
-                    self.note(clock, Kind::Retry, note.encode().to_vec());
+                    self.notes.push(clock, Kind::Retry, &note.encode());
                 }
                 Verdict::Dead => {
                     self.end(context, handle, target, Ending::Dead);
@@ -239,21 +221,14 @@ impl Egress {
     fn end(&mut self, context: &Context, handle: u64, target: u8, ending: Ending) {
         self.table.end(handle, target, ending);
         let note = OutcomeRecord { handle, target, ending };
-        self.note(context.clock(self.node), Kind::Outcome, note.encode().to_vec());
-    }
-
-    fn note(&mut self, clock: Clock, kind: Kind, payload: Vec<u8>) {
-        self.notes.push_back(Note { kind, wall_ms: clock.wall_ms, payload });
+        self.notes.push(context.clock(self.node), Kind::Outcome, &note.encode());
     }
 
     fn append_all(&mut self, context: &mut Context) {
         let now_ms = context.clock(self.node).wall_ms;
-        self.checkpoint_if_new_segment(now_ms);
-        while let Some(note) = self.notes.front() {
-            if self.journal.append(note.kind, note.wall_ms, &[&note.payload]).is_err() {
-                return;
-            }
-            self.notes.pop_front();
+        self.retention.checkpoint_if_new_segment(context, &mut self.journal, &self.table);
+        if self.notes.append_all(&mut self.journal).is_err() {
+            return;
         }
         while self.journal.has_reserve() {
             let Some(incoming) = self.links.role.backlog.pop_front() else { return };
@@ -308,79 +283,6 @@ impl Egress {
                 self.deliveries.handle_delivery(context, number(&target.name), handle, attempt, due_ms);
             }
         }
-    }
-
-    /// Carries the oldest live records forward when they keep much of the journal from reuse.
-    fn carry(&mut self, context: &mut Context) {
-        let Some(oldest) = self.table.oldest() else { return };
-        let is_worth_it = self.table.wants_carrying(self.journal.bytes_live(), self.journal.bytes_max());
-        if !is_worth_it || self.journal.is_current(oldest) {
-            return;
-        }
-        let handles: Vec<(Sequence, u64)> = self.table.handles().take(CARRIED_MAX).collect();
-        for (record, handle) in handles {
-            if self.journal.is_current(record) {
-                return;
-            }
-            match find(&self.journal, &self.table, handle) {
-                Found::Event(event) if self.carry_one(context, handle, record, &event) => {}
-                Found::Damaged => self.give_up(context, handle, record),
-                Found::Event(_) | Found::Later | Found::Ended => return,
-            }
-        }
-    }
-
-    fn carry_one(&mut self, context: &mut Context, handle: u64, original: Sequence, event: &[u8]) -> bool {
-        let mut head = Vec::new();
-        let clock = context.clock(self.node);
-        self.table.encode_carried(handle, &mut head);
-        let notes = self.table.carried_notes(handle, |due_ms| clock.unix_of(due_ms));
-        let appended = self.journal.append(Kind::Event, clock.wall_ms, &[&head, event]);
-        let Ok(record) = appended else { return false };
-        context.note(format_args!("egress {} carries record {original} forward to {record}", self.index));
-        self.carried.push_back((record, original));
-        self.table.insert(record, &HeldEvent { event, ..held(&head) }, None);
-        for note in notes {
-            self.note(clock, note.kind(), note.encode().to_vec());
-        }
-        true
-    }
-
-    /// A damaged record would keep the journal from reuse for good: what is left of its event ends.
-    fn give_up(&mut self, context: &mut Context, handle: u64, record: Sequence) {
-        context.note(format_args!("egress {} gives up record {record}, which is damaged", self.index));
-        context.checker.handle_lost(self.node, record);
-        let clock = context.clock(self.node);
-        for outcome in self.table.give_up(handle) {
-            self.note(clock, Kind::Outcome, outcome.encode().to_vec());
-        }
-    }
-
-    /// Each segment gets a checkpoint of the streams, so that older ones may go.
-    fn checkpoint_if_new_segment(&mut self, now_ms: u64) {
-        let segment = self.journal.current_segment();
-        if segment == self.checkpoint_segment {
-            return;
-        }
-        let streams: Vec<(StreamId, u64)> =
-            self.table.streams().iter().map(|(stream, sequence)| (*stream, *sequence)).collect();
-        let mut payload = Vec::new();
-        encode_checkpoint(&mut payload, &streams);
-        if let Ok(record) = self.journal.append(Kind::Checkpoint, now_ms, &[&payload]) {
-            self.checkpoint = Some(record);
-            self.checkpoint_segment = segment;
-        }
-    }
-
-    fn trim(&mut self, context: &mut Context) {
-        let durable = self.journal.durable();
-        let Some(checkpoint) = self.checkpoint.filter(|record| *record <= durable) else { return };
-        let mut needed = self.table.oldest().map_or(checkpoint, |oldest| oldest.min(checkpoint));
-        while self.carried.pop_front_if(|(copy, _)| *copy <= durable).is_some() {}
-        if let Some((_, original)) = self.carried.front() {
-            needed = needed.min(*original);
-        }
-        self.journal.trim(context, Sequence(needed.0.saturating_sub(1)));
     }
 }
 
