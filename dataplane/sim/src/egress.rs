@@ -15,7 +15,7 @@ use zen_core::record::{Ending, HeldEvent, OutcomeRecord, RetryRecord, StreamId};
 
 use crate::checker::number;
 use crate::context::{Context, Crash, DiskStep, Life, NodeId};
-use crate::deliveries::{Deliveries, Verdict};
+use crate::deliveries::{Deliveries, Found, Verdict, find};
 use crate::disk::Disk;
 use crate::journal::Journal;
 use crate::link::{Links, ingester_dials};
@@ -112,12 +112,15 @@ impl Egress {
         &mut self.deliveries
     }
 
-    /// Whether nothing is left but dead letters.
+    /// Whether nothing is left but dead letters, and deliveries of damaged records, which are tried as long
+    /// as their schedule says.
     pub fn is_idle(&self) -> bool {
         let is_open = |live: &Live| {
             live.targets.iter().any(|target| matches!(target.state, DeliveryState::Open { .. }))
         };
-        !self.table.handles().any(|(_, handle)| self.table.live(handle).is_some_and(is_open))
+        let open = self.table.handles().filter(|(_, handle)| self.table.live(*handle).is_some_and(is_open));
+        open.map(|(_, handle)| find(&self.journal, &self.table, handle))
+            .all(|found| matches!(found, Found::Damaged))
     }
 
     /// Its dead letters as its journal has them: target and event.

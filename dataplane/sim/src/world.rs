@@ -39,8 +39,9 @@ const CLOCK_MS: u64 = 1_000;
 const PROGRESS_MS_MAX: u64 = 10 * 60_000;
 /// Furthest that a clock jumps, ms.
 const CLOCK_STEP_MS_MAX: u64 = 3_600_000;
-/// Steps after which a run that does not end is one without progress.
+/// Steps after which a run that does not end is one without progress, and how many more for each event.
 const STEPS_MAX: u64 = 1_000_000;
+const STEPS_OF_EVENT_MAX: u64 = 20_000;
 
 /// What a run came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -150,6 +151,7 @@ struct World {
     nodes: Vec<Node>,
     targets: Vec<Target>,
     storm_ends_ms: u64,
+    steps_max: u64,
     crashes: u64,
 }
 
@@ -173,7 +175,8 @@ impl World {
         context.schedule(context.plan.trouble_every_ms, Step::Trouble);
         context.schedule(context.plan.storm_ms, Step::Calm);
         let storm_ends_ms = context.now_ms + context.plan.storm_ms;
-        Self { context, sources, nodes, targets, storm_ends_ms, crashes: 0 }
+        let steps_max = STEPS_MAX + STEPS_OF_EVENT_MAX * events as u64;
+        Self { context, sources, nodes, targets, storm_ends_ms, steps_max, crashes: 0 }
     }
 
     fn run(mut self) -> Self {
@@ -481,7 +484,7 @@ impl World {
             return true;
         }
         let is_late = self.context.now_ms > self.storm_ends_ms + PROGRESS_MS_MAX;
-        if is_late || self.context.steps > STEPS_MAX {
+        if is_late || self.context.steps > self.steps_max {
             self.context.checker.blame(Violation::NoProgress { sources, deliveries });
         }
         false
