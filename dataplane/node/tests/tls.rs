@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use rustls::{ClientConfig, HandshakeKind, NamedGroup};
 use support::client::{
-    Client, github, link_config, link_config_without_certificate, source_config, source_config_with_group,
+    Client, github, hello_of_tls_12, link_config, link_config_without_certificate, source_config,
+    source_config_with_group,
 };
 use support::node::{Node, PATIENCE, wait_until};
 use support::pki::Authority;
@@ -27,28 +28,6 @@ fn start() -> (Lab, Ports, Node) {
 fn leaf(config: &Arc<ClientConfig>, address: SocketAddr) -> Vec<u8> {
     let client = Client::connect_with(config, address).unwrap();
     client.tls.conn.peer_certificates().unwrap()[0].to_vec()
-}
-
-/// A `ClientHello` of TLS 1.2 (RFC 5246 section 7.4.1.2): no `supported_versions`, what a browser of then offered.
-fn hello_of_tls_12() -> Vec<u8> {
-    let extensions: &[u8] = &[
-        0x00, 0x0a, 0x00, 0x06, 0x00, 0x04, 0x00, 0x1d, 0x00,
-        0x17, // supported_groups: x25519, secp256r1
-        0x00, 0x0b, 0x00, 0x02, 0x01, 0x00, // ec_point_formats: uncompressed
-        0x00, 0x0d, 0x00, 0x06, 0x00, 0x04, 0x04, 0x03, 0x08, 0x04, // signature_algorithms
-        0x00, 0x17, 0x00, 0x00, // extended_master_secret
-    ];
-    let mut body = vec![0x03, 0x03];
-    body.extend([7; 32]);
-    body.extend([0, 0, 4, 0xc0, 0x2b, 0xc0, 0x2f, 1, 0]);
-    body.extend((extensions.len() as u16).to_be_bytes());
-    body.extend(extensions);
-    let mut record = vec![0x16, 0x03, 0x01];
-    record.extend((body.len() as u16 + 4).to_be_bytes());
-    record.extend([0x01, 0x00]);
-    record.extend((body.len() as u16).to_be_bytes());
-    record.extend(body);
-    record
 }
 
 /// What the node sends, up to its close, to one that sends `bytes` first.

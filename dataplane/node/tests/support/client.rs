@@ -182,10 +182,37 @@ pub fn link_config_without_certificate() -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
+/// A `ClientHello` of TLS 1.2 (RFC 5246 section 7.4.1.2): no `supported_versions`, what a browser of then offered.
+pub fn hello_of_tls_12() -> Vec<u8> {
+    let extensions: &[u8] = &[
+        0x00, 0x0a, 0x00, 0x06, 0x00, 0x04, 0x00, 0x1d, 0x00,
+        0x17, // supported_groups: x25519, secp256r1
+        0x00, 0x0b, 0x00, 0x02, 0x01, 0x00, // ec_point_formats: uncompressed
+        0x00, 0x0d, 0x00, 0x06, 0x00, 0x04, 0x04, 0x03, 0x08, 0x04, // signature_algorithms
+        0x00, 0x17, 0x00, 0x00, // extended_master_secret
+    ];
+    let mut body = vec![0x03, 0x03];
+    body.extend([7; 32]);
+    body.extend([0, 0, 4, 0xc0, 0x2b, 0xc0, 0x2f, 1, 0]);
+    body.extend((extensions.len() as u16).to_be_bytes());
+    body.extend(extensions);
+    let mut record = vec![0x16, 0x03, 0x01];
+    record.extend((body.len() as u16 + 4).to_be_bytes());
+    record.extend([0x01, 0x00]);
+    record.extend((body.len() as u16).to_be_bytes());
+    record.extend(body);
+    record
+}
+
 /// `sha256=<hex>` over `body` with [`SECRET`]: GitHub's signature, and that of the generic endpoint.
 pub fn signature(body: &[u8]) -> String {
+    signature_with(SECRET, body)
+}
+
+/// The same with another secret.
+pub fn signature_with(secret: &str, body: &[u8]) -> String {
     use std::fmt::Write;
-    let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
     let mut text = String::from("sha256=");
     for byte in hmac::sign(&key, body).as_ref() {
         write!(text, "{byte:02x}").unwrap();
