@@ -135,6 +135,9 @@ fn what_is_wrong_with_access_is_named() {
             "headers = [{ name = \"x-a\", one_of = [\"a\"], prefix = \"b\" }]",
             "ingester.endpoints[0].headers[0]",
         ),
+        ("", "headers = [{ name = \"x-a\", one_of = [\"a\"], regex = \"b\" }]", "more than one of"),
+        ("", "headers = [{ name = \"x-a\", regex = \"(\" }]", "headers[0].regex: regex does not compile"),
+        ("", "headers = [{ name = \"x-a\", regex = '\\w' }]", "regex needs more than 32768 bytes"),
         ("", "headers = [{ name = \"x-a\", prefix = \" b\" }]", "is no value"),
         ("", "rates = { source = { per_minute = 0, burst = 1 } }", "ingester.endpoints[0].rates.source"),
         ("", "client_certificate = { }", "needs ingester.client_ca_file"),
@@ -245,17 +248,19 @@ fn forwarded_addresses_count_from_the_right_and_only_behind_a_proxy() {
 #[test]
 fn a_header_rule_speaks_after_the_signature_and_keeps_the_connection() {
     let rules = "headers = [{ name = \"X-GitHub-Event\", one_of = [\"push\", \"ping\"] }, \
-                 { name = \"x-build\", action = \"log\" }]";
+                 { name = \"x-build\", regex = \"^[0-9]+$\", action = \"log\" }]";
     let (lab, ports, node) = start("", rules);
     let mut client = Client::connect(&lab, ports.listen);
     let fork = || change(&String::from_utf8(github(GITHUB, BODY, "X-Build: 1\r\n")).unwrap(), "push", "fork");
     assert_eq!(client.ask(&github(GITHUB, BODY, "X-Build: 1\r\n")).status, 202);
     let answer = client.ask(fork().as_bytes());
     assert_eq!((answer.status, answer.header("connection")), (403, Some("keep-alive")), "{answer:?}");
-    assert_eq!(client.ask(&github(GITHUB, BODY, "")).status, 202, "a rule that logs refuses nothing");
+    for lines in ["", "X-Build: one\r\n"] {
+        assert_eq!(client.ask(&github(GITHUB, BODY, lines)).status, 202, "a rule that logs refuses nothing");
+    }
     let unsigned = change(&fork(), &signature(BODY), &format!("sha256={}", "0".repeat(64)));
     assert_eq!(client.ask(unsigned.as_bytes()).status, 401, "rules are told to nobody without the secret");
-    assert_eq!((refused(&node, "header"), observed(&node, "header")), (1, 1));
+    assert_eq!((refused(&node, "header"), observed(&node, "header")), (1, 2));
     assert_eq!(refused(&node, "mismatch"), 1);
     node.wait_log("a header rule whose action is log");
 }

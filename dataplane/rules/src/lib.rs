@@ -36,7 +36,9 @@ pub use flow::{FLOWS_MAX, Flow, Flows, Matching, OnError, RawFlow, Routed, TARGE
 pub use kind::Kind;
 pub use output::{Output, RawOutput, STANDBY_MAX};
 pub use path::{PATH_BYTES_MAX, PATH_NESTING_MAX, PATH_SEGMENTS_MAX, Path, PathError};
-pub use pattern::{PATTERN_BYTES_MAX, PROGRAM_BYTES_MAX, Pattern, PatternError};
+pub use pattern::{
+    PATTERN_BYTES_MAX, PROGRAM_BYTES_MAX, Pattern, PatternError, SMALL_PATTERN_BYTES, SMALL_PROGRAM_BYTES_MAX,
+};
 pub use rule_error::{RuleError, RuleFault};
 pub use subject::{Headers, Subject};
 pub use transform::{

@@ -1,6 +1,7 @@
 //! Regular expressions that run in linear time, with bounds on what one may become.
 
 use regex::{Regex, RegexBuilder};
+use zen_core::access::HeaderPattern;
 
 use crate::document::Steps;
 use crate::{Fault, Kind};
@@ -9,6 +10,10 @@ use crate::{Fault, Kind};
 pub const PATTERN_BYTES_MAX: usize = 1024;
 /// Largest compiled program, bytes; the search cache of a thread is as large.
 pub const PROGRAM_BYTES_MAX: usize = 256 * 1024;
+/// The same for an expression of which there may be many, [`Pattern::compile_small`].
+pub const SMALL_PROGRAM_BYTES_MAX: usize = 32 * 1024;
+/// Memory that a small expression keeps, bytes; the search cache of a thread is as large at most.
+pub const SMALL_PATTERN_BYTES: usize = 192 * 1024;
 /// Deepest nesting of groups.
 const NESTING_MAX: u32 = 32;
 /// Bytes searched for one step.
@@ -27,9 +32,12 @@ pub enum PatternError {
         /// Its length.
         bytes: usize,
     },
-    /// It would compile to more than [`PROGRAM_BYTES_MAX`].
-    #[error("regex needs more than {PROGRAM_BYTES_MAX} bytes; use smaller repetitions, or (?-u:\\w) for \\w")]
-    TooBig,
+    /// It would compile to more than it may.
+    #[error("regex needs more than {bytes_max} bytes; use smaller repetitions, or (?-u:\\w) for \\w")]
+    TooBig {
+        /// [`PROGRAM_BYTES_MAX`] or [`SMALL_PROGRAM_BYTES_MAX`].
+        bytes_max: usize,
+    },
     /// Not a regular expression as the `regex` crate knows them; its own words follow.
     #[error("regex does not compile: {0}")]
     Syntax(Box<str>),
@@ -38,17 +46,26 @@ pub enum PatternError {
 impl Pattern {
     /// Compiles an expression that may match anywhere in a text.
     pub fn compile(text: &str) -> Result<Self, PatternError> {
+        Self::compile_within(text, PROGRAM_BYTES_MAX)
+    }
+
+    /// The same within [`SMALL_PROGRAM_BYTES_MAX`].
+    pub fn compile_small(text: &str) -> Result<Self, PatternError> {
+        Self::compile_within(text, SMALL_PROGRAM_BYTES_MAX)
+    }
+
+    fn compile_within(text: &str, bytes_max: usize) -> Result<Self, PatternError> {
         if text.len() > PATTERN_BYTES_MAX {
             return Err(PatternError::TooLong { bytes: text.len() });
         }
         let built = RegexBuilder::new(text)
             .crlf(true)
-            .size_limit(PROGRAM_BYTES_MAX)
-            .dfa_size_limit(PROGRAM_BYTES_MAX)
+            .size_limit(bytes_max)
+            .dfa_size_limit(bytes_max)
             .nest_limit(NESTING_MAX)
             .build();
         built.map(Self).map_err(|error| match error {
-            regex::Error::CompiledTooBig(_) => PatternError::TooBig,
+            regex::Error::CompiledTooBig(_) => PatternError::TooBig { bytes_max },
             other => PatternError::Syntax(other.to_string().into()),
         })
     }
@@ -76,6 +93,12 @@ impl Pattern {
         let Some(found) = self.0.captures(text) else { return Ok(None) };
         let wanted = if self.0.captures_len() > 1 { found.get(1) } else { found.get(0) };
         Ok(wanted.map(|part| part.as_str()))
+    }
+}
+
+impl HeaderPattern for Pattern {
+    fn is_match(&self, value: &str) -> bool {
+        self.0.is_match(value)
     }
 }
 

@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use allocation_counter::measure;
+use zen_core::access::HeaderPattern;
 use zen_rules::{
-    DOCUMENT_BYTES_MAX, Document, Flows, Headers, Matching, NODES_MAX, RawFlow, RawTransform, Subject,
-    Transform,
+    DOCUMENT_BYTES_MAX, Document, Flows, Headers, Matching, NODES_MAX, Pattern, PatternError, RawFlow,
+    RawTransform, SMALL_PATTERN_BYTES, SMALL_PROGRAM_BYTES_MAX, Subject, Transform,
 };
 
 fn allocations(when: &str) -> u64 {
@@ -80,4 +81,41 @@ fn the_dearest_body_takes_no_more_than_stated() {
     });
     // The array grows by doubling, and is there twice while it does.
     assert!((20_000_000..DOCUMENT_BYTES_MAX as u64).contains(&peak.bytes_max), "{} bytes", peak.bytes_max);
+}
+
+/// Of a's and b's in no order that repeats, so that a search makes many states.
+fn texts() -> Vec<String> {
+    let mut state = 7_u64;
+    let mut letter = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        if state >> 63 == 0 { 'a' } else { 'b' }
+    };
+    (0..200).map(|_| (0..1024).map(|_| letter()).collect()).collect()
+}
+
+#[test]
+fn a_small_pattern_keeps_no_more_than_stated() {
+    let texts = texts();
+    let (bytes_max, mut dearest) = (SMALL_PATTERN_BYTES as u64, 0);
+    for text in [
+        "^push$",
+        r"(?i)order\.(paid|sent|refunded)\b",
+        r"\d{3}",
+        r"(?-u:\w){320}",
+        "(a|b)*a(a|b){230}c",
+        "(?:a?){230}(?:a){230}",
+    ] {
+        let mut pattern = None;
+        let compiled = measure(|| pattern = Some(Pattern::compile_small(text).unwrap()));
+        let pattern = pattern.unwrap();
+        let searched = measure(|| texts.iter().for_each(|text| _ = pattern.is_match(text)));
+        let [compiled, searched] = [compiled.bytes_current.cast_unsigned(), searched.bytes_max];
+        assert!(compiled.max(searched) < bytes_max, "{text}: {compiled}, {searched}");
+        dearest = dearest.max(searched);
+    }
+    assert!(dearest > bytes_max / 2, "{dearest} bytes: none of these is dear");
+    for too_big in [r"\w", r"\pL{2}", "(?-u:[ab]){2000}"] {
+        let error = Pattern::compile_small(too_big).unwrap_err();
+        assert_eq!(error, PatternError::TooBig { bytes_max: SMALL_PROGRAM_BYTES_MAX }, "{too_big}");
+    }
 }

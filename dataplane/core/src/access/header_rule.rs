@@ -1,7 +1,7 @@
-//! Rules about headers of a verified request: present, one of some values, or with a prefix.
+//! Rules about headers of a verified request: present, one of some values, with a prefix, or of a pattern.
 //!
 //! Values are compared as bytes. A header that a rule compares must come once: which of two counts
-//! would be a guess. Regular expressions are not for this crate.
+//! would be a guess. Regular expressions are not for this crate: a [`HeaderPattern`] brings them.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -14,16 +14,26 @@ pub const HEADER_RULES_MAX: usize = 16;
 pub const HEADER_VALUES_MAX: usize = 64;
 /// Longest value or prefix, bytes.
 pub const HEADER_VALUE_BYTES_MAX: usize = 256;
+/// Longest value of a request that a pattern is tried on, bytes; a longer one does not match.
+pub const PATTERN_VALUE_BYTES_MAX: usize = 1024;
+
+/// A test of a value that is not done here.
+pub trait HeaderPattern {
+    /// Whether `value`, of [`PATTERN_VALUE_BYTES_MAX`] at most, matches.
+    fn is_match(&self, value: &str) -> bool;
+}
 
 /// What a header must be.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HeaderTest {
+pub enum HeaderTest<P> {
     /// There, whatever its value.
     Present,
     /// One of these values.
     OneOf(Vec<String>),
     /// Of a value that begins like this.
     Prefix(String),
+    /// Of a value that matches.
+    Pattern(P),
 }
 
 /// What happens to a request that fails a rule.
@@ -37,11 +47,11 @@ pub enum HeaderAction {
 
 /// One rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HeaderRule {
+pub struct HeaderRule<P> {
     /// The header's name in lower case.
     pub name: String,
     /// What it must be.
-    pub test: HeaderTest,
+    pub test: HeaderTest<P>,
     /// What happens else.
     pub action: HeaderAction,
 }
@@ -58,7 +68,7 @@ pub enum HeaderVerdict {
 }
 
 /// The strictest verdict of `rules`.
-pub fn check_headers(rules: &[HeaderRule], request: &impl RequestView) -> HeaderVerdict {
+pub fn check_headers<P: HeaderPattern>(rules: &[HeaderRule<P>], request: &impl RequestView) -> HeaderVerdict {
     let broken = rules.iter().filter(|rule| !rule.holds(request));
     broken.fold(HeaderVerdict::Passed, |worst, rule| match (rule.action, worst) {
         (HeaderAction::Reject, _) | (_, HeaderVerdict::Rejected) => HeaderVerdict::Rejected,
@@ -66,7 +76,7 @@ pub fn check_headers(rules: &[HeaderRule], request: &impl RequestView) -> Header
     })
 }
 
-impl HeaderRule {
+impl<P: HeaderPattern> HeaderRule<P> {
     fn holds(&self, request: &impl RequestView) -> bool {
         let count = request.header_count(&self.name);
         let value = || request.header(&self.name).filter(|_| count == 1);
@@ -74,6 +84,9 @@ impl HeaderRule {
             HeaderTest::Present => count > 0,
             HeaderTest::OneOf(values) => value().is_some_and(|value| values.iter().any(|one| one == value)),
             HeaderTest::Prefix(prefix) => value().is_some_and(|value| value.starts_with(prefix.as_str())),
+            HeaderTest::Pattern(pattern) => {
+                value().is_some_and(|value| value.len() <= PATTERN_VALUE_BYTES_MAX && pattern.is_match(value))
+            }
         }
     }
 }
@@ -86,14 +99,26 @@ mod tests {
     use super::*;
     use crate::verify::fuzz::Headers;
 
+    #[derive(Clone, Debug)]
+    struct Ending(&'static str);
+
+    impl HeaderPattern for Ending {
+        fn is_match(&self, value: &str) -> bool {
+            value.ends_with(self.0)
+        }
+    }
+
     #[test]
     fn the_strictest_broken_rule_decides() {
         use HeaderAction::{Log, Reject};
         use HeaderVerdict::{Logged, Passed, Rejected};
-        let rule = |test: HeaderTest, action| HeaderRule { name: "x-event".to_owned(), test, action };
+        let rule = |test: HeaderTest<Ending>, action| HeaderRule { name: "x-event".to_owned(), test, action };
         let present = |action| rule(HeaderTest::Present, action);
         let one_of = |action| rule(HeaderTest::OneOf(vec!["push".to_owned(), "ping".to_owned()]), action);
         let prefix = |action| rule(HeaderTest::Prefix("order.".to_owned()), action);
+        let pattern = |action| rule(HeaderTest::Pattern(Ending("paid")), action);
+        let longest = "a".repeat(PATTERN_VALUE_BYTES_MAX - 4) + "paid";
+        let too_long = "a".repeat(PATTERN_VALUE_BYTES_MAX - 3) + "paid";
         for (rules, lines, expected) in [
             (vec![], &[][..], Passed),
             (vec![present(Reject)], &[], Rejected),
@@ -110,6 +135,13 @@ mod tests {
             (vec![prefix(Reject)], &["order.paid"], Passed),
             (vec![prefix(Reject)], &["order"], Rejected),
             (vec![prefix(Reject)], &["order.a", "order.b"], Rejected),
+            (vec![pattern(Reject)], &["order.paid"], Passed),
+            (vec![pattern(Reject)], &["order.sent"], Rejected),
+            (vec![pattern(Reject)], &[], Rejected),
+            (vec![pattern(Reject)], &["paid", "paid"], Rejected),
+            (vec![pattern(Log)], &["order.sent"], Logged),
+            (vec![pattern(Reject)], &[&*longest], Passed),
+            (vec![pattern(Reject)], &[&*too_long], Rejected),
             (vec![one_of(Log), prefix(Reject)], &["fork"], Rejected),
             (vec![prefix(Reject), one_of(Log)], &["fork"], Rejected),
             (vec![prefix(Log), one_of(Reject)], &["push"], Logged),

@@ -16,8 +16,8 @@ mod rate;
 
 pub use forwarded::{ForwardedError, forwarded_client};
 pub use header_rule::{
-    HEADER_RULES_MAX, HEADER_VALUE_BYTES_MAX, HEADER_VALUES_MAX, HeaderAction, HeaderRule, HeaderTest,
-    HeaderVerdict, check_headers,
+    HEADER_RULES_MAX, HEADER_VALUE_BYTES_MAX, HEADER_VALUES_MAX, HeaderAction, HeaderPattern, HeaderRule,
+    HeaderTest, HeaderVerdict, PATTERN_VALUE_BYTES_MAX, check_headers,
 };
 pub use network::{
     Mode, NETWORKS_MAX, Network, NetworkError, NetworkList, NetworkRules, NetworkSet, NetworkVerdict,

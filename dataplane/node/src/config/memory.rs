@@ -5,11 +5,12 @@
 
 use std::fmt;
 
-use zen_core::access::BUCKET_BYTES;
+use zen_core::access::{BUCKET_BYTES, HeaderTest};
 use zen_core::deliver::PLACE_BYTES;
 use zen_core::event::EVENT_BYTES_MAX;
 use zen_core::journal::COMMITS_IN_FLIGHT_MAX;
 use zen_identity::SOURCE_CHAIN_BYTES_MAX;
+use zen_rules::SMALL_PATTERN_BYTES;
 
 use super::settings::{ClientCertificates, EgressSettings, IngesterSettings, Settings};
 use crate::dedupe::Waiting;
@@ -75,7 +76,7 @@ impl MemoryBound {
         bound.links(settings);
         if let Some(ingester) = settings.ingester {
             bound.ingester(ingester, settings);
-            bound.access(ingester);
+            bound.access(ingester, usize::from(settings.node.workers));
         }
         if let Some(egress) = settings.egress {
             bound.egress(egress, settings);
@@ -182,7 +183,7 @@ impl MemoryBound {
     }
 
     /// What access to endpoints takes, as far as it is used.
-    fn access(&mut self, ingester: &IngesterSettings) {
+    fn access(&mut self, ingester: &IngesterSettings, workers: usize) {
         if ingester.client_certificates == ClientCertificates::Asked {
             let count = ingester.connections_max as usize;
             // The chain in rustls, and what is read out of it.
@@ -200,6 +201,13 @@ impl MemoryBound {
         if ingester.network_bytes > 0 {
             // Twice while a reload is under way.
             self.push("networks", Some("ingester.networks"), 2, ingester.network_bytes);
+        }
+        let rules = ingester.endpoints.values().flat_map(|endpoint| &endpoint.header_rules);
+        let patterns = rules.filter(|rule| matches!(rule.test, HeaderTest::Pattern(_))).count();
+        if patterns > 0 {
+            // Each worker has a search cache for each; all are there twice while a reload is under way.
+            let count = 2 * patterns * (1 + workers);
+            self.push("patterns of headers", Some("ingester.endpoints.headers"), count, SMALL_PATTERN_BYTES);
         }
     }
 

@@ -13,6 +13,7 @@ use zen_core::id::EndpointId;
 use zen_core::verify::Authentication;
 use zen_hmac::PreparedKey;
 use zen_identity::{Policy, SpiffePattern};
+use zen_rules::Pattern;
 
 use super::raw::{ClientCertificate, Direction, OnDamage, ProxyProtocol};
 use crate::tls::{ClientTls, ServerTls};
@@ -131,7 +132,7 @@ pub struct Endpoint {
     /// From where requests may come.
     pub networks: NetworkRules,
     /// What the headers of a verified request must be.
-    pub header_rules: Vec<HeaderRule>,
+    pub header_rules: Vec<HeaderRule<Pattern>>,
     /// How often requests may come.
     pub rates: Rates,
     /// What its events are known by; none where each is an event of its own.

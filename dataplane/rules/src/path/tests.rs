@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{PATH_SEGMENTS_MAX, Path, PathError};
 use crate::strategies;
-use crate::{Document, Fault, NODES_MAX, PatternError};
+use crate::{Document, Fault, NODES_MAX, PROGRAM_BYTES_MAX, PatternError};
 
 #[derive(Deserialize)]
 struct Group {
@@ -117,7 +117,7 @@ fn patterns_that_a_source_could_choose_are_refused() {
         assert_eq!(error, PathError::PatternFromBody { function: "match" }, "{text}");
     }
     let error = Path::compile("$[?search(@, '(a{1000}){1000}')]").unwrap_err();
-    assert_eq!(error, PathError::Pattern(PatternError::TooBig));
+    assert_eq!(error, PathError::Pattern(PatternError::TooBig { bytes_max: PROGRAM_BYTES_MAX }));
     assert!(Path::compile("$[?match(@, 'a)|(b')]").is_err(), "brackets that do not belong together");
 }
 

@@ -79,6 +79,7 @@ pub struct HeaderRule {
     #[serde(default)]
     pub one_of: Vec<String>,
     pub prefix: Option<String>,
+    pub regex: Option<String>,
     #[serde(default)]
     pub action: HeaderAction,
 }

@@ -8,6 +8,7 @@ use zen_core::access::{
     Network, NetworkList, NetworkRules, NetworkSet, Rate,
 };
 use zen_core::verify::{HEADER_NAME_BYTES_MAX, is_header_name};
+use zen_rules::Pattern;
 
 use super::faults::Faults;
 use crate::config::raw::{self, ListMode, ProxyProtocol};
@@ -97,7 +98,11 @@ fn rule(key: &str, entries: &[String], lists: &Lists, faults: &mut Faults) -> Ve
     rule
 }
 
-pub(super) fn header_rules(key: &str, raw: &[raw::HeaderRule], faults: &mut Faults) -> Vec<HeaderRule> {
+pub(super) fn header_rules(
+    key: &str,
+    raw: &[raw::HeaderRule],
+    faults: &mut Faults,
+) -> Vec<HeaderRule<Pattern>> {
     faults.bound(format_args!("{key}.headers (count)"), raw.len(), 0, HEADER_RULES_MAX);
     let numbered = raw.iter().enumerate();
     numbered
@@ -105,7 +110,7 @@ pub(super) fn header_rules(key: &str, raw: &[raw::HeaderRule], faults: &mut Faul
         .collect()
 }
 
-fn header_rule(key: &str, raw: &raw::HeaderRule, faults: &mut Faults) -> Option<HeaderRule> {
+fn header_rule(key: &str, raw: &raw::HeaderRule, faults: &mut Faults) -> Option<HeaderRule<Pattern>> {
     if !is_header_name(&raw.name) {
         let remedy = format_args!("give a header name of at most {HEADER_NAME_BYTES_MAX} bytes");
         faults.push(
@@ -125,20 +130,30 @@ fn header_rule(key: &str, raw: &raw::HeaderRule, faults: &mut Faults) -> Option<
             faults.push(key, format_args!("\"{value}\" is no value that a header can have"), remedy);
         }
     }
-    let test = match (&raw.prefix, &raw.one_of[..]) {
-        (None, []) => HeaderTest::Present,
-        (None, values) => HeaderTest::OneOf(values.to_vec()),
-        (Some(prefix), []) if !prefix.is_empty() => HeaderTest::Prefix(prefix.clone()),
-        _ => {
-            faults.push(key, "has one_of and prefix, or an empty prefix", "give one of them, or neither");
-            return None;
-        }
-    };
+    let test = header_test(key, raw, faults)?;
     let action = match raw.action {
         raw::HeaderAction::Reject => HeaderAction::Reject,
         raw::HeaderAction::Log => HeaderAction::Log,
     };
     Some(HeaderRule { name: raw.name.to_ascii_lowercase(), test, action })
+}
+
+fn header_test(key: &str, raw: &raw::HeaderRule, faults: &mut Faults) -> Option<HeaderTest<Pattern>> {
+    match (&raw.prefix, &raw.regex, &raw.one_of[..]) {
+        (None, None, []) => Some(HeaderTest::Present),
+        (None, None, values) => Some(HeaderTest::OneOf(values.to_vec())),
+        (Some(prefix), None, []) if !prefix.is_empty() => Some(HeaderTest::Prefix(prefix.clone())),
+        (None, Some(regex), []) => {
+            let remedy = "give a regular expression as the regex crate knows it";
+            let made = Pattern::compile_small(regex).map(HeaderTest::Pattern);
+            made.map_err(|error| faults.push(format_args!("{key}.regex"), error, remedy)).ok()
+        }
+        _ => {
+            let problem = "has more than one of one_of, prefix and regex, or an empty prefix";
+            faults.push(key, problem, "give one of them, or none");
+            None
+        }
+    }
 }
 
 pub(super) fn rates(key: &str, raw: raw::Rates, faults: &mut Faults) -> Rates {
