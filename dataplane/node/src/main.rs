@@ -1,6 +1,7 @@
 //! The Zen Mesh data plane node: an ingester, an egress, or both, from one configuration file.
 
 mod admin;
+mod cli;
 mod clock;
 mod config;
 mod control;
@@ -31,11 +32,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Takes webhooks in, keeps them durably, and delivers them to private services.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(version, about, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 struct Arguments {
     /// The configuration file (TOML); see docs/configuration.md.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[arg(long, value_name = "FILE", required = true)]
+    config: Option<PathBuf>,
     /// What drives sockets and files: `uring`, `epoll`, or `auto`, which is epoll where `io_uring` is blocked.
     #[arg(long, value_name = "auto|uring|epoll", default_value_t)]
     io: zen_uring::Io,
@@ -45,6 +46,8 @@ struct Arguments {
     /// Print the effective configuration, defaults filled in, without secrets, and exit.
     #[arg(long)]
     print_config: bool,
+    #[command(subcommand)]
+    command: Option<cli::Command>,
 }
 
 fn main() -> ExitCode {
@@ -54,13 +57,20 @@ fn main() -> ExitCode {
         std::process::abort();
     }));
     let arguments = Arguments::parse();
-    let result = if arguments.print_config {
-        start::print_config(&arguments.config)
+    if let Some(command) = arguments.command {
+        return exit_code(cli::run(command));
+    }
+    let config = arguments.config.expect("required without a command");
+    exit_code(if arguments.print_config {
+        start::print_config(&config)
     } else if arguments.check_config {
-        start::check_config(&arguments.config)
+        start::check_config(&config)
     } else {
-        start::run(&arguments.config, arguments.io)
-    };
+        start::run(&config, arguments.io)
+    })
+}
+
+fn exit_code<E: std::fmt::Display>(result: Result<(), E>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -231,17 +231,38 @@ fn what_must_be_unique_and_what_must_exist_is_checked() {
     let flow = |endpoint: &str, egress: &str, targets: &str| {
         format!("[[ingester.flows]]\nendpoint = \"{endpoint}\"\negress = \"{egress}\"\ntargets = {targets}\n")
     };
-    let eleven = format!("{:?}", (0..11).map(|index| index.to_string()).collect::<Vec<_>>());
+    let names = |first: u32, count: u32| {
+        format!("{:?}", (first..first + count).map(|name| format!("t{name}")).collect::<Vec<_>>())
+    };
     for (section, says) in [
         (flow(GITHUB, "outside", "[\"demo\"]"), "no egress \"outside\""),
         (flow(&GITHUB.replace('0', "f"), "inside", "[\"demo\"]"), "no endpoint"),
-        (flow(GITHUB, "inside", "[\"demo\"]"), "a second flow"),
-        (flow(GITHUB, "inside", "[]"), "ingester.flows[3].targets"),
-        (flow(GITHUB, "inside", &eleven), "ingester.flows[3].targets"),
+        (flow(GITHUB, "inside", "[\"de mo\"]"), "ingester.flows[3].targets"),
     ] {
         let (code, said) = more(&section);
         assert_eq!(code, 1, "{said}");
         assert!(said.contains("ingester.flows[3]") && said.contains(says), "{says} in: {said}");
+    }
+    let long_names = |first: u32| {
+        format!("{:?}", (first..first + 10).map(|name| format!("{name:060}")).collect::<Vec<_>>())
+    };
+    let four = (0..4).map(|index| flow(GITHUB, "inside", &names(index * 10, 10))).collect::<String>();
+    let long = (0..2).map(|index| flow(GITHUB, "inside", &long_names(index * 10)));
+    for (section, says) in [
+        (flow(GITHUB, "inside", "[]"), "flow \"flow-4\".targets: is 0"),
+        (flow(GITHUB, "inside", &names(0, 11)), "flow \"flow-4\".targets: is 11; it must be 1 to 10"),
+        (flow(GITHUB, "inside", "[\"a\", \"a\"]"), "flow \"flow-4\".targets[1]: is there twice"),
+        (flow(GITHUB, "inside", "[\"demo\"]\nname = \"flow-1\""), "flow \"flow-1\".name: is there twice"),
+        (
+            flow(GITHUB, "inside", "[\"demo\"]\nwhen = { jsonpath = \"$.a\", regex = \"(\" }"),
+            "flow \"flow-4\".when.regex: regex does not compile",
+        ),
+        (four, "its flows lead to 41 targets of \"inside\""),
+        (long.collect(), "bytes of names; one event may go to 32 and 990 bytes"),
+    ] {
+        let (code, said) = more(&section);
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains("ingester.endpoints[0]") && said.contains(says), "{says} in: {said}");
     }
     let orphan = change(&good, &format!("endpoint = \"{HMAC}\""), &format!("endpoint = \"{GITHUB}\""));
     let said = check(&lab, &orphan).1;

@@ -66,6 +66,7 @@ fn raw_fields() -> BTreeMap<String, BTreeSet<String>> {
             current = None;
         } else if let (Some(name), Some(field)) = (&current, line.strip_prefix("    pub ")) {
             let field = field.split(':').next().unwrap_or_default();
+            let field = field.trim_start_matches("r#");
             structs.entry(name.clone()).or_default().insert(field.to_owned());
         }
     }

@@ -97,6 +97,12 @@ pub enum Test<T> {
     Regex(Pattern),
 }
 
+impl<T> Test<T> {
+    fn patterns(&self) -> usize {
+        usize::from(matches!(self, Self::Regex(_)))
+    }
+}
+
 /// What a condition is evaluated with: the event, the flow's bounds, the event's steps.
 #[derive(Clone, Copy)]
 pub(crate) struct Context<'a> {
@@ -118,6 +124,17 @@ impl Condition {
             Self::All(parts) | Self::Any(parts) => parts.iter().any(Self::needs_json),
             Self::Not(part) => part.needs_json(),
             Self::Leaf(leaf) => matches!(leaf, Leaf::Json(..)),
+        }
+    }
+
+    /// How many regular expressions it holds, at most.
+    pub fn patterns(&self) -> usize {
+        match self {
+            Self::All(parts) | Self::Any(parts) => parts.iter().map(Self::patterns).sum(),
+            Self::Not(part) => part.patterns(),
+            Self::Leaf(Leaf::Json(path, test)) => path.patterns() + test.patterns(),
+            Self::Leaf(Leaf::Header(_, test)) => test.patterns(),
+            Self::Leaf(Leaf::Endpoint(_) | Leaf::ContentType(_)) => 0,
         }
     }
 

@@ -101,10 +101,14 @@ pub struct Flows {
     matching: Matching,
 }
 
+/// The flows that take one event, a set of places in the configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Matched(u64);
+
 /// What became of one event: sets of flows by their place in the configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Routed {
-    matched: u64,
+    matched: Matched,
     undecided: u64,
     fault: Option<Fault>,
 }
@@ -114,7 +118,12 @@ const _: () = assert!(FLOWS_MAX <= u64::BITS as usize);
 impl Routed {
     /// Whether the flow at this place takes the event.
     pub const fn is_matched(self, index: usize) -> bool {
-        self.matched & (1 << index) != 0
+        self.matched.0 & (1 << index) != 0
+    }
+
+    /// The flows that take the event.
+    pub const fn matched(self) -> Matched {
+        self.matched
     }
 
     /// Whether its condition could not be decided; `on_error` then decided whether it matched.
@@ -124,7 +133,7 @@ impl Routed {
 
     /// Whether no flow takes the event.
     pub const fn is_empty(self) -> bool {
-        self.matched == 0
+        self.matched.0 == 0
     }
 
     /// Why the first undecided condition was not decided.
@@ -162,7 +171,7 @@ impl Flows {
                 flow.on_error == OnError::Open
             });
             if matched {
-                routed.matched |= 1 << flow.index;
+                routed.matched.0 |= 1 << flow.index;
                 if self.matching == Matching::First {
                     break;
                 }
@@ -172,13 +181,23 @@ impl Flows {
     }
 
     /// The flows that take the event, by priority.
-    pub fn matched(&self, routed: Routed) -> impl Iterator<Item = &Flow> {
-        self.flows.iter().filter(move |flow| routed.is_matched(flow.index))
+    pub fn matched(&self, matched: Matched) -> impl Iterator<Item = &Flow> {
+        self.flows.iter().filter(move |flow| matched.0 & (1 << flow.index) != 0)
     }
 
     /// Whether any condition may look at the body.
     pub fn needs_json(&self) -> bool {
         self.flows.iter().filter_map(|flow| flow.when.as_ref()).any(Condition::needs_json)
+    }
+
+    /// Whether every event takes the same way: no flow has a condition, and all take it.
+    pub fn is_unconditional(&self) -> bool {
+        self.matching == Matching::All && self.flows.iter().all(|flow| flow.when.is_none())
+    }
+
+    /// How many regular expressions the conditions hold, at most.
+    pub fn patterns(&self) -> usize {
+        self.flows.iter().filter_map(|flow| flow.when.as_ref()).map(Condition::patterns).sum()
     }
 
     /// All flows, by priority.

@@ -32,12 +32,13 @@ pub use condition::{
 };
 pub use document::{DEPTH_MAX, DOCUMENT_BYTES_MAX, Document, Fault, NODES_MAX, STEPS_MAX};
 pub use explain::{Decision, Explanation, FlowExplanation, LeafExplanation, Seen};
-pub use flow::{FLOWS_MAX, Flow, Flows, Matching, OnError, RawFlow, Routed, TARGETS_MAX};
+pub use flow::{FLOWS_MAX, Flow, Flows, Matched, Matching, OnError, RawFlow, Routed, TARGETS_MAX};
 pub use kind::Kind;
 pub use output::{Output, RawOutput, STANDBY_MAX};
 pub use path::{PATH_BYTES_MAX, PATH_NESTING_MAX, PATH_SEGMENTS_MAX, Path, PathError};
 pub use pattern::{
-    PATTERN_BYTES_MAX, PROGRAM_BYTES_MAX, Pattern, PatternError, SMALL_PATTERN_BYTES, SMALL_PROGRAM_BYTES_MAX,
+    PATTERN_BYTES, PATTERN_BYTES_MAX, PROGRAM_BYTES_MAX, Pattern, PatternError, SMALL_PATTERN_BYTES,
+    SMALL_PROGRAM_BYTES_MAX,
 };
 pub use rule_error::{RuleError, RuleFault};
 pub use subject::{Headers, Subject};

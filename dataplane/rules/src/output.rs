@@ -84,6 +84,11 @@ impl Output {
         self.transform.as_ref().map_or(0, Transform::output_bytes_max)
     }
 
+    /// How many regular expressions its transform holds, at most.
+    pub fn patterns(&self) -> usize {
+        self.transform.as_ref().map_or(0, Transform::patterns)
+    }
+
     /// A machine for its targets; none if it has no standby.
     pub fn failover(&self) -> Option<Failover> {
         (self.targets.len() > 1).then(|| Failover::new(self.policy, self.targets.len()))

@@ -12,6 +12,7 @@ use zen_core::journal::COMMITS_IN_FLIGHT_MAX;
 use zen_identity::SOURCE_CHAIN_BYTES_MAX;
 use zen_rules::SMALL_PATTERN_BYTES;
 
+use super::Routing;
 use super::settings::{ClientCertificates, EgressSettings, IngesterSettings, Settings};
 use crate::dedupe::Waiting;
 use crate::journal::MAKER_BYTES;
@@ -209,6 +210,21 @@ impl MemoryBound {
             let count = 2 * patterns * (1 + workers);
             self.push("patterns of headers", Some("ingester.endpoints.headers"), count, SMALL_PATTERN_BYTES);
         }
+        self.flows(ingester, workers);
+    }
+
+    /// Regular expressions of flows, and the body that conditions look at: one at a time for a worker.
+    fn flows(&mut self, ingester: &IngesterSettings, workers: usize) {
+        let routings = || ingester.endpoints.values().map(|endpoint| &endpoint.routing);
+        let patterns: usize = routings().map(Routing::patterns).sum();
+        self.patterns("patterns of flows", "ingester.flows", patterns, workers);
+        let parsing = if routings().any(Routing::needs_json) { workers } else { 0 };
+        self.push("body being routed", Some("node.workers"), parsing, zen_rules::DOCUMENT_BYTES_MAX);
+    }
+
+    /// Each worker has a search cache for each; all are there twice while a reload is under way.
+    fn patterns(&mut self, name: &'static str, key: &'static str, patterns: usize, workers: usize) {
+        self.push(name, Some(key), 2 * patterns * (1 + workers), zen_rules::PATTERN_BYTES);
     }
 
     fn egress(&mut self, egress: &EgressSettings, settings: &Settings<'_>) {
@@ -261,6 +277,8 @@ impl MemoryBound {
             made,
         );
         let parsing = if made > 0 { workers } else { 0 };
+        let patterns = outputs().map(|output| output.rules.patterns()).sum();
+        self.patterns("patterns of outputs", "egress.outputs", patterns, workers);
         self.push("body being transformed", None, parsing, zen_rules::DOCUMENT_BYTES_MAX);
     }
 }

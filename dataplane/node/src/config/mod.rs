@@ -6,6 +6,7 @@
 
 mod memory;
 mod raw;
+mod routing;
 mod settings;
 mod validate;
 
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 pub use memory::{MemoryBound, mib};
 pub use raw::{Admin as AdminSection, ClientCertificate, Direction, OnDamage, ProxyProtocol, Raw};
+pub use routing::Routing;
 pub use settings::{
     EgressPeer, EgressSettings, Endpoint, HostPort, IdempotencySettings, IngesterPeer, IngesterSettings,
     JournalSettings, NodeSettings, Output, ProxySettings, Settings, SourceCertificates, Target,
@@ -132,6 +134,11 @@ pub fn validate(
     generation: u64,
 ) -> Result<Snapshot, ConfigError> {
     validate::snapshot(file, raw, certificates, generation)
+}
+
+/// The flows of one endpoint alone; nothing else of the configuration is checked, and no secret is read.
+pub fn routing_of(file: &Path, endpoint: &str) -> Result<Routing, ConfigError> {
+    validate::routing_of(file, &read(file)?, endpoint)
 }
 
 impl Snapshot {

@@ -145,6 +145,8 @@ pub struct Endpoint {
     pub content_types: Vec<String>,
     #[serde(default = "body_bytes_max")]
     pub body_bytes_max: u64,
+    #[serde(default)]
+    pub r#match: zen_rules::Matching,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
@@ -228,9 +230,21 @@ pub enum IdempotencyKey {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Flow {
+    pub name: Option<String>,
     pub endpoint: String,
     pub egress: String,
     pub targets: Vec<String>,
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    #[serde(default = "zen_rules::RawFlow::default_priority")]
+    pub priority: u16,
+    pub when: Option<zen_rules::RawCondition>,
+    #[serde(default)]
+    pub on_error: zen_rules::OnError,
+    #[serde(default = "zen_rules::RawFlow::default_body_bytes_max")]
+    pub body_bytes_max: u32,
+    #[serde(default = "zen_rules::RawFlow::default_json_depth_max")]
+    pub json_depth_max: u32,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]

@@ -15,6 +15,7 @@ use zen_hmac::PreparedKey;
 use zen_identity::{Policy, SpiffePattern};
 use zen_rules::Pattern;
 
+use super::Routing;
 use super::raw::{ClientCertificate, Direction, OnDamage, ProxyProtocol};
 use crate::tls::{ClientTls, ServerTls};
 
@@ -123,6 +124,8 @@ pub struct IngesterSettings {
 pub struct Endpoint {
     /// In the URL `/hooks/<id>`.
     pub id: EndpointId,
+    /// The id as written, which conditions know it by.
+    pub name: String,
     /// Whose events these are.
     pub tenant: String,
     /// How sources prove themselves.
@@ -144,7 +147,7 @@ pub struct Endpoint {
     /// Lower-case names, sorted.
     pub forward_headers: Vec<String>,
     /// Where its events go.
-    pub routes: Vec<Route>,
+    pub routing: Routing,
 }
 
 /// Proxies in front of the ingester.
@@ -185,15 +188,6 @@ pub struct Rates {
     pub source: Option<Rate>,
     /// Requests of one source network that were not verified.
     pub unverified: Option<Rate>,
-}
-
-/// An egress and its targets for one endpoint.
-#[derive(Clone, Debug)]
-pub struct Route {
-    /// The egress's name.
-    pub egress: String,
-    /// Target names at that egress.
-    pub targets: Vec<String>,
 }
 
 /// An egress as the ingester knows it.

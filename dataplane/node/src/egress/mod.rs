@@ -71,8 +71,12 @@ pub struct Acknowledge {
     pub bytes: u64,
 }
 
-/// An event on its way from a link into the journal, beside its own bytes: it has ten targets at most.
-pub const INCOMING_BYTES: usize = 2 * (size_of::<Incoming>() + size_of::<Arrival>()) + 1024;
+/// The names of an event's targets with their lengths, bytes.
+pub const TARGET_NAMES_BYTES_MAX: usize = 990;
+/// A record's head with such names, at most; buffers grow by doubling.
+const LONGEST_HEAD_BYTES: usize = 1024;
+/// An event on its way from a link into the journal, beside its own bytes.
+pub const INCOMING_BYTES: usize = 2 * (size_of::<Incoming>() + size_of::<Arrival>()) + LONGEST_HEAD_BYTES;
 /// An outcome or retry on its way into the journal.
 pub const NOTE_BYTES: usize = 2 * size_of::<DatedNote>();
 /// Heads of events that are kept for reuse.

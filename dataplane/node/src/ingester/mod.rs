@@ -5,6 +5,7 @@
 //! over the journal; the journal is trimmed up to what every egress has acknowledged and whose keys are
 //! in the index.
 
+mod acceptance;
 mod access;
 mod claims;
 mod index;
@@ -27,6 +28,7 @@ use zen_core::dedupe::{EventKey, IndexEntry, Waiter};
 use zen_core::event::EVENT_BYTES_MAX;
 use zen_core::id::{EndpointId, EventId, EventIds};
 use zen_core::journal::{AppendError, COMMITS_IN_FLIGHT_MAX, Kind, Record, Sequence};
+use zen_rules::Matched;
 use zen_uring::{AlignedBuffer, Reactor, SocketId};
 
 use crate::clock::Clock;
@@ -55,6 +57,8 @@ pub struct Accepted {
     pub claim: Option<Claim>,
     /// Where it came in.
     pub endpoint: Arc<Endpoint>,
+    /// Which flows take it.
+    pub matched: Matched,
     /// Key, routes and the event's head, encoded.
     pub head: Vec<u8>,
     /// The body.
@@ -103,14 +107,15 @@ struct Pending {
     id: EventId,
     claim: Option<Claim>,
     endpoint: Arc<Endpoint>,
+    matched: Matched,
     body_bytes: usize,
 }
 
 impl Pending {
     /// Tells the outboxes of the event's egresses that its record is in the journal.
     fn route(&self, outboxes: &mut [Outbox]) {
-        for route in &self.endpoint.routes {
-            if let Some(outbox) = outboxes.iter_mut().find(|outbox| outbox.egress() == route.egress) {
+        for egress in self.endpoint.routing.egresses(self.matched) {
+            if let Some(outbox) = outboxes.iter_mut().find(|outbox| outbox.egress() == egress) {
                 outbox.handle_routed(self.sequence);
             }
         }
@@ -554,6 +559,7 @@ impl Ingester {
             id: accepted.id,
             claim: accepted.claim,
             endpoint: accepted.endpoint,
+            matched: accepted.matched,
             body_bytes: accepted.body.len(),
         });
         self.give_buffer(accepted.head);

@@ -3,13 +3,10 @@
 //! One request is under way at a time; pipelined ones wait in the backlog, and the connection is not
 //! read while the backlog is long. Nothing is kept of a request that was not verified.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use zen_core::dedupe::KeyError;
-use zen_core::event::{Event, push_header_line, push_number_line};
 use zen_core::http1::{
     CONTINUE, Connection, Limits, Method, Progress, RequestHead, RequestParser, Status, write_problem,
     write_response,
@@ -18,9 +15,10 @@ use zen_core::id::EventId;
 use zen_core::verify::{Check, RequestView, Verified};
 use zen_uring::Reactor;
 
+use super::acceptance::accepted;
 use super::access::{Charge, Client, ConnectionError, admit, check_verified};
 use super::refused::Refused;
-use super::{Accepted, Arrival, Claim, Ingester, Outcome};
+use super::{Arrival, Ingester, Outcome};
 use crate::config::Endpoint;
 use crate::crypto::NodeCrypto;
 use crate::quota::Permit;
@@ -36,8 +34,6 @@ const UNCOUNTED_BYTES: usize = 6 * 1024;
 pub const SOURCE_BYTES: usize = 2 * size_of::<Source>() + UNCOUNTED_BYTES + 2048;
 /// Memory for a head that is kept for the next one, bytes.
 const SPARE_HEAD_BYTES_MAX: usize = 2 * 1024;
-/// Room for most events' header lines, and for everything before a body; bytes.
-const HEAD_BYTES: usize = 512;
 /// Room for an answer with its body, bytes.
 const ANSWER_BYTES: usize = 384;
 /// How long the last answer may take to leave, and after a refusal the source to close its side.
@@ -509,130 +505,4 @@ fn check_content_type(head: &RequestHead, endpoint: &Endpoint) -> Result<(), Ref
         "content_type",
         "the endpoint does not take this content type",
     ))
-}
-
-fn accepted(
-    stream: &Stream,
-    head: &RequestHead,
-    claim: Option<Claim>,
-    endpoint: &Arc<Endpoint>,
-    verified: &Verified<'_>,
-    body: Vec<u8>,
-    ingester: &mut Ingester,
-) -> Accepted {
-    let (id, now_us) = ingester.new_event_id();
-    let mut lines = String::from_utf8(ingester.take_buffer(HEAD_BYTES)).expect("it is empty");
-    push_metadata(&mut lines, endpoint, verified, now_us, ingester.generation());
-    push_forwarded(&mut lines, head, &endpoint.forward_headers);
-    let event = Event {
-        id,
-        endpoint: endpoint.id,
-        content_type: &event_content_type(head.header("content-type").unwrap_or_default()),
-        headers: &lines,
-        body: &body,
-    };
-    let mut encoded = ingester.take_buffer(HEAD_BYTES);
-    zen_core::record::encode_routes(
-        &mut encoded,
-        claim.as_ref().map(|claim| &claim.key),
-        endpoint.routes.iter().map(|route| (route.egress.as_str(), &route.targets[..])),
-    );
-    event.encode_head(&mut encoded).expect("the parser's bounds are tighter than the event's");
-    ingester.give_buffer(lines.into_bytes());
-    Accepted {
-        socket: stream.socket,
-        since: Instant::now(),
-        id,
-        claim,
-        endpoint: Arc::clone(endpoint),
-        head: encoded,
-        body,
-    }
-}
-
-/// A content type over the bound is not forwarded rather than cut; a tab, which HTTP allows, is a space.
-fn event_content_type(value: &str) -> Cow<'_, str> {
-    if value.len() > zen_core::event::CONTENT_TYPE_BYTES_MAX {
-        return Cow::Borrowed("");
-    }
-    without_tabs(value)
-}
-
-fn without_tabs(value: &str) -> Cow<'_, str> {
-    if value.contains('\t') { Cow::Owned(value.replace('\t', " ")) } else { Cow::Borrowed(value) }
-}
-
-/// Appends the lines of our own, which come first.
-fn push_metadata(
-    lines: &mut String,
-    endpoint: &Endpoint,
-    verified: &Verified<'_>,
-    now_us: u64,
-    generation: u64,
-) {
-    push_number_line(lines, ":accepted-us", now_us);
-    push_number_line(lines, ":generation", generation);
-    if let Some(source_id) = verified.source_id {
-        push_header_line(lines, ":source-id", source_id);
-    }
-    push_header_line(lines, ":tenant", &endpoint.tenant);
-}
-
-/// Appends the source's headers that are forwarded, as far as they fit.
-fn push_forwarded(lines: &mut String, head: &RequestHead, names: &[String]) {
-    for name in names {
-        for (_, value) in head.headers().filter(|header| header.0.eq_ignore_ascii_case(name)) {
-            if lines.len() + name.len() + value.len() + 2 > zen_core::event::HEADERS_BYTES_MAX {
-                return;
-            }
-            push_header_line(lines, name, &without_tabs(value));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use zen_core::event::{CONTENT_TYPE_BYTES_MAX, Event};
-    use zen_core::id::{EndpointId, EventId};
-
-    use super::*;
-
-    #[test]
-    fn headers_are_forwarded_in_the_configured_order_while_they_fit() {
-        let long = "v".repeat(7000);
-        let names = ["X-A", "x-other", "x-c", "x-c", "x-c", "x-d"];
-        let lines = names.map(|name| format!("{name}: {long}\r\n")).concat();
-        let text = format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\nx-b: 1\t2\r\n{lines}\r\n");
-        let mut parser = RequestParser::new(Limits { header_bytes_max: 1 << 17, ..Limits::default() });
-        assert_eq!(parser.handle_bytes(&mut text.as_bytes()), Ok(Progress::Head));
-        let names = ["x-a", "x-b", "x-c", "x-d"].map(str::to_owned);
-        let mut lines = ":tenant:acme\n".to_owned();
-        push_forwarded(&mut lines, parser.head(), &names);
-        let expected = format!(":tenant:acme\nx-a:{long}\nx-b:1 2\nx-c:{long}\nx-c:{long}\nx-c:{long}\n");
-        assert!(lines == expected, "{} bytes, {} expected", lines.len(), expected.len());
-    }
-
-    #[test]
-    fn every_content_type_that_http_allows_fits_an_event() {
-        let longest = "a".repeat(CONTENT_TYPE_BYTES_MAX);
-        let longer = format!("{longest}a");
-        for (value, expected) in [
-            ("", ""),
-            ("application/json", "application/json"),
-            ("application/json;\tcharset=utf-8", "application/json; charset=utf-8"),
-            (&*longest, &*longest),
-            (&*longer, ""),
-        ] {
-            let content_type = event_content_type(value);
-            assert_eq!(content_type, expected);
-            let event = Event {
-                id: EventId([1; 16]),
-                endpoint: EndpointId([2; 16]),
-                content_type: &content_type,
-                headers: "",
-                body: b"",
-            };
-            assert_eq!(event.encode_head(&mut Vec::new()), Ok(()), "{value:?}");
-        }
-    }
 }

@@ -149,6 +149,11 @@ impl Path {
         is_singular(&self.segments)
     }
 
+    /// How many regular expressions it holds, at most.
+    pub fn patterns(&self) -> usize {
+        ["match(", "search("].iter().map(|function| self.text.matches(function).count()).sum()
+    }
+
     /// Shows each value that is selected, in order, until told to stop.
     pub(crate) fn visit<'d>(
         &self,

@@ -117,6 +117,10 @@ impl From<Fault> for Refusal {
 }
 
 impl Function {
+    pub(super) fn is_extract(&self) -> bool {
+        matches!(self, Self::Extract(_))
+    }
+
     pub(super) fn compile(raw: &RawFunction) -> Result<Self, RuleFault> {
         let argument = |text: &str, least: usize| -> Result<Box<str>, RuleFault> {
             RuleFault::check_bound(text.len(), least, ARGUMENT_BYTES_MAX)?;

@@ -255,6 +255,15 @@ impl Transform {
         self.output_bytes_max
     }
 
+    /// How many regular expressions it holds, at most.
+    pub fn patterns(&self) -> usize {
+        let of = |field: &Field| {
+            let extracts = field.functions.iter().filter(|function| function.is_extract()).count();
+            field.source.patterns() + extracts
+        };
+        self.fields.iter().map(of).sum()
+    }
+
     /// Whether it looks at the body at all.
     pub fn needs_json(&self) -> bool {
         self.fields.iter().any(|field| field.source.needs_json())

@@ -124,6 +124,14 @@ impl Source {
         }
     }
 
+    /// How many regular expressions it holds, at most; a template's paths have none.
+    pub(super) fn patterns(&self) -> usize {
+        match self {
+            Self::Path(path) => path.patterns(),
+            Self::Direct(_) | Self::Static(_) | Self::Template(_) => 0,
+        }
+    }
+
     /// The value, if the body has it.
     pub(super) fn find<'v>(
         &'v self,

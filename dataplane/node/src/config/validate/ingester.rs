@@ -1,6 +1,6 @@
 //! The `[ingester]` section: listeners, endpoints, flows, egresses.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use zen_core::access::NetworkRules;
@@ -18,18 +18,16 @@ use zeroize::Zeroizing;
 
 use super::access;
 use super::faults::Faults;
-use super::{idempotency, link_client, link_listen, link_server, share, unique};
-use crate::config::Certificates;
+use super::{idempotency, link_client, link_listen, link_server, routing, share, unique};
 use crate::config::raw::{self, Direction, IdempotencyKey, SchemeName};
 use crate::config::settings::{
-    ClientCertificates, EgressPeer, Endpoint, IngesterSettings, Route, SourceCertificates,
+    ClientCertificates, EgressPeer, Endpoint, IngesterSettings, SourceCertificates,
 };
+use crate::config::{Certificates, Routing};
 use crate::tls::ServerTls;
 
 /// Endpoints in one configuration.
 const ENDPOINTS_MAX: usize = 10_000;
-/// Targets of one flow, as in the fan-out bound.
-const FLOW_TARGETS_MAX: usize = 10;
 /// Most sources whose rates are remembered.
 const RATE_SOURCES_MAX: u32 = 10_000_000;
 
@@ -150,53 +148,18 @@ fn endpoints(
     lists: &access::Lists,
     faults: &mut Faults,
 ) -> HashMap<EndpointId, Arc<Endpoint>> {
-    let known: HashSet<&str> = raw.egresses.iter().map(|peer| peer.name.as_str()).collect();
-    let declared: HashSet<&str> = raw.endpoints.iter().map(|endpoint| endpoint.id.as_str()).collect();
-    let mut routes: HashMap<&str, Vec<Route>> = HashMap::new();
-    for (index, flow) in raw.flows.iter().enumerate() {
-        let key = format!("ingester.flows[{index}]");
-        if !declared.contains(flow.endpoint.as_str()) {
-            faults.push(
-                format_args!("{key}.endpoint"),
-                format_args!("no endpoint {}", flow.endpoint),
-                "declare it",
-            );
-        }
-        if !known.contains(flow.egress.as_str()) {
-            faults.push(
-                format_args!("{key}.egress"),
-                format_args!("no egress \"{}\"", flow.egress),
-                "declare it",
-            );
-        }
-        faults.bound(format_args!("{key}.targets (count)"), flow.targets.len(), 1, FLOW_TARGETS_MAX);
-        for target in &flow.targets {
-            faults.name(format_args!("{key}.targets"), target);
-        }
-        let routes = routes.entry(&flow.endpoint).or_default();
-        if routes.iter().any(|route| route.egress == flow.egress) {
-            faults.push(
-                &key,
-                "a second flow of this endpoint to this egress",
-                "put all its targets in one flow",
-            );
-        }
-        routes.push(Route { egress: flow.egress.clone(), targets: flow.targets.clone() });
-    }
+    let mut flows = routing::flows(raw, faults);
     faults.bound("ingester.endpoints (count)", raw.endpoints.len(), 0, ENDPOINTS_MAX);
     unique("ingester.endpoints", "id", raw.endpoints.iter().map(|endpoint| endpoint.id.as_str()), faults);
     let mut endpoints = HashMap::new();
     for (index, section) in raw.endpoints.iter().enumerate() {
         let key = format!("ingester.endpoints[{index}]");
-        let routes = routes.remove(section.id.as_str()).unwrap_or_default();
-        if routes.is_empty() {
-            faults.push(&key, "no flow leads anywhere", "add a [[ingester.flows]] for it");
-        }
+        let routing = routing::routing(&key, section, flows.remove(section.id.as_str()), faults);
         let rules = access::rules(&key, &section.networks, lists, faults);
         let certificates = section.client_certificate.as_ref();
         let certificates = certificates
             .map(|section| access::certificates(&key, section, raw.client_ca_file.as_ref(), faults));
-        if let Some(endpoint) = endpoint(&key, section, (routes, rules, certificates), faults) {
+        if let Some(endpoint) = endpoint(&key, section, (routing, rules, certificates), faults) {
             endpoints.insert(endpoint.id, Arc::new(endpoint));
         }
     }
@@ -206,7 +169,7 @@ fn endpoints(
 fn endpoint(
     key: &str,
     raw: &raw::Endpoint,
-    (routes, networks, certificates): (Vec<Route>, NetworkRules, Option<SourceCertificates>),
+    (routing, networks, certificates): (Option<Routing>, NetworkRules, Option<SourceCertificates>),
     faults: &mut Faults,
 ) -> Option<Endpoint> {
     faults.name(format_args!("{key}.tenant"), &raw.tenant);
@@ -243,6 +206,7 @@ fn endpoint(
     )?;
     Some(Endpoint {
         id,
+        name: raw.id.clone(),
         tenant: raw.tenant.clone(),
         authentication: authentication?,
         certificates,
@@ -253,7 +217,7 @@ fn endpoint(
         content_types: raw.content_types.iter().map(|media| media.to_ascii_lowercase()).collect(),
         body_bytes_max: raw.body_bytes_max as usize,
         forward_headers,
-        routes,
+        routing: routing?,
     })
 }
 

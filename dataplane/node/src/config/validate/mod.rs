@@ -4,6 +4,7 @@ mod access;
 mod egress;
 mod faults;
 mod ingester;
+mod routing;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -19,7 +20,7 @@ use self::ingester::ingester;
 use super::memory::{MemoryBound, mib};
 use super::raw::{self, Raw};
 use super::settings::{IdempotencySettings, JournalSettings, NodeSettings, Settings};
-use super::{Certificates, ConfigError, Snapshot};
+use super::{Certificates, ConfigError, Routing, Snapshot};
 use crate::tls::{ClientTls, ServerTls};
 
 /// ALPN of the link protocol.
@@ -64,6 +65,25 @@ pub(super) fn snapshot(
         return Err(ConfigError::Faults(faults.found));
     }
     Ok(Snapshot { generation, raw, node, journal, ingester, egress })
+}
+
+/// The flows of one endpoint alone.
+pub(super) fn routing_of(file: &Path, raw: &Raw, endpoint: &str) -> Result<Routing, ConfigError> {
+    let mut faults = Faults::new(file);
+    let section = raw.ingester.as_ref();
+    let found = section
+        .and_then(|section| section.endpoints.iter().enumerate().find(|(_, found)| found.id == endpoint));
+    let routing = match (section, found) {
+        (Some(section), Some((index, found))) => {
+            let written = routing::flows(section, &mut faults).remove(endpoint);
+            routing::routing(&format!("ingester.endpoints[{index}]"), found, written, &mut faults)
+        }
+        _ => {
+            faults.push("ingester.endpoints", format_args!("no endpoint {endpoint}"), "give the id of one");
+            None
+        }
+    };
+    routing.filter(|_| faults.found.is_empty()).ok_or(ConfigError::Faults(faults.found))
 }
 
 /// Refuses what could use more memory than it may, with the largest items.
