@@ -6,10 +6,10 @@
 //! - ingester, `Event`: `keys:u8 { key[16] } routes:u8 { egress:name targets:u8 { name } } event`; at most one key
 //! - ingester's index, `Index`: see `dedupe`
 //! - ingester, `Checkpoint`: empty; every egress has everything before it
-//! - egress, `Event`: `stream[16] link_sequence:u64 handle:u64 targets:u8 { name } event`; a handle of 0
-//!   means the record's own sequence, an empty name means that this target is done
-//! - egress, `Outcome`: `handle:u64 target:u8 outcome:u8`
-//! - egress, `Retry`: `handle:u64 target:u8 attempt:u32 due_ms:u64`
+//! - egress, `Event`: `stream[16] link_sequence:u64 handle:u64 replay:u8 targets:u8 { name } event`; a handle of
+//!   0 means the record's own sequence, an empty name means that this target is done
+//! - egress, `Outcome`: `handle:u64 target:u8 ending:u8 reason:u8 status:u16 attempts:u32`
+//! - egress, `Retry`: `handle:u64 target:u8 replay:u8 attempt:u32 due_ms:u64`
 //! - egress, `Checkpoint`: `count:u16 { stream[16] link_sequence:u64 }`
 
 use alloc::vec::Vec;
@@ -17,6 +17,7 @@ use alloc::vec::Vec;
 use smallvec::SmallVec;
 
 use crate::dedupe::EventKey;
+use crate::deliver::DeadReason;
 use crate::event::Event;
 use crate::id::{EventId, NAME_BYTES_MAX};
 use crate::journal::Kind;
@@ -43,8 +44,8 @@ pub enum RecordError {
     /// A name or a count is out of bounds.
     #[error("record payload: a name or count is out of bounds")]
     Bound,
-    /// An unknown outcome code.
-    #[error("record payload: unknown outcome code")]
+    /// An unknown ending or reason.
+    #[error("record payload: unknown ending or reason")]
     Code,
 }
 
@@ -148,6 +149,8 @@ pub struct HeldEvent<'a> {
     pub link_sequence: u64,
     /// Sequence of the event's first record in this journal; 0 for this record itself.
     pub handle: u64,
+    /// How often an operator sent the event again, before this record.
+    pub replay: u8,
     /// Targets; empty names are done.
     pub targets: Names<'a>,
     /// The event's encoding.
@@ -161,11 +164,13 @@ impl<'a> HeldEvent<'a> {
         stream: &StreamId,
         link_sequence: u64,
         handle: u64,
+        replay: u8,
         targets: impl ExactSizeIterator<Item = &'n str>,
     ) {
         out.extend_from_slice(stream);
         out.extend_from_slice(&link_sequence.to_le_bytes());
         out.extend_from_slice(&handle.to_le_bytes());
+        out.push(replay);
         push_names(out, targets);
     }
 
@@ -175,12 +180,13 @@ impl<'a> HeldEvent<'a> {
         let stream = take(&mut input, 16)?.try_into().expect("16 bytes were taken");
         let link_sequence = take_u64(&mut input)?;
         let handle = take_u64(&mut input)?;
+        let replay = take(&mut input, 1)?[0];
         let targets = take_names(&mut input)?;
-        Ok(Self { stream, link_sequence, handle, targets, event: input })
+        Ok(Self { stream, link_sequence, handle, replay, targets, event: input })
     }
 }
 
-/// How a delivery ended for good.
+/// How a delivery ended; a dead letter may be opened again by an operator, the others are for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Ending {
@@ -190,6 +196,26 @@ pub enum Ending {
     Dead = 2,
     /// Given up and not kept: one dead letter too many, or an event whose record is damaged.
     Dropped = 3,
+    /// A dead letter that an operator threw away.
+    Discarded = 4,
+    /// A dead letter that an operator sent to another target, as an event of its own.
+    Moved = 5,
+}
+
+impl Ending {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Delivered, Self::Dead, Self::Dropped, Self::Discarded, Self::Moved];
+
+    /// Name in answers to operators.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Dead => "dead",
+            Self::Dropped => "dropped",
+            Self::Discarded => "discarded",
+            Self::Moved => "moved",
+        }
+    }
 }
 
 /// An `Outcome` record.
@@ -201,15 +227,34 @@ pub struct OutcomeRecord {
     pub target: u8,
     /// How it ended.
     pub ending: Ending,
+    /// Why it is a dead letter.
+    pub reason: Option<DeadReason>,
+    /// Status of the last answer; 0 if none came.
+    pub status: u16,
+    /// Attempts made.
+    pub attempts: u32,
 }
 
+/// Bytes of an `Outcome` payload.
+const OUTCOME_BYTES: usize = 17;
+/// Bytes of a `Retry` payload.
+const RETRY_BYTES: usize = 22;
+
 impl OutcomeRecord {
+    /// An ending that needs no more words.
+    pub fn new(handle: u64, target: u8, ending: Ending) -> Self {
+        Self { handle, target, ending, reason: None, status: 0, attempts: 0 }
+    }
+
     /// The payload.
-    pub fn encode(&self) -> [u8; 10] {
-        let mut bytes = [0; 10];
+    pub fn encode(&self) -> [u8; OUTCOME_BYTES] {
+        let mut bytes = [0; OUTCOME_BYTES];
         bytes[..8].copy_from_slice(&self.handle.to_le_bytes());
         bytes[8] = self.target;
         bytes[9] = self.ending as u8;
+        bytes[10] = self.reason.map_or(0, DeadReason::code);
+        bytes[11..13].copy_from_slice(&self.status.to_le_bytes());
+        bytes[13..].copy_from_slice(&self.attempts.to_le_bytes());
         bytes
     }
 
@@ -217,24 +262,32 @@ impl OutcomeRecord {
     pub fn decode(payload: &[u8]) -> Result<Self, RecordError> {
         let mut input = payload;
         let handle = take_u64(&mut input)?;
-        let rest = take(&mut input, 2)?;
-        let ending = match rest[1] {
-            1 => Ending::Delivered,
-            2 => Ending::Dead,
-            3 => Ending::Dropped,
-            _ => return Err(RecordError::Code),
+        let rest = take(&mut input, OUTCOME_BYTES - 8)?;
+        let ending = Ending::ALL.into_iter().find(|ending| *ending as u8 == rest[1]);
+        let reason = match rest[2] {
+            0 => None,
+            code => Some(DeadReason::from_code(code).ok_or(RecordError::Code)?),
         };
-        Ok(Self { handle, target: rest[0], ending })
+        Ok(Self {
+            handle,
+            target: rest[0],
+            ending: ending.ok_or(RecordError::Code)?,
+            reason,
+            status: u16::from_le_bytes([rest[3], rest[4]]),
+            attempts: u32::from_le_bytes(rest[5..].try_into().expect("4 of 9 bytes")),
+        })
     }
 }
 
-/// A `Retry` record: attempts made survive a restart.
+/// A `Retry` record: attempts made and replays ordered survive a restart. It opens a dead letter again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryRecord {
     /// Whose delivery.
     pub handle: u64,
     /// Position in the event's target list.
     pub target: u8,
+    /// How often an operator sent it again.
+    pub replay: u8,
     /// Attempts made.
     pub attempt: u32,
     /// When the next is due, Unix ms.
@@ -243,12 +296,13 @@ pub struct RetryRecord {
 
 impl RetryRecord {
     /// The payload.
-    pub fn encode(&self) -> [u8; 21] {
-        let mut bytes = [0; 21];
+    pub fn encode(&self) -> [u8; RETRY_BYTES] {
+        let mut bytes = [0; RETRY_BYTES];
         bytes[..8].copy_from_slice(&self.handle.to_le_bytes());
         bytes[8] = self.target;
-        bytes[9..13].copy_from_slice(&self.attempt.to_le_bytes());
-        bytes[13..].copy_from_slice(&self.due_ms.to_le_bytes());
+        bytes[9] = self.replay;
+        bytes[10..14].copy_from_slice(&self.attempt.to_le_bytes());
+        bytes[14..].copy_from_slice(&self.due_ms.to_le_bytes());
         bytes
     }
 
@@ -256,9 +310,9 @@ impl RetryRecord {
     pub fn decode(payload: &[u8]) -> Result<Self, RecordError> {
         let mut input = payload;
         let handle = take_u64(&mut input)?;
-        let rest = take(&mut input, 5)?;
-        let attempt = u32::from_le_bytes(rest[1..].try_into().expect("4 of 5 bytes"));
-        Ok(Self { handle, target: rest[0], attempt, due_ms: take_u64(&mut input)? })
+        let rest = take(&mut input, 6)?;
+        let attempt = u32::from_le_bytes(rest[2..].try_into().expect("4 of 6 bytes"));
+        Ok(Self { handle, target: rest[0], replay: rest[1], attempt, due_ms: take_u64(&mut input)? })
     }
 }
 
@@ -329,15 +383,16 @@ pub fn fuzz_records(data: &[u8]) {
     if let Ok(held) = HeldEvent::decode(data) {
         let mut again = Vec::new();
         let names: Vec<&str> = held.targets.iter().collect();
-        HeldEvent::encode_head(&mut again, &held.stream, held.link_sequence, held.handle, names.into_iter());
+        let HeldEvent { stream, link_sequence, handle, replay, .. } = held;
+        HeldEvent::encode_head(&mut again, &stream, link_sequence, handle, replay, names.into_iter());
         again.extend_from_slice(held.event);
         assert_eq!(again, data);
     }
     if let Ok(outcome) = OutcomeRecord::decode(data) {
-        assert_eq!(outcome.encode(), data[..10]);
+        assert_eq!(outcome.encode(), data[..OUTCOME_BYTES]);
     }
     if let Ok(retry) = RetryRecord::decode(data) {
-        assert_eq!(retry.encode(), data[..21]);
+        assert_eq!(retry.encode(), data[..RETRY_BYTES]);
     }
     let _ = decode_checkpoint(data);
 }
@@ -436,10 +491,21 @@ mod tests {
 
     #[test]
     fn outcomes_and_retries_round_trip() {
-        let outcome = OutcomeRecord { handle: 77, target: 3, ending: Ending::Dead };
+        let (reason, status, attempts) = (Some(DeadReason::ServerError), 503, 8);
+        let outcome = OutcomeRecord { handle: 77, target: 3, ending: Ending::Dead, reason, status, attempts };
         assert_eq!(OutcomeRecord::decode(&outcome.encode()), Ok(outcome));
-        assert_eq!(OutcomeRecord::decode(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 9]), Err(RecordError::Code));
-        let retry = RetryRecord { handle: 1 << 40, target: 0, attempt: 3, due_ms: 1_700_000_000_000 };
+        assert_eq!(OutcomeRecord::decode(&outcome.encode()[..10]), Err(RecordError::Short));
+        for (at, code) in [(9, 0), (9, 6), (10, 200)] {
+            let mut bytes = outcome.encode();
+            bytes[at] = code;
+            assert_eq!(OutcomeRecord::decode(&bytes), Err(RecordError::Code), "{at}");
+        }
+        for ending in Ending::ALL {
+            let outcome = OutcomeRecord::new(1, 2, ending);
+            assert_eq!(OutcomeRecord::decode(&outcome.encode()), Ok(outcome), "{}", ending.label());
+        }
+        let due_ms = 1_700_000_000_000;
+        let retry = RetryRecord { handle: 1 << 40, target: 0, replay: 2, attempt: 3, due_ms };
         assert_eq!(RetryRecord::decode(&retry.encode()), Ok(retry));
         let streams = [([1; 16], 5), ([2; 16], u64::MAX)];
         let mut payload = Vec::new();

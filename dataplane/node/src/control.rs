@@ -24,9 +24,13 @@ const QUESTIONS_MAX: usize = 1024;
 /// A name that takes longer counts as not found.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Names being resolved, those included that took too long: the system's resolver cannot be stopped.
-pub const LOOKUPS_MAX: usize = 8;
+const LOOKUPS_MAX: usize = 8;
+/// Orders of operators on their way, per worker.
+pub const ORDERS_MAX: usize = 8;
 /// Addresses of a name that are used.
 const ADDRESSES_MAX: usize = 16;
+/// Threads for what may block: lookups, and walks over journals.
+pub const BLOCKING_MAX: usize = LOOKUPS_MAX + admin::WALKS_MAX + admin::REPLAYS_MAX;
 /// What a thread that resolves may need of its stack, bytes.
 pub const LOOKUP_STACK_BYTES: usize = 512 * 1024;
 
@@ -48,6 +52,8 @@ pub struct Shared {
     pub link_places: Quota,
     /// Whether the node is draining.
     pub draining: AtomicBool,
+    /// Orders of operators that may be on their way to workers.
+    pub order_places: Arc<Semaphore>,
     /// What the last reload came to.
     pub status: ArcSwap<String>,
 }

@@ -3,18 +3,23 @@
 //! A worker owns everything it touches; what another worker must do travels as a message into its
 //! inbox, and one doorbell per tick. Inboxes are bounded by construction: each live event has at most
 //! one message per target under way, and live events are bounded by `egress.events_max`; requests that
-//! wait for another worker's write are bounded by the table of keys.
+//! wait for another worker's write are bounded by the table of keys, orders by the places for them.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_queue::SegQueue;
+use tokio::sync::OwnedSemaphorePermit;
 use zen_core::dedupe::Waiter;
+use zen_core::deliver::DeadReason;
 pub use zen_core::deliver::EventBytes;
 use zen_core::id::EventId;
 use zen_core::journal::SegmentId;
 use zen_uring::Waker;
 
+use crate::egress::Order;
 use crate::link::LinkHandover;
 
 /// Which of a worker's two journals.
@@ -63,6 +68,8 @@ pub struct Handoff {
     pub attempt: u32,
     /// When the next attempt is due, steady ms; 0 for at once.
     pub due_ms: u64,
+    /// How often an operator sent it again.
+    pub replay: u8,
     /// The event, unless memory is short: then the owner fetches it when its turn comes.
     pub bytes: Option<EventBytes>,
     /// Its size.
@@ -73,7 +80,12 @@ pub struct Handoff {
 #[derive(Debug)]
 pub enum Verdict {
     /// The target has it.
-    Delivered,
+    Delivered {
+        /// Status of its answer.
+        status: u16,
+        /// Attempts made.
+        attempts: u32,
+    },
     /// Another attempt at this steady ms.
     Retry {
         /// Attempts made.
@@ -82,7 +94,14 @@ pub enum Verdict {
         due_ms: u64,
     },
     /// Given up.
-    Dead(&'static str),
+    Dead {
+        /// Why.
+        reason: DeadReason,
+        /// Status of the last answer; 0 if none came.
+        status: u16,
+        /// Attempts made.
+        attempts: u32,
+    },
 }
 
 /// What the journal gave for a delivery.
@@ -117,6 +136,8 @@ pub enum Message {
     Fetched { key: EventKey, target: Arc<str>, fetched: Fetched },
     /// The write that a request of yours waited for ended: its event's id, or none if it failed.
     Settled { waiter: Waiter, event_id: Option<EventId> },
+    /// An operator wants this; the place is free again when it is taken.
+    Order { order: Box<Order>, place: OwnedSemaphorePermit },
     /// Stop taking work in, finish what is there.
     Drain,
 }
@@ -125,6 +146,7 @@ pub enum Message {
 #[derive(Clone, Debug)]
 pub struct Mesh {
     inboxes: Arc<[Inbox]>,
+    backlogs: Arc<Mutex<BTreeMap<Arc<str>, Arc<AtomicUsize>>>>,
     own: Option<u16>,
 }
 
@@ -140,7 +162,7 @@ impl Mesh {
         let inboxes = (0..workers)
             .map(|_| Inbox { queue: SegQueue::new(), waker: std::sync::OnceLock::new() })
             .collect();
-        Self { inboxes, own: None }
+        Self { inboxes, backlogs: Arc::default(), own: None }
     }
 
     /// The way of one worker: what it sends to itself needs no doorbell.
@@ -185,6 +207,17 @@ impl Mesh {
     /// The next message for `worker`.
     pub fn receive(&self, worker: u16) -> Option<Message> {
         self.inboxes[usize::from(worker)].queue.pop()
+    }
+
+    /// How many deliveries wait at a target, as its owner says a few times a second.
+    pub fn backlog_of(&self, target: &Arc<str>) -> Arc<AtomicUsize> {
+        let mut backlogs = self.backlogs.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(backlogs.entry(Arc::clone(target)).or_default())
+    }
+
+    /// Forgets a target that is not configured any more.
+    pub fn forget_backlog(&self, target: &str) {
+        self.backlogs.lock().unwrap_or_else(PoisonError::into_inner).remove(target);
     }
 
     /// The worker that owns a target: all its deliveries pass there.

@@ -173,6 +173,8 @@ worker_metrics! {
     counter journal_write_errors "Journal writes that failed and were tried again";
     counter journal_read_errors "Reads of a journal that failed and are tried again";
     gauge journal_live_bytes "Bytes in live journal segments";
+    gauge retained_segments "Segments kept for replay beyond what is live";
+    counter retained_shed "Segments kept for replay that a full disk took";
     gauge journal_full "Journals without room: sources get 503";
     counter link_events_sent "Events sent over links";
     counter link_events_received "Events taken from links";
@@ -185,6 +187,9 @@ worker_metrics! {
     counter dead_letters_dropped "Dead letters dropped because there were more than the bound";
     gauge dead_letters_kept "Dead letters kept now";
     counter events_lost "Events at the egress given up, because their record is damaged";
+    counter dead_letters_discarded "Dead letters that operators threw away";
+    counter replays "Dead letters and events that operators sent again";
+    gauge replay_pending "Dead letters and events that orders have still to look at, at most";
     counter notes_dropped "Outcomes and retries that did not get into a full journal";
     reasons transform_failures "Deliveries given up because the target's body could not be made, by reason";
     reasons failovers "Outputs that went over to another target, by reason";

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16};
 
 use arc_swap::ArcSwap;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use zen_uring::{Backend, Io};
 
 use crate::admin::AdminError;
@@ -95,6 +95,7 @@ pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
     let keys = tables(&snapshot)?;
     remove_orphans(&snapshot, &keys)?;
     let mesh = Mesh::new(snapshot.node.workers);
+    let order_places = usize::from(mesh.workers()) * control::ORDERS_MAX;
     let maker = spawn_segment_maker(mesh.clone())?;
     let rate_sources_max =
         snapshot.ingester.as_ref().map_or(0, |ingester| ingester.rate_sources_max as usize);
@@ -108,6 +109,7 @@ pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
         access: Arc::new(Access::new(rate_sources_max)),
         link_places: Quota::default(),
         draining: AtomicBool::new(false),
+        order_places: Arc::new(Semaphore::new(order_places)),
         status: ArcSwap::from_pointee("generation 1 in force".to_owned()),
     });
     let (resolver, questions) = Resolver::channel();
@@ -140,7 +142,7 @@ pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(control::LOOKUPS_MAX)
+        .max_blocking_threads(control::BLOCKING_MAX)
         .thread_stack_size(control::LOOKUP_STACK_BYTES)
         .build()?;
     let clean = runtime.block_on(control::run(control, workers_done))?;

@@ -18,7 +18,7 @@ use rcgen::{
 const RAW: &str = concat!(include_str!("../src/config/raw.rs"), include_str!("../src/config/raw/access.rs"));
 const METRICS: &str = include_str!("../src/metrics.rs");
 /// Each struct of the raw configuration and its heading.
-const SECTIONS: [(&str, &str); 26] = [
+const SECTIONS: [(&str, &str); 27] = [
     ("Node", "[node]"),
     ("Admin", "[admin]"),
     ("Journal", "[journal]"),
@@ -42,6 +42,7 @@ const SECTIONS: [(&str, &str); 26] = [
     ("Flow", "[[ingester.flows]]"),
     ("EgressPeer", "[[ingester.egresses]]"),
     ("Egress", "[egress]"),
+    ("Retention", "[egress.retention]"),
     ("IngesterPeer", "[[egress.ingesters]]"),
     ("Key", "[[egress.ingesters.keys]]"),
     ("Target", "[[egress.targets]]"),

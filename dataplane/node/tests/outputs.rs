@@ -1,7 +1,10 @@
 //! Outputs at the egress: bodies of their own, standbys, and what a fault of one target leaves alone.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::process::Command;
+
 use mesh::{Mesh, SHORT_RETRIES, distinct, send, target, target_at, verifier};
+use nix::sys::signal::Signal;
 use support::node::wait_until;
 use support::{GITHUB, Lab, WHSEC, free_address};
 use target::Answer;
@@ -67,6 +70,23 @@ fn a_body_that_cannot_be_made_is_a_dead_letter_of_that_target_alone() {
     }
     assert_eq!(mesh.inside.metric("zen_deliveries_total{outcome=\"transform_failed\"}") as u64, 2);
     assert_eq!((mesh.inside.metric("zen_retries_total") as u64, bot.deliveries().len()), (0, 0));
+}
+
+#[test]
+fn a_dead_letter_of_an_output_is_made_anew_when_it_is_replayed() {
+    let (mesh, _demo, bot) = chat();
+    let mended = CHAT.replace("pusher", "sender");
+    let id = mesh.send(br#"{"repository":{"name":"mesh"},"sender":"ada"}"#);
+    mesh.inside.wait_metric("zen_dead_letters_total", 1.0);
+    mesh.lab.write("inside.toml", &mesh.inside_text.replace(CHAT, &mended));
+    mesh.inside.signal(Signal::SIGHUP);
+    wait_until("the reload", || mesh.inside.get("/status").1.contains("generation 2 "));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_zen-dataplane"));
+    command.args(["dead-letters", "replay", "--target", "chat", "--config"]);
+    assert!(command.arg(mesh.lab.path("inside.toml")).status().unwrap().success());
+    let made = &bot.wait(1)[0];
+    assert_eq!(made.body, br#"{"repository":"mesh","message":{"text":"ada pushed"}}"#);
+    assert_eq!((made.event_id(), made.header("zen-replay")), (id.as_str(), "1"));
 }
 
 const PAIR: &str = r#"

@@ -239,7 +239,7 @@ fn request(
     let event = Event::decode(encoded).expect("journaled events are in their encoding");
     let nonce = context.prng.bytes();
     let time_ms = context.clock(egress).wall_ms;
-    let attempt = deliver::Attempt { made: delivery.attempt, time_ms, nonce };
+    let attempt = deliver::Attempt { made: delivery.attempt, replay: 0, time_ms, nonce };
     let mut request = Vec::with_capacity(1024 + event.body.len());
     write_delivery(&Portable, signer, &event, attempt, &mut request).expect("decoded events fit a request");
     request.extend_from_slice(event.body);

@@ -129,7 +129,7 @@ impl Egress {
         for live in self.table.handles().filter_map(|(_, handle)| self.table.live(handle)) {
             let Some(found) = self.journal.read(live.record) else { continue };
             let (_, id) = key(&self.hasher, held(&found.payload).event);
-            let dead = live.targets.iter().filter(|target| target.state == DeliveryState::Dead);
+            let dead = live.targets.iter().filter(|target| matches!(target.state, DeliveryState::Dead(_)));
             letters.extend(dead.map(|target| (number(&target.name), id)));
         }
         letters
@@ -195,11 +195,11 @@ impl Egress {
             match verdict {
                 Verdict::Delivered => self.end(context, handle, target, Ending::Delivered),
                 Verdict::Retry { attempt, due_ms } => {
-                    self.table.retry(handle, target, attempt, due_ms);
+                    let replay = self.table.retry(handle, target, attempt, due_ms);
                     self.table.uncache(handle);
                     let clock = context.clock(self.node);
                     let due_ms = clock.unix_of(due_ms);
-                    let note = RetryRecord { handle, target, attempt, due_ms };
+                    let note = RetryRecord { handle, target, replay, attempt, due_ms };
                     self.notes.push(clock, Kind::Retry, &note.encode());
                 }
                 Verdict::Dead => {
@@ -222,9 +222,11 @@ impl Egress {
     }
 
     fn end(&mut self, context: &Context, handle: u64, target: u8, ending: Ending) {
-        self.table.end(handle, target, ending);
-        let note = OutcomeRecord { handle, target, ending };
-        self.notes.push(context.clock(self.node), Kind::Outcome, &note.encode());
+        let (note, clock) = (OutcomeRecord::new(handle, target, ending), context.clock(self.node));
+        let is_dead = ending == Ending::Dead;
+        let wall_ms = if is_dead { self.table.dying_ms(clock.wall_ms) } else { clock.wall_ms };
+        self.table.end(&note, wall_ms);
+        self.notes.push_at(wall_ms, Kind::Outcome, &note.encode());
     }
 
     fn append_all(&mut self, context: &mut Context) {

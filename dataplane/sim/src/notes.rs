@@ -27,7 +27,12 @@ pub struct Notes {
 impl Notes {
     /// Adds one, made now.
     pub fn push(&mut self, clock: Clock, kind: Kind, payload: &[u8]) {
-        self.waiting.push_back(Note { kind, wall_ms: clock.wall_ms, payload: payload.to_vec() });
+        self.push_at(clock.wall_ms, kind, payload);
+    }
+
+    /// Adds one with a stamp of its own, Unix ms.
+    pub fn push_at(&mut self, wall_ms: u64, kind: Kind, payload: &[u8]) {
+        self.waiting.push_back(Note { kind, wall_ms, payload: payload.to_vec() });
     }
 
     /// Appends them in order, as far as there is room.

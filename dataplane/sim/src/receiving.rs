@@ -165,7 +165,7 @@ impl Role for Receiving {
                     let (link_sequence, event) = (incoming.sequence, incoming.encoded.into());
                     let targets: Vec<&str> = incoming.targets.iter().collect();
                     let mut head = Vec::new();
-                    HeldEvent::encode_head(&mut head, &stream, link_sequence, 0, targets.into_iter());
+                    HeldEvent::encode_head(&mut head, &stream, link_sequence, 0, 0, targets.into_iter());
                     self.backlog.push_back(Incoming { link, stream, link_sequence, head, event });
                 }
             }

@@ -110,12 +110,12 @@ impl Retention {
         let mut head = Vec::new();
         let clock = context.clock(self.node);
         table.encode_carried(handle, &mut head);
-        let carried_notes = table.carried_notes(handle, |due_ms| clock.unix_of(due_ms));
+        let carried_notes = table.carried_notes(handle, clock.wall_ms, |due_ms| clock.unix_of(due_ms));
         let copy = journal.append(Kind::Event, clock.wall_ms, &[&head, event]).ok()?;
         let held = HeldEvent::decode(&head).expect("encoded just now");
         table.insert(copy, &HeldEvent { event, ..held }, None);
-        for note in carried_notes {
-            notes.push(clock, note.kind(), &note.encode());
+        for (wall_ms, note) in carried_notes {
+            notes.push_at(wall_ms, note.kind(), &note.encode());
         }
         Some(copy)
     }

@@ -5,7 +5,7 @@
 
 use alloc::vec::Vec;
 
-use super::table::{DeliveryState, Table};
+use super::table::{DeliveryState, Live, Table};
 use crate::record::{Ending, HeldEvent, Note, OutcomeRecord, RetryRecord};
 
 impl Table {
@@ -22,27 +22,31 @@ impl Table {
         let Some(live) = self.live(handle) else { return };
         let names = live.targets.iter().map(|target| match target.state {
             DeliveryState::Done => "",
-            DeliveryState::Open { .. } | DeliveryState::Dead => &*target.name,
+            DeliveryState::Open { .. } | DeliveryState::Dead(_) => &*target.name,
         });
-        HeldEvent::encode_head(head, &live.stream, 0, handle, names);
+        HeldEvent::encode_head(head, &live.stream, 0, handle, replay_of(live), names);
     }
 
-    /// The notes that go behind a carried record: attempts made, and dead letters. `unix_of` turns the table's
-    /// time into Unix ms.
-    pub fn carried_notes(&self, handle: u64, unix_of: impl Fn(u64) -> u64) -> Vec<Note> {
-        let states = self.live(handle).into_iter().flat_map(|live| &live.targets).map(|target| target.state);
-        let notes = (0..).zip(states).filter_map(|(target, state)| match state {
-            DeliveryState::Open { attempt: attempt @ 1.., due_ms } => {
-                let retry = RetryRecord { handle, target, attempt, due_ms: unix_of(due_ms) };
-                Some(Note::Retry(retry))
+    /// The notes that go behind a carried record, each with the time that it bears, Unix ms: attempts made,
+    /// replays, and dead letters, which keep the time at which they died. `unix_of` turns the table's time into Unix ms.
+    pub fn carried_notes(&self, handle: u64, now_ms: u64, unix_of: impl Fn(u64) -> u64) -> Vec<(u64, Note)> {
+        let mut notes = Vec::new();
+        let Some(live) = self.live(handle) else { return notes };
+        let base = replay_of(live);
+        for (target, life) in (0..).zip(&live.targets) {
+            let (attempt, due_ms) = match life.state {
+                DeliveryState::Open { attempt, due_ms } => (attempt, unix_of(due_ms)),
+                DeliveryState::Dead(_) | DeliveryState::Done => (0, 0),
+            };
+            if life.state != DeliveryState::Done && (attempt > 0 || life.replay != base) {
+                let replay = life.replay;
+                notes.push((now_ms, Note::Retry(RetryRecord { handle, target, replay, attempt, due_ms })));
             }
-            DeliveryState::Dead => {
-                let outcome = OutcomeRecord { handle, target, ending: Ending::Dead };
-                Some(Note::Outcome(outcome))
+            if let DeliveryState::Dead(letter) = life.state {
+                notes.push((letter.died_ms, Note::Outcome(letter.outcome(handle, target))));
             }
-            DeliveryState::Open { .. } | DeliveryState::Done => None,
-        });
-        notes.collect()
+        }
+        notes
     }
 
     /// Ends whatever is left of an event whose record is damaged; the outcomes for the journal.
@@ -55,27 +59,42 @@ impl Table {
         let mut outcomes = Vec::new();
         for target in 0..targets {
             if is_left(self, target) {
-                self.end(handle, target, Ending::Dropped);
-                outcomes.push(OutcomeRecord { handle, target, ending: Ending::Dropped });
+                let outcome = OutcomeRecord::new(handle, target, Ending::Dropped);
+                self.end(&outcome, 0);
+                outcomes.push(outcome);
             }
         }
         outcomes
     }
 }
 
+/// The replays that all targets which are not done have in common.
+fn replay_of(live: &Live) -> u8 {
+    let left = live.targets.iter().filter(|life| life.state != DeliveryState::Done);
+    left.map(|life| life.replay).min().unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::Sequence;
+    use crate::deliver::DeadReason;
+    use crate::journal::{Record, SegmentId, Sequence};
 
     fn table(bytes: usize) -> Table {
         let mut payload = Vec::new();
-        HeldEvent::encode_head(&mut payload, &[1; 16], 4, 0, ["a", "b", "c", "d"].into_iter());
+        HeldEvent::encode_head(&mut payload, &[1; 16], 4, 0, 0, ["a", "b", "c", "d"].into_iter());
         payload.resize(payload.len() + bytes, b'x');
         let mut table = Table::default();
         table.insert(Sequence(10), &HeldEvent::decode(&payload).unwrap(), None);
-        table.end(10, 0, Ending::Delivered);
-        table.end(10, 1, Ending::Dead);
+        table.end(&OutcomeRecord::new(10, 0, Ending::Delivered), 0);
+        let (reason, status, attempts) = (Some(DeadReason::ServerError), 500, 3);
+        for replay in 1..=2 {
+            let dead =
+                OutcomeRecord { handle: 10, target: 1, ending: Ending::Dead, reason, status, attempts };
+            table.end(&dead, 1_000);
+            assert_eq!(table.replay(10, 1, 5), Some(replay));
+            table.end(&dead, 1_000);
+        }
         table.retry(10, 2, 3, 99);
         table
     }
@@ -105,15 +124,16 @@ mod tests {
         );
         let mut after = Table::default();
         after.insert(Sequence(50), &held, None);
-        for note in before.carried_notes(10, |due_ms| due_ms + 1) {
-            match note {
-                Note::Retry(note) => after.retry(note.handle, note.target, note.attempt, note.due_ms - 1),
-                Note::Outcome(note) => drop(after.end(note.handle, note.target, note.ending)),
-            }
+        for (sequence, (time_ms, note)) in (51..).zip(before.carried_notes(10, 7, |due_ms| due_ms + 1)) {
+            let (payload, segment) = (note.encode(), SegmentId(1));
+            let (sequence, kind) = (Sequence(sequence), note.kind());
+            let record = Record { sequence, kind, time_ms, payload: &payload, segment, offset: 0 };
+            after.handle_recovered(&record, |due_ms, _| due_ms.saturating_sub(1)).unwrap();
         }
         before.insert(Sequence(50), &held, None);
-        let states = |table: &Table| -> Vec<DeliveryState> {
-            table.live(10).unwrap().targets.iter().map(|target| target.state).collect()
+        let states = |table: &Table| -> Vec<(DeliveryState, u8)> {
+            let left = table.live(10).unwrap().targets.iter();
+            left.map(|life| (life.state, life.replay)).filter(|life| life.0 != DeliveryState::Done).collect()
         };
         assert_eq!(states(&after), states(&before));
         assert_eq!((after.dead_len(), after.oldest()), (1, Some(Sequence(50))));
@@ -122,7 +142,7 @@ mod tests {
     #[test]
     fn an_event_that_is_given_up_ends_where_it_had_not_ended() {
         let mut table = table(5);
-        let dropped = |target| OutcomeRecord { handle: 10, target, ending: Ending::Dropped };
+        let dropped = |target| OutcomeRecord::new(10, target, Ending::Dropped);
         assert_eq!(table.give_up(10), [dropped(1), dropped(2), dropped(3)]);
         assert_eq!((table.len(), table.dead_len(), table.deliveries(), table.oldest()), (0, 0, 0, None));
         assert_eq!(table.give_up(10), []);

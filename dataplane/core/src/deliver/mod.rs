@@ -10,6 +10,7 @@
 mod carry;
 #[doc(hidden)]
 pub mod fuzz;
+mod lives;
 mod outcome;
 mod queue;
 mod request;
@@ -18,7 +19,7 @@ mod secret;
 mod slots;
 mod table;
 
-pub use outcome::{ConnectFailure, DeadReason, Next, Outcome};
+pub use outcome::{ConnectFailure, DeadReason, FaultKind, Next, Outcome};
 pub use queue::{Delivery, PLACE_BYTES, QueueFull, TargetLimits, TargetQueue, TargetState};
 pub use request::{
     Attempt, DeliveryRequest, HOST_BYTES_MAX, PATH_BYTES_MAX, RequestError, SIGNER_KEYS_MAX, SignerConfig,
@@ -26,4 +27,4 @@ pub use request::{
 };
 pub use schedule::{RETRY_AFTER_MS_CEILING, parse_retry_after, steady_due_ms, unix_due_ms};
 pub use secret::{SECRET_BYTES_MAX, SECRET_BYTES_MIN, SecretError, parse_secret};
-pub use table::{DeliveryState, EventBytes, LIVE_BYTES, Live, Table, TargetLife};
+pub use table::{DeadLetter, DeliveryState, EventBytes, LIVE_BYTES, LetterKey, Live, Table, TargetLife};

@@ -99,10 +99,31 @@ pub enum DeadReason {
     Refused,
     /// The target is no longer configured.
     TargetRemoved,
+    /// The target's queue had no room for it.
+    QueueFull,
     /// Our own journal did not give the event back.
     Unreadable,
     /// The target's body could not be made of the event's.
     TransformFailed,
+}
+
+/// On whose side a delivery failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// What the target did or did not do.
+    Destination,
+    /// What happened on our side.
+    Pipeline,
+}
+
+impl FaultKind {
+    /// Name in answers to operators.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Destination => "destination",
+            Self::Pipeline => "pipeline",
+        }
+    }
 }
 
 /// What the queue has to do about an outcome.
@@ -119,6 +140,14 @@ pub(super) enum Verdict {
 }
 
 impl Outcome {
+    /// Status of the answer; 0 if none came.
+    pub fn status(&self) -> u16 {
+        match *self {
+            Self::Answered { status, .. } => status,
+            _ => 0,
+        }
+    }
+
     /// Name in metrics.
     pub fn label(&self) -> &'static str {
         match self {
@@ -180,6 +209,9 @@ impl ConnectFailure {
     }
 }
 
+/// The first code of a fault on our side.
+const PIPELINE_CODE_MIN: u8 = 64;
+
 impl DeadReason {
     /// Name in metrics and receipts.
     pub fn label(self) -> &'static str {
@@ -194,9 +226,61 @@ impl DeadReason {
             Self::BrokenAnswer => "broken_answer",
             Self::Refused => "refused",
             Self::TargetRemoved => "target_removed",
+            Self::QueueFull => "queue_full",
             Self::Unreadable => "unreadable",
             Self::TransformFailed => "transform_failed",
         }
+    }
+
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::Redirected,
+        Self::ClientError,
+        Self::ServerError,
+        Self::StrangeStatus,
+        Self::ConnectFailed,
+        Self::TlsFailed,
+        Self::TimedOut,
+        Self::BrokenAnswer,
+        Self::Refused,
+        Self::TargetRemoved,
+        Self::QueueFull,
+        Self::Unreadable,
+        Self::TransformFailed,
+    ];
+
+    /// Its number in journals, for good: below 64 the target's faults, from 64 on ours; never 0.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Redirected => 1,
+            Self::ClientError => 2,
+            Self::ServerError => 3,
+            Self::StrangeStatus => 4,
+            Self::ConnectFailed => 5,
+            Self::TlsFailed => 6,
+            Self::TimedOut => 7,
+            Self::BrokenAnswer => 8,
+            Self::Refused => 64,
+            Self::TargetRemoved => 65,
+            Self::QueueFull => 66,
+            Self::Unreadable => 67,
+            Self::TransformFailed => 68,
+        }
+    }
+
+    /// Back from [`DeadReason::code`].
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.code() == code)
+    }
+
+    /// Back from [`DeadReason::label`].
+    pub fn from_label(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.label() == label)
+    }
+
+    /// On whose side it failed.
+    pub fn kind(self) -> FaultKind {
+        if self.code() < PIPELINE_CODE_MIN { FaultKind::Destination } else { FaultKind::Pipeline }
     }
 }
 
@@ -218,6 +302,8 @@ fn status_verdict(status: u16, retry_after_ms: Option<u64>) -> Verdict {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
 
     fn answered(status: u16) -> Outcome {
@@ -286,6 +372,21 @@ mod tests {
         ] {
             assert_eq!(outcome.target_works(), expected, "{outcome:?}");
         }
+    }
+
+    #[test]
+    fn reasons_have_stable_codes_and_sides() {
+        let ours: Vec<&str> = DeadReason::ALL
+            .into_iter()
+            .filter(|reason| reason.kind() == FaultKind::Pipeline)
+            .map(DeadReason::label)
+            .collect();
+        assert_eq!(ours, ["refused", "target_removed", "queue_full", "unreadable", "transform_failed"]);
+        for reason in DeadReason::ALL {
+            assert_eq!(DeadReason::from_code(reason.code()), Some(reason));
+            assert_eq!(DeadReason::from_label(reason.label()), Some(reason));
+        }
+        assert_eq!((DeadReason::from_code(0), DeadReason::from_label("no")), (None, None));
     }
 
     #[test]

@@ -205,6 +205,16 @@ impl TargetQueue {
         }
     }
 
+    /// Attempts made of a delivery in flight, the one that is under way included.
+    ///
+    /// # Panics
+    /// If no delivery of this key is in flight.
+    pub fn attempts(&self, key: u64) -> u32 {
+        let at = self.in_flight.binary_search_by_key(&key, |entry| entry.0);
+        let (_, slot) = self.in_flight[at.expect("only asked of an attempt in flight")];
+        self.slots.delivery(slot).attempt.saturating_add(1)
+    }
+
     /// For a target that was removed: takes waiting deliveries one by one, whatever their time.
     pub fn poll_removed(&mut self) -> Option<Delivery> {
         let slot = self

@@ -80,6 +80,8 @@ pub enum RequestError {
 pub struct Attempt {
     /// Attempts made before it, as in `Delivery`; the target sees one more.
     pub made: u32,
+    /// How often an operator sent the event again.
+    pub replay: u8,
     /// When it starts, Unix ms.
     pub time_ms: u64,
     /// Random, for this attempt alone.
@@ -205,6 +207,9 @@ impl<K> TargetSigner<K> {
         out.push(format_args!("content-length: {body_bytes}\r\nuser-agent: {USER_AGENT}\r\n"));
         out.push(format_args!("zen-event-id: {event_id}\r\nzen-endpoint: {endpoint}\r\n"));
         out.push(format_args!("zen-attempt: {}\r\n", attempt.made.saturating_add(1)));
+        if attempt.replay > 0 {
+            out.push(format_args!("zen-replay: {}\r\n", attempt.replay));
+        }
         request.signature.clear();
         write_signature(&mut request.signature, &self.key_id, attempt.time_ms, &attempt.nonce, zen_tags);
         out.join(&["zen-signature: ", &request.signature, "\r\n"]);
@@ -223,7 +228,7 @@ impl<K> TargetSigner<K> {
 
 impl Default for RequestHead {
     fn default() -> Self {
-        let attempt = Attempt { made: 0, time_ms: 0, nonce: [0; 16] };
+        let attempt = Attempt { made: 0, replay: 0, time_ms: 0, nonce: [0; 16] };
         Self { attempt, event_id: EventId([0; 16]), endpoint: EndpointId([0; 16]), body_bytes: 0 }
     }
 }
@@ -388,6 +393,7 @@ mod tests {
     }
 
     const ATTEMPT: Attempt = Attempt {
+        replay: 0,
         made: 2,
         time_ms: 1_700_000_000_123,
         nonce: 0xf0f1_f2f3_f4f5_f6f7_f8f9_fafb_fcfd_feffu128.to_be_bytes(),

@@ -116,7 +116,9 @@ impl MemoryBound {
         self.push("endpoints", None, endpoints, ENDPOINT_BYTES);
         self.push("peers and targets", None, peers, PEER_BYTES);
         self.push("admin connections", None, admin::CONNECTIONS_MAX, admin::CONNECTION_BYTES);
-        self.push("name lookups", None, control::LOOKUPS_MAX, control::LOOKUP_STACK_BYTES);
+        let (walks, commit) = (admin::WALKS_MAX, settings.journal.commit_bytes_max);
+        self.push("walks over a journal", None, walks, commit + admin::LIFE_BYTES);
+        self.push("blocking threads", None, control::BLOCKING_MAX, control::LOOKUP_STACK_BYTES);
         self.push("worker stacks", Some("node.workers"), workers, worker::STACK_BYTES);
         let reactor = worker::reactor_limits(settings).memory_bytes();
         self.push("reactors", Some("node.workers"), workers, reactor);
@@ -244,6 +246,10 @@ impl MemoryBound {
             workers,
             egress.cached_bytes_max + EVENT_BYTES_MAX,
         );
+        self.push("orders", None, workers, egress::ORDERS_BYTES);
+        let commit = settings.journal.commit_bytes_max;
+        self.push("events sent again", None, admin::REPLAYS_MAX, commit + admin::COPIES_BYTES);
+        self.push("pages of dead letters", None, 1, workers * admin::FOUND_BYTES + admin::PAGE_BYTES);
         self.push("notes", None, workers * egress::NOTES_MAX, egress::NOTE_BYTES);
         let places = egress.queues().map(|limits| limits.queue_max as usize).sum();
         self.push("target queues", Some("egress.targets.queue_max"), places, PLACE_BYTES);

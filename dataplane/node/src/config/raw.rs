@@ -49,6 +49,8 @@ pub struct Node {
 pub struct Admin {
     pub listen: Option<String>,
     pub socket: Option<String>,
+    #[serde(default)]
+    pub bodies: bool,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -202,6 +204,20 @@ impl Default for IdempotencyTable {
     }
 }
 
+/// Events kept after they are done, for replay.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    pub bytes_max: u64,
+    pub age_ms: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { bytes_max: 1 << 30, age_ms: 7 * 24 * 3_600_000 }
+    }
+}
+
 /// What an endpoint's events are known by.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -279,6 +295,8 @@ pub struct Egress {
     pub attempt_memory_bytes_max: u64,
     #[serde(default)]
     pub idempotency: IdempotencyTable,
+    #[serde(default)]
+    pub retention: Retention,
     #[serde(default)]
     pub ingesters: Vec<IngesterPeer>,
     #[serde(default)]

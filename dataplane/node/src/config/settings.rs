@@ -17,6 +17,7 @@ use zen_rules::Pattern;
 
 use super::Routing;
 use super::raw::{ClientCertificate, Direction, OnDamage, ProxyProtocol};
+use crate::journal::RetentionLimits;
 use crate::tls::{ClientTls, ServerTls};
 
 /// All of it but what was written.
@@ -222,6 +223,8 @@ pub struct EgressSettings {
     pub attempt_memory_bytes_max: usize,
     /// Ids of events taken.
     pub idempotency: IdempotencySettings,
+    /// Segments kept for replay: the share of one worker.
+    pub retention: RetentionLimits,
     /// Peers, in file order.
     pub ingesters: Vec<IngesterPeer>,
     /// By name.
@@ -233,6 +236,17 @@ pub struct EgressSettings {
 }
 
 impl EgressSettings {
+    /// The bounds of the queue of a target or an output.
+    pub fn queue(&self, name: &str) -> Option<&TargetLimits> {
+        let output = || self.outputs.get(name).map(|output| &output.targets[0]);
+        self.targets.get(name).or_else(output).map(|target| &target.limits)
+    }
+
+    /// What deliveries may be for: targets and outputs.
+    pub fn destinations(&self) -> impl Iterator<Item = &str> {
+        self.targets.keys().chain(self.outputs.keys()).map(String::as_str)
+    }
+
     /// The bounds of each queue: one for a target, and one for an output.
     pub fn queues(&self) -> impl Iterator<Item = &TargetLimits> {
         let primaries = self.outputs.values().map(|output| &output.targets[0].limits);

@@ -6,6 +6,7 @@
 
 mod connection;
 mod deliveries;
+mod orders;
 mod output;
 mod owner;
 mod probe;
@@ -16,6 +17,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use deliveries::{ATTEMPT_COPIES, CONNECTION_BYTES, Deliveries};
+use orders::Orders;
+pub use orders::{
+    Answer, Chosen, Copy, Filter, LETTERS_PAGE_MAX, Letter, ORDERS_BYTES, Order, OrderRefused, Page, Tally,
+    Work,
+};
 pub use owner::PARCEL_BYTES;
 pub use probe::PROBE_BYTES;
 pub use watermarks::Watermarks;
@@ -143,6 +149,7 @@ pub struct Egress {
     carried: VecDeque<(Sequence, Sequence)>,
     checkpoint: Option<Sequence>,
     checkpoint_segment: u64,
+    orders: Orders,
     clock: Clock,
     metrics: Arc<WorkerMetrics>,
 }
@@ -183,6 +190,7 @@ impl Egress {
             carried: VecDeque::new(),
             checkpoint,
             checkpoint_segment: 0,
+            orders: Orders::default(),
             clock: Clock::now(),
             metrics,
         }
@@ -226,23 +234,28 @@ impl Egress {
     pub fn handle_verdict(&mut self, key: EventKey, target_index: u8, verdict: &Verdict) {
         debug_assert_eq!(key.origin, self.worker);
         let handle = key.handle;
+        self.orders.handle_verdict(handle, target_index);
         match *verdict {
-            Verdict::Delivered => self.end(handle, target_index, Ending::Delivered),
-            Verdict::Dead(_) => {
-                self.end(handle, target_index, Ending::Dead);
+            Verdict::Delivered { status, attempts } => {
+                let delivered = OutcomeRecord::new(handle, target_index, Ending::Delivered);
+                self.end(OutcomeRecord { status, attempts, ..delivered });
+            }
+            Verdict::Dead { reason, status, attempts } => {
+                let (target, ending, reason) = (target_index, Ending::Dead, Some(reason));
+                self.end(OutcomeRecord { handle, target, ending, reason, status, attempts });
                 self.table.uncache(handle);
                 while let Some((handle, target)) =
                     self.table.poll_surplus_dead(self.settings().dead_letters_max as usize)
                 {
                     self.metrics.dead_letters_dropped.add(1);
-                    self.end(handle, target, Ending::Dropped);
+                    self.end(OutcomeRecord::new(handle, target, Ending::Dropped));
                 }
             }
             Verdict::Retry { attempt, due_ms } => {
-                self.table.retry(handle, target_index, attempt, due_ms);
+                let replay = self.table.retry(handle, target_index, attempt, due_ms);
                 self.table.uncache(handle);
                 let due_ms = self.clock.unix_of(due_ms);
-                self.note(Note::Retry(RetryRecord { handle, target: target_index, attempt, due_ms }));
+                self.note(Note::Retry(RetryRecord { handle, target: target_index, replay, attempt, due_ms }));
             }
         }
     }
@@ -260,12 +273,14 @@ impl Egress {
     /// The tick's batch work: notes and events into the journal, one write, acknowledgements, trimming.
     pub fn commit(&mut self, reactor: &mut Reactor) {
         self.journal.handle_time(reactor, self.clock.steady_ms);
+        self.work_on_orders(reactor);
         self.append_all();
         self.journal.commit(reactor, self.clock.wall_ms);
         self.append_all();
         self.journal.commit(reactor, self.clock.wall_ms);
         self.handle_durable();
         self.serve_fetches(reactor);
+        self.settle_orders();
         self.carry(reactor);
         self.trim(reactor);
     }
@@ -310,7 +325,9 @@ impl Egress {
     /// Sets gauges.
     pub fn observe(&self) {
         self.metrics.events_live.set(self.table.len() as u64);
+        self.metrics.replay_pending.set(self.orders.pending());
         self.metrics.dead_letters_kept.set(self.table.dead_len() as u64);
+        self.metrics.retained_segments.set(self.journal.retained_segments() as u64);
     }
 
     /// The mark where a stream's link resumes; none for a new stream when too many are known.
@@ -322,14 +339,20 @@ impl Egress {
         self.snapshot.egress.as_ref().expect("a worker has an egress because the configuration has one")
     }
 
-    fn end(&mut self, handle: u64, target: u8, ending: Ending) {
-        self.table.end(handle, target, ending);
-        self.note(Note::Outcome(OutcomeRecord { handle, target, ending }));
+    fn end(&mut self, outcome: OutcomeRecord) {
+        let is_dead = outcome.ending == Ending::Dead;
+        let wall_ms = if is_dead { self.table.dying_ms(self.clock.wall_ms) } else { self.clock.wall_ms };
+        self.table.end(&outcome, wall_ms);
+        self.note_at(wall_ms, Note::Outcome(outcome));
     }
 
     /// A note for the journal. While that is full the oldest go: a lost one costs a delivery twice at most.
     fn note(&mut self, note: Note) {
-        self.notes.push_back(DatedNote { wall_ms: self.clock.wall_ms, note });
+        self.note_at(self.clock.wall_ms, note);
+    }
+
+    fn note_at(&mut self, wall_ms: u64, note: Note) {
+        self.notes.push_back(DatedNote { wall_ms, note });
         if self.notes.len() > NOTES_MAX {
             self.notes.pop_front();
             self.metrics.notes_dropped.add(1);
@@ -451,22 +474,27 @@ impl Egress {
     }
 
     fn hand_out(&mut self, handle: u64) {
-        let Some(live) = self.table.live(handle) else {
-            return;
-        };
-        for (index, target) in live.targets.iter().enumerate() {
-            let DeliveryState::Open { attempt, due_ms } = target.state else { continue };
-            let handoff = Handoff {
-                key: EventKey { origin: self.worker, handle },
-                target_index: index as u8,
-                target: Arc::clone(&target.name),
-                attempt,
-                due_ms,
-                bytes: live.bytes.clone(),
-                bytes_len: live.bytes_len,
-            };
-            self.mesh.send(self.mesh.owner_of(&target.name), Message::Deliver(handoff));
+        let targets = self.table.live(handle).map_or(0, |live| live.targets.len() as u8);
+        for target in 0..targets {
+            self.hand_out_one(handle, target);
         }
+    }
+
+    fn hand_out_one(&mut self, handle: u64, target_index: u8) {
+        let Some(live) = self.table.live(handle) else { return };
+        let Some(target) = live.targets.get(usize::from(target_index)) else { return };
+        let DeliveryState::Open { attempt, due_ms } = target.state else { return };
+        let handoff = Handoff {
+            key: EventKey { origin: self.worker, handle },
+            target_index,
+            target: Arc::clone(&target.name),
+            attempt,
+            due_ms,
+            replay: target.replay,
+            bytes: live.bytes.clone(),
+            bytes_len: live.bytes_len,
+        };
+        self.mesh.send(self.mesh.owner_of(&target.name), Message::Deliver(handoff));
     }
 
     /// Answers fetches from memory; one read of the journal is under way at a time.
@@ -511,14 +539,15 @@ impl Egress {
     fn carry_one(&mut self, handle: u64, original: Sequence, event: &[u8]) -> bool {
         let mut head = Vec::with_capacity(256);
         self.table.encode_carried(handle, &mut head);
-        let notes = self.table.carried_notes(handle, |due_ms| self.clock.unix_of(due_ms));
+        let clock = self.clock;
+        let notes = self.table.carried_notes(handle, clock.wall_ms, |due_ms| clock.unix_of(due_ms));
         let Ok(record) = self.journal.append(Kind::Event, self.clock.wall_ms, &[&head, event]) else {
             return false;
         };
         self.carried.push_back((record, original));
         self.table.insert(record, &HeldEvent { event, ..held(&head) }, None);
-        for note in notes {
-            self.note(note);
+        for (wall_ms, note) in notes {
+            self.note_at(wall_ms, note);
         }
         true
     }
@@ -538,6 +567,7 @@ impl Egress {
         );
         self.metrics.events_lost.add(1);
         for outcome in self.table.give_up(handle) {
+            self.orders.handle_verdict(handle, outcome.target);
             self.note(Note::Outcome(outcome));
         }
     }

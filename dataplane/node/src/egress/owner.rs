@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use zen_core::deliver::{Delivery, Next, Outcome, QueueFull, TargetQueue, TargetState};
 use zen_rules::failover::Switch;
@@ -20,6 +21,8 @@ const RESOLVED_MS: u64 = 30_000;
 pub struct Parcel {
     /// Position of the target in the event's list.
     pub target_index: u8,
+    /// How often an operator sent it again.
+    pub replay: u8,
     /// The event, or none while it has to be fetched.
     pub bytes: Option<EventBytes>,
     /// Its size.
@@ -76,25 +79,33 @@ pub struct Owner {
     addresses_until_ms: u64,
     resolving: bool,
     turn: usize,
+    backlog: Arc<AtomicUsize>,
 }
 
 impl Owner {
     /// An empty queue for a target.
-    pub fn of_target(target: Arc<Target>, seed: u64) -> Self {
-        Self::new(Arc::from(target.name.as_str()), target, None, seed)
+    pub fn of_target(target: Arc<Target>, seed: u64, backlog: Arc<AtomicUsize>) -> Self {
+        Self::new(Arc::from(target.name.as_str()), target, None, seed, backlog)
     }
 
     /// An empty queue for an output, with its primary's bounds.
-    pub fn of_output(output: Arc<Output>, seed: u64) -> Self {
+    pub fn of_output(output: Arc<Output>, seed: u64, backlog: Arc<AtomicUsize>) -> Self {
         let primary = Arc::clone(&output.targets[0]);
-        Self::new(Arc::from(output.rules.name()), primary, Some(OutputState::new(output)), seed)
+        Self::new(Arc::from(output.rules.name()), primary, Some(OutputState::new(output)), seed, backlog)
     }
 
-    fn new(name: Arc<str>, target: Arc<Target>, output: Option<OutputState>, seed: u64) -> Self {
+    fn new(
+        name: Arc<str>,
+        target: Arc<Target>,
+        output: Option<OutputState>,
+        seed: u64,
+        backlog: Arc<AtomicUsize>,
+    ) -> Self {
         let literal = target.address.host.parse().ok();
         Self {
             name,
             output,
+            backlog,
             queue: TargetQueue::new(target.limits.clone(), seed),
             target,
             idle: Vec::new(),
@@ -157,10 +168,8 @@ impl Owner {
         } else {
             self.queue.handle_event(delivery, steady_ms)?;
         }
-        self.parcels.insert(
-            key,
-            Parcel { target_index: handoff.target_index, bytes: handoff.bytes, bytes_len: handoff.bytes_len },
-        );
+        let Handoff { target_index, replay, bytes, bytes_len, .. } = handoff;
+        self.parcels.insert(key, Parcel { target_index, replay, bytes, bytes_len });
         Ok(())
     }
 
@@ -177,6 +186,16 @@ impl Owner {
         }
         self.waiting_for_bytes.insert(delivery.key, delivery);
         Some(Turn::Fetch(EventKey::unpacked(delivery.key)))
+    }
+
+    /// How often an operator sent a delivery again.
+    pub fn replay(&self, key: u64) -> u8 {
+        self.parcels.get(&key).map_or(0, |parcel| parcel.replay)
+    }
+
+    /// Tells the other workers how much waits here.
+    pub fn observe(&self) {
+        self.backlog.store(self.queue.waiting(), Ordering::Relaxed);
     }
 
     /// An event that was fetched; its delivery starts now.

@@ -7,6 +7,8 @@
 
 mod open;
 mod reader;
+mod retention;
+mod scan;
 mod segments;
 
 use std::collections::{HashMap, VecDeque};
@@ -16,6 +18,9 @@ use std::time::Instant;
 
 pub use open::{OpenError, directory, open, remove_orphans};
 pub use reader::{Cursor, Next, Piece, Place};
+use retention::Retention;
+pub use retention::RetentionLimits;
+pub use scan::Scan;
 pub use segments::{MAKER_BYTES, MakerThread, SegmentMaker, SegmentRequest, spawn as spawn_segment_maker};
 use zen_core::journal::{
     AppendError, COMMITS_IN_FLIGHT_MAX, CommitNumber, Kind, SegmentId, SegmentSpan, Sequence, Writer,
@@ -69,6 +74,8 @@ pub struct Start<'a> {
     pub settings: crate::config::JournalSettings,
     /// Commits kept in memory.
     pub recent_bytes_max: usize,
+    /// What is kept for replay.
+    pub retention: RetentionLimits,
     /// Which of the worker's journals.
     pub role: JournalRole,
     /// The worker.
@@ -101,6 +108,8 @@ pub struct Journal {
     positions: VecDeque<Position>,
     maker: SegmentMaker,
     spares: VecDeque<SegmentId>,
+    retention: Retention,
+    wall_ms: u64,
     requested: bool,
     no_segment: bool,
     /// Sequences that recovery left out: from behind the last record to before the next one.
@@ -115,6 +124,7 @@ impl Journal {
         files: HashMap<SegmentId, FileId>,
         positions: VecDeque<Position>,
         maker: SegmentMaker,
+        retention: Retention,
         metrics: Arc<WorkerMetrics>,
     ) -> Self {
         let next = writer.next_sequence();
@@ -136,6 +146,8 @@ impl Journal {
             positions,
             maker,
             spares: VecDeque::new(),
+            retention,
+            wall_ms: 0,
             requested: false,
             no_segment: false,
             skipped: Sequence(recovered.0 + 1)..next,
@@ -200,6 +212,10 @@ impl Journal {
 
     /// Seals the open commit, if there is one and fewer than two are in flight, and submits its write.
     pub fn commit(&mut self, reactor: &mut Reactor, wall_ms: u64) {
+        self.wall_ms = wall_ms;
+        while let Some(id) = self.retention.poll_surplus(wall_ms) {
+            self.add_spare(id);
+        }
         self.want_segments(wall_ms);
         if self.writer.open_records() == 0 || self.spare_buffers.is_empty() {
             return;
@@ -282,6 +298,12 @@ impl Journal {
                 self.writer.add_segment(id);
                 self.no_segment = false;
             }
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull && self.retention.len() > 0 => {
+                let oldest = self.retention.poll_oldest().expect("some are kept");
+                tracing::warn!(segment = %oldest, role = ?self.role, "the disk is full: the oldest segment kept for replay goes");
+                self.metrics.retained_shed.add(1);
+                self.add_spare(oldest);
+            }
             Err(error) if !self.no_segment => {
                 tracing::error!(%error, role = ?self.role, "no journal segment can be prepared; when the last one is full, events are refused until there is room");
                 self.no_segment = true;
@@ -296,17 +318,20 @@ impl Journal {
             if let Some(file) = self.files.remove(&segment) {
                 reactor.remove_file(file);
             }
-            // Files go oldest first, so that a crash never leaves a gap between them.
-            self.spares.push_back(segment);
-            if self.spares.len() > SPARES_MAX
-                && let Some(oldest) = self.spares.pop_front()
-            {
-                self.maker.remove(oldest);
+            if self.retention.handle_trimmed(segment, self.wall_ms) {
+                self.maker.retain(segment);
+            } else {
+                self.add_spare(segment);
             }
             while self.positions.front().is_some_and(|position| position.segment <= segment) {
                 self.positions.pop_front();
             }
         }
+    }
+
+    /// Segments kept for replay.
+    pub fn retained_segments(&self) -> usize {
+        self.retention.len()
     }
 
     /// The recent commit that holds `sequence`, if it is still in memory.
@@ -384,6 +409,16 @@ impl Journal {
 
     fn token(&self, commit: CommitNumber) -> u64 {
         write_token(self.role, commit.0)
+    }
+
+    /// Files go oldest first, so that a crash never leaves a gap between them.
+    fn add_spare(&mut self, segment: SegmentId) {
+        self.spares.push_back(segment);
+        if self.spares.len() > SPARES_MAX
+            && let Some(oldest) = self.spares.pop_front()
+        {
+            self.maker.remove(oldest);
+        }
     }
 
     fn want_segments(&mut self, wall_ms: u64) {

@@ -1,16 +1,18 @@
 //! Opening a journal at start: recovery reads every segment, then the writer goes on behind them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::UNIX_EPOCH;
 
 use zen_core::journal::{Limits, OnDamage, Record, Recovered, Recovery, RecoveryError, SegmentId, Writer};
 use zen_uring::Reactor;
 
-use super::segments::{JournalFiles, MakerThread, open_direct, segment_path};
+use super::retention::Retention;
+use super::segments::{JournalFiles, MakerThread, open_direct, retained_directory, segment_path};
 use super::{Journal, Position, Start};
 use crate::config::{self, JournalSettings};
 use crate::mesh::JournalRole;
@@ -91,6 +93,7 @@ pub fn open(
         }
     };
     let files = adopt_files(&directory, reactor, locked)?;
+    let retention = Retention::new(start.retention, retained(&directory)?);
     let positions = writer
         .live_segments()
         .map(|span| Position { first: span.first, segment: span.id, offset: super::BLOCK_BYTES })
@@ -103,7 +106,7 @@ pub fn open(
             segment_bytes: start.settings.segment_bytes,
         },
     );
-    Ok(Journal::new(start, writer, files, positions, maker, metrics))
+    Ok(Journal::new(start, writer, files, positions, maker, retention, metrics))
 }
 
 /// Journals of workers beyond the configured ones must hold nothing; then they are removed. Keys may stay.
@@ -201,6 +204,23 @@ fn list(directory: &Path) -> Result<Vec<SegmentId>, OpenError> {
     }
     ids.sort_unstable();
     Ok(ids)
+}
+
+/// What earlier runs kept for replay, oldest first; a file's last change is about when it was given up.
+fn retained(directory: &Path) -> Result<VecDeque<(SegmentId, u64)>, OpenError> {
+    let retained = retained_directory(directory);
+    if !retained.exists() {
+        return Ok(VecDeque::new());
+    }
+    let mut kept = VecDeque::new();
+    for id in list(&retained)? {
+        let path = segment_path(&retained, id);
+        let changed = fs::metadata(&path).and_then(|file| file.modified());
+        let changed = changed.map_err(|source| failed(&path, source))?;
+        let since = changed.duration_since(UNIX_EPOCH).unwrap_or_default();
+        kept.push_back((id, since.as_millis() as u64));
+    }
+    Ok(kept)
 }
 
 fn remove(directory: &Path, ids: &[SegmentId]) -> Result<(), OpenError> {

@@ -53,6 +53,7 @@ pub struct JournalFiles {
 
 enum Task {
     Prepare { worker: u16, files: JournalFiles, request: SegmentRequest, wall_ms: u64 },
+    Retain { files: JournalFiles, id: SegmentId },
     Remove { files: JournalFiles, id: SegmentId },
 }
 
@@ -91,6 +92,12 @@ impl SegmentMaker {
         self.tasks.send(task).expect("the preparing thread lives as long as its handles");
     }
 
+    /// Moves a trimmed segment's file to those kept for replay.
+    pub fn retain(&self, id: SegmentId) {
+        let task = Task::Retain { files: self.files.clone(), id };
+        self.tasks.send(task).expect("the preparing thread lives as long as its handles");
+    }
+
     /// Deletes a trimmed segment's file.
     pub fn remove(&self, id: SegmentId) {
         let task = Task::Remove { files: self.files.clone(), id };
@@ -101,6 +108,17 @@ impl SegmentMaker {
 /// The file of a segment.
 pub fn segment_path(directory: &Path, id: SegmentId) -> PathBuf {
     directory.join(format!("{:016x}.seg", id.0))
+}
+
+/// The segments kept for replay, in a journal's directory.
+pub fn retained_directory(directory: &Path) -> PathBuf {
+    directory.join("retained")
+}
+
+/// The file of a segment that was given up, wherever it is now.
+fn trimmed_path(directory: &Path, id: SegmentId) -> PathBuf {
+    let retained = segment_path(&retained_directory(directory), id);
+    if retained.exists() { retained } else { segment_path(directory, id) }
 }
 
 /// Opens a segment for direct, durable writes and for reads, and locks it.
@@ -136,8 +154,13 @@ fn run(queue: &mpsc::Receiver<Task>, mesh: &Mesh) {
                 }
                 mesh.send(worker, Message::Segment { role: request.role, id: request.id, file });
             }
+            Task::Retain { files, id } => {
+                if let Err(error) = retain(&files.directory, id) {
+                    tracing::warn!(%error, segment = %id, "a trimmed segment could not be kept for replay");
+                }
+            }
             Task::Remove { files, id } => {
-                let path = segment_path(&files.directory, id);
+                let path = trimmed_path(&files.directory, id);
                 let removed = std::fs::remove_file(&path).and_then(|()| sync_directory(&files.directory));
                 if let Err(error) = removed {
                     tracing::warn!(%error, path = %path.display(), "a trimmed segment could not be removed");
@@ -145,6 +168,15 @@ fn run(queue: &mpsc::Receiver<Task>, mesh: &Mesh) {
             }
         }
     }
+}
+
+/// One after the other and each durable, so that a crash never leaves a gap between the live ones.
+fn retain(directory: &Path, id: SegmentId) -> io::Result<()> {
+    let retained = retained_directory(directory);
+    std::fs::create_dir_all(&retained)?;
+    std::fs::rename(segment_path(directory, id), segment_path(&retained, id))?;
+    sync_directory(&retained)?;
+    sync_directory(directory)
 }
 
 fn prepare(files: &JournalFiles, request: &SegmentRequest, wall_ms: u64) -> io::Result<OwnedFd> {
@@ -159,7 +191,7 @@ fn prepare(files: &JournalFiles, request: &SegmentRequest, wall_ms: u64) -> io::
     let header = segment_header(&header, crc32c::crc32c_append);
     let recycled = request
         .recycle
-        .is_some_and(|old| std::fs::rename(segment_path(&files.directory, old), &building).is_ok());
+        .is_some_and(|old| std::fs::rename(trimmed_path(&files.directory, old), &building).is_ok());
     let built = if recycled {
         // A loss of power must not leave the new header, or half of it, under the old name.
         sync_directory(&files.directory)

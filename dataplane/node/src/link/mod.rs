@@ -487,7 +487,7 @@ impl Links {
         let Some(egress) = parts.egress.as_deref_mut() else { return };
         for incoming in checked {
             let mut head = egress.take_head();
-            HeldEvent::encode_head(&mut head, stream, incoming.sequence, 0, incoming.targets.iter());
+            HeldEvent::encode_head(&mut head, stream, incoming.sequence, 0, 0, incoming.targets.iter());
             egress.take(Incoming {
                 link: socket,
                 stream: *stream,

@@ -19,6 +19,9 @@ impl Worker {
         if let Some(deliveries) = &mut self.deliveries {
             deliveries.drain();
         }
+        if let Some(egress) = &mut self.egress {
+            egress.drain();
+        }
         if let Some(ingester) = &mut self.ingester {
             ingester.drain();
         }

@@ -312,6 +312,12 @@ impl Worker {
                 let ingester = self.ingester.as_mut().expect("only sources of an ingester wait");
                 ingester.handle_settled(waiter, event_id);
             }
+            Message::Order { order, place } => {
+                if let Some(egress) = &mut self.egress {
+                    egress.handle_order(*order);
+                }
+                drop(place);
+            }
             Message::Drain => self.drain(),
         }
     }
@@ -427,7 +433,11 @@ impl Worker {
             return Duration::ZERO;
         }
         let steady_ms = self.clock.steady_ms;
-        let due = [self.links.poll_timeout(), self.deliveries.as_ref().and_then(Deliveries::poll_timeout)];
+        let due = [
+            self.links.poll_timeout(),
+            self.deliveries.as_ref().and_then(Deliveries::poll_timeout),
+            self.egress.as_ref().and_then(Egress::poll_timeout),
+        ];
         let due_ms = due.into_iter().flatten().min().map_or(u64::MAX, |due| due.saturating_sub(steady_ms));
         IDLE_WAIT.min(Duration::from_millis(due_ms.max(1)))
     }

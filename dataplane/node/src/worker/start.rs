@@ -16,7 +16,7 @@ use crate::control::{Resolver, Shared};
 use crate::dedupe::Keys;
 use crate::egress::{self, Deliveries, Egress, Held, Table, Watermarks};
 use crate::ingester::{self, Claims, Index, Ingester, Recovering};
-use crate::journal::{self, MakerThread, OpenError, Start};
+use crate::journal::{self, MakerThread, OpenError, RetentionLimits, Start};
 use crate::link::{Links, Side};
 use crate::mesh::JournalRole;
 use crate::metrics::WorkerMetrics;
@@ -214,6 +214,10 @@ fn journal_start<'a>(launch: &Launch, snapshot: &'a Snapshot, role: JournalRole)
         data_dir: &snapshot.node.data_dir,
         settings: snapshot.journal,
         recent_bytes_max: snapshot.journal.recent_bytes_max,
+        retention: match (role, &snapshot.egress) {
+            (JournalRole::Egress, Some(egress)) => egress.retention,
+            _ => RetentionLimits::default(),
+        },
         role,
         worker: launch.index,
     }

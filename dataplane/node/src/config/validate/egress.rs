@@ -15,6 +15,7 @@ use crate::config::Certificates;
 use crate::config::raw::{self, ClientCertificate, Direction};
 use crate::config::settings::{EgressSettings, HostPort, IngesterPeer, Output, Target};
 use crate::crypto::NodeCrypto;
+use crate::journal::RetentionLimits;
 use crate::tls::ClientTls;
 
 /// Deliveries that each worker may hold, however many workers share `events_max`.
@@ -25,6 +26,7 @@ const OUTPUTS_MAX: usize = 1000;
 pub(super) fn egress(
     raw: &raw::Egress,
     workers: u16,
+    segment_bytes: u64,
     certificates: &Certificates,
     faults: &mut Faults,
 ) -> Option<EgressSettings> {
@@ -58,6 +60,7 @@ pub(super) fn egress(
         cached_bytes_max: share(raw.cached_bytes_max, workers, 2 << 20),
         attempt_memory_bytes_max: share(raw.attempt_memory_bytes_max, workers, 4 << 20),
         idempotency: idempotency("egress", raw.idempotency, faults),
+        retention: retention(raw.retention, workers, segment_bytes, faults),
         ingesters,
         targets,
         outputs,
@@ -94,6 +97,15 @@ fn outputs(
         outputs.insert(section.name.clone(), Arc::new(Output { rules, targets: known }));
     }
     outputs
+}
+
+/// A worker keeps whole segments; a bound that is not 0 keeps one at least.
+fn retention(raw: raw::Retention, workers: u16, segment_bytes: u64, faults: &mut Faults) -> RetentionLimits {
+    faults.bound("egress.retention.bytes_max", raw.bytes_max, 0, 1 << 50);
+    faults.bound("egress.retention.age_ms", raw.age_ms, 60_000, 10 * 365 * 86_400_000);
+    let each = raw.bytes_max / u64::from(workers);
+    let segments_max = each.div_ceil(segment_bytes.max(1)) as usize;
+    RetentionLimits { segments_max, age_ms_max: raw.age_ms }
 }
 
 fn ingester_peer(

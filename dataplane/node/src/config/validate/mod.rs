@@ -54,8 +54,10 @@ pub(super) fn snapshot(
     }
     let ingester =
         raw.ingester.as_ref().and_then(|section| ingester(section, node.workers, certificates, &mut faults));
-    let egress =
-        raw.egress.as_ref().and_then(|section| egress(section, node.workers, certificates, &mut faults));
+    let egress = raw
+        .egress
+        .as_ref()
+        .and_then(|section| egress(section, node.workers, journal.segment_bytes, certificates, &mut faults));
     if faults.found.is_empty() {
         let settings =
             Settings { node: &node, journal, ingester: ingester.as_ref(), egress: egress.as_ref() };

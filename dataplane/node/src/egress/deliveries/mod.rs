@@ -8,8 +8,9 @@ mod signing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
-use zen_core::deliver::{ConnectFailure, Delivery, DeliveryRequest, Next, Outcome};
+use zen_core::deliver::{ConnectFailure, DeadReason, Delivery, DeliveryRequest, Next, Outcome};
 use zen_uring::{Reactor, SocketId};
 
 use super::connection::{Connection, Job, Step, connect_failure};
@@ -121,22 +122,31 @@ impl Deliveries {
                 owner.output = None;
                 owner.handle_target(changed);
             };
-            self.take_owner(name, change, |seed| Owner::of_target(new, seed));
+            self.take_owner(name, change, |seed, backlog| Owner::of_target(new, seed, backlog));
         }
         for (name, output) in &settings.outputs {
             let (changed, new) = (Arc::clone(output), Arc::clone(output));
-            self.take_owner(name, |owner| owner.handle_output(changed), |seed| Owner::of_output(new, seed));
+            self.take_owner(
+                name,
+                |owner| owner.handle_output(changed),
+                |seed, backlog| Owner::of_output(new, seed, backlog),
+            );
         }
     }
 
-    fn take_owner(&mut self, name: &str, change: impl FnOnce(&mut Owner), make: impl FnOnce(u64) -> Owner) {
+    fn take_owner(
+        &mut self,
+        name: &str,
+        change: impl FnOnce(&mut Owner),
+        make: impl FnOnce(u64, Arc<AtomicUsize>) -> Owner,
+    ) {
         if self.mesh.owner_of(name) != self.worker {
             return;
         }
         if let Some(owner) = self.owners.get_mut(name) {
             return change(owner);
         }
-        let owner = make(u64::from_le_bytes(self.entropy.bytes()));
+        let owner = make(u64::from_le_bytes(self.entropy.bytes()), self.mesh.backlog_of(&Arc::from(name)));
         self.owners.insert(Arc::clone(&owner.name), owner);
     }
 
@@ -149,11 +159,11 @@ impl Deliveries {
     pub fn handle_handoff(&mut self, handoff: Handoff) {
         let (key, index) = (handoff.key, handoff.target_index);
         let Some(owner) = self.owners.get_mut(&handoff.target) else {
-            self.settle(key, index, Verdict::Dead("target_removed"));
+            self.settle(key, index, given_up(DeadReason::TargetRemoved));
             return;
         };
         if owner.handle_handoff(handoff, self.clock.steady_ms).is_err() {
-            self.settle(key, index, Verdict::Dead("queue_full"));
+            self.settle(key, index, given_up(DeadReason::QueueFull));
         }
     }
 
@@ -315,6 +325,7 @@ impl Deliveries {
     /// Sets gauges.
     pub fn observe(&self) {
         let owners = || self.owners.values();
+        owners().for_each(Owner::observe);
         self.metrics.queue_depth.set(owners().map(|owner| owner.queue.waiting() as u64).sum());
         self.metrics.attempts_in_flight.set(owners().map(|owner| owner.queue.in_flight() as u64).sum());
         self.metrics.targets_disabled.set(owners().filter(|owner| owner.is_disabled()).count() as u64);
@@ -450,12 +461,13 @@ impl Deliveries {
         if owner.target.client_certificate == ClientCertificate::None {
             self.metrics.deliveries_without_client_certificate.add(1);
         }
+        let (status, attempts) = (outcome.status(), owner.queue.attempts(key));
         let next = owner.queue.handle_outcome(key, outcome, self.clock.steady_ms);
         let (index, verdict) = match next {
             Next::Delivered => {
                 let latency_us = self.clock.wall_us.saturating_sub(accepted_us);
                 self.metrics.accept_to_delivered.record(std::time::Duration::from_micros(latency_us));
-                (owner.remove_parcel(key), Verdict::Delivered)
+                (owner.remove_parcel(key), Verdict::Delivered { status, attempts })
             }
             Next::Retry { attempt, due_ms } => {
                 self.metrics.retries.add(1);
@@ -468,15 +480,15 @@ impl Deliveries {
                 );
                 (owner.put_off(key), Verdict::Retry { attempt, due_ms })
             }
-            Next::Dead { reason } => (owner.remove_parcel(key), Verdict::Dead(reason.label())),
+            Next::Dead { reason } => (owner.remove_parcel(key), Verdict::Dead { reason, status, attempts }),
         };
         self.settle(EventKey::unpacked(key), index, verdict);
     }
 
     fn settle(&self, key: EventKey, target_index: u8, verdict: Verdict) {
-        if let Verdict::Dead(reason) = verdict {
+        if let Verdict::Dead { reason, .. } = verdict {
             self.metrics.dead_letters.add(1);
-            tracing::debug!(event = key.handle, reason, "a delivery became a dead letter");
+            tracing::debug!(event = key.handle, reason = reason.label(), "a delivery became a dead letter");
         }
         self.mesh.send(key.origin, Message::Verdict { key, target_index, verdict });
     }
@@ -494,6 +506,7 @@ impl Deliveries {
         });
         self.starts.retain(|start| start.target != *name);
         self.unresolved.retain(|(target, _)| target != name);
+        self.mesh.forget_backlog(name);
         let parcels = owner.into_parcels();
         tracing::warn!(
             target = &**name,
@@ -501,13 +514,18 @@ impl Deliveries {
             "the target was removed from the configuration"
         );
         for (key, index) in parcels {
-            self.settle(EventKey::unpacked(key), index, Verdict::Dead("target_removed"));
+            self.settle(EventKey::unpacked(key), index, given_up(DeadReason::TargetRemoved));
         }
     }
 }
 
 fn name_not_found() -> Outcome {
     Outcome::ConnectFailed(ConnectFailure::NameNotFound)
+}
+
+/// What never got as far as an attempt.
+fn given_up(reason: DeadReason) -> Verdict {
+    Verdict::Dead { reason, status: 0, attempts: 0 }
 }
 
 /// `delivered` for a 2xx, else what went wrong.

@@ -20,7 +20,9 @@ impl Deliveries {
         let mut prepared = Vec::with_capacity(batch.len());
         for (mut start, request) in batch.into_iter().zip(&mut requests) {
             let nonce = self.entropy.bytes();
-            let attempt = Attempt { made: start.delivery.attempt, time_ms: self.clock.wall_ms, nonce };
+            let replay = self.owners.get(&start.target).map_or(0, |owner| owner.replay(start.delivery.key));
+            let made = start.delivery.attempt;
+            let attempt = Attempt { made, replay, time_ms: self.clock.wall_ms, nonce };
             match self.prepare(&mut start, attempt, request) {
                 Ok((body_at, accepted_us)) => prepared.push((start, request, body_at, accepted_us)),
                 Err(outcome) => self.finish(&start.target, start.delivery.key, 0, &outcome),

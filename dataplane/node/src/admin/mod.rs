@@ -1,4 +1,12 @@
-//! Admin over loopback HTTP and a unix socket: health, readiness, metrics, status. It only reads.
+//! Admin over loopback HTTP and a unix socket: health, readiness, metrics, status.
+//!
+//! Loopback only reads that. On the socket, whose mode is 0600, dead letters and events are looked at and sent
+//! again, too; each order leaves an audit line with the peer's uid.
+
+mod answer;
+mod dead_letters;
+mod event_replay;
+mod events;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -8,13 +16,19 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::connect_info::Connected;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use axum::routing::get;
-use axum::serve::Listener;
+use axum::routing::{get, post};
+use axum::serve::{IncomingStream, Listener};
+pub use dead_letters::{FOUND_BYTES, PAGE_BYTES};
+pub use event_replay::COPIES_BYTES;
+pub use events::LIFE_BYTES;
 use prometheus_client::registry::Registry;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::UnixListener;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::AdminSection;
 use crate::control::Shared;
@@ -25,6 +39,13 @@ use crate::quota::{Permit, Quota};
 pub const CONNECTIONS_MAX: usize = 16;
 /// What one may hold: the HTTP library's buffers and a scrape, bytes.
 pub const CONNECTION_BYTES: usize = 256 * 1024;
+
+/// Pages of dead letters made at a time; who asks for more waits.
+const PAGES_MAX: usize = 1;
+/// Walks over the journals for one event; who asks for more waits.
+pub const WALKS_MAX: usize = 1;
+/// Walks for events that are put in once more; others are refused.
+pub const REPLAYS_MAX: usize = 1;
 
 /// Why the admin listeners do not stand.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +78,34 @@ pub struct Listeners {
 struct Admin {
     shared: Arc<Shared>,
     registry: Arc<Registry>,
+    /// Pages of letters that may be made at a time.
+    pages: Arc<Semaphore>,
+    /// Walks over the journals for one event.
+    walks: Arc<Semaphore>,
+    /// Walks for events that are put in once more.
+    replays: Arc<Semaphore>,
+}
+
+impl Admin {
+    /// Waits for a place to walk over the journals.
+    async fn walk_place(&self) -> OwnedSemaphorePermit {
+        Arc::clone(&self.walks).acquire_owned().await.expect("it is never closed")
+    }
+}
+
+/// Who is at the other end of the socket.
+#[derive(Clone, Copy, Debug, Default)]
+struct Peer {
+    uid: Option<u32>,
+    pid: Option<i32>,
+}
+
+impl Connected<IncomingStream<'_, Bounded<UnixListener>>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Bounded<UnixListener>>) -> Self {
+        let credentials = stream.io().io.peer_cred().ok();
+        let uid = credentials.as_ref().map(tokio::net::unix::UCred::uid);
+        Self { uid, pid: credentials.and_then(|credentials| credentials.pid()) }
+    }
 }
 
 /// Binds what the configuration names; a stale socket file of an earlier life is replaced.
@@ -78,15 +127,18 @@ pub fn bind(settings: &AdminSection) -> Result<Listeners, AdminError> {
 pub async fn serve(listeners: Listeners, shared: Arc<Shared>, metrics: Metrics, counts: Arc<NodeMetrics>) {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(metrics));
-    let router = Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(scrape))
-        .route("/status", get(status))
-        .with_state(Admin { shared, registry: Arc::new(registry) });
+    let places = |most| Arc::new(Semaphore::new(most));
+    let admin = Admin {
+        shared,
+        registry: Arc::new(registry),
+        pages: places(PAGES_MAX),
+        walks: places(WALKS_MAX),
+        replays: places(REPLAYS_MAX),
+    };
     let tcp = listeners.tcp.and_then(|listener| tokio::net::TcpListener::from_std(listener).ok());
     let unix = listeners.unix.and_then(|listener| tokio::net::UnixListener::from_std(listener).ok());
-    let over_unix = router.clone();
+    let over_unix = orders().merge(pages()).with_state(admin.clone());
+    let router = pages().with_state(admin);
     let places = Quota::default();
     let tcp = async {
         if let Some(listener) = tcp {
@@ -97,10 +149,32 @@ pub async fn serve(listeners: Listeners, shared: Arc<Shared>, metrics: Metrics, 
     let unix = async {
         if let Some(listener) = unix {
             let listener = Bounded { listener, places: places.clone(), counts: Arc::clone(&counts) };
-            let _ = axum::serve(listener, over_unix).await;
+            let _ = axum::serve(listener, over_unix.into_make_service_with_connect_info::<Peer>()).await;
         }
     };
     tokio::join!(tcp, unix);
+}
+
+/// What anybody on this host may read.
+fn pages() -> Router<Admin> {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(scrape))
+        .route("/status", get(status))
+}
+
+/// What the owner of the socket may look at and order.
+fn orders() -> Router<Admin> {
+    Router::new()
+        .route("/dead-letters", get(dead_letters::list))
+        .route("/dead-letters/{id}", get(dead_letters::show))
+        .route("/dead-letters/replay", post(dead_letters::replay))
+        .route("/dead-letters/discard", post(dead_letters::discard))
+        .route("/events/{id}", get(events::show))
+        .route("/events/{id}/body", post(events::body))
+        .route("/events/replay", post(event_replay::replay))
+        .layer(DefaultBodyLimit::max(answer::BODY_BYTES_MAX))
 }
 
 /// A listener that keeps to [`CONNECTIONS_MAX`].
