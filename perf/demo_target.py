@@ -7,6 +7,7 @@ verify is answered with 401 and reported with the reason. Ends on SIGTERM.
 import argparse
 import hashlib
 import json
+import os
 import signal
 import ssl
 import sys
@@ -42,6 +43,7 @@ class Deliveries(BaseHTTPRequestHandler):
         if name not in self.server.webhooks:
             return self.answer(404)
         fault = self.check(self.server.webhooks[name], body)
+        down = name == "flaky" and os.path.exists(self.server.flaky_down)
         self.server.report(
             {
                 "event_id": self.headers.get("zen-event-id", ""),
@@ -53,7 +55,7 @@ class Deliveries(BaseHTTPRequestHandler):
                 "fault": fault,
             }
         )
-        return self.answer(401 if fault else 200)
+        return self.answer(503 if down else 401 if fault else 200)
 
     def check(self, webhook, body):
         """What is wrong with this delivery, or None."""
@@ -91,6 +93,7 @@ class Target(ThreadingHTTPServer):
         self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         with open(options.targets, encoding="utf-8") as file:
             self.webhooks = {target["name"]: Webhook(target["secret"]) for target in json.load(file)}
+        self.flaky_down = options.flaky_down
         self.output = threading.Lock()
 
     def report(self, line):
@@ -108,6 +111,7 @@ def main():
     parser.add_argument("--key", required=True, help="its private key, PEM")
     parser.add_argument("--client-ca", required=True, help="CA that client certificates must come from")
     parser.add_argument("--targets", required=True, help="JSON list of {name, secret}")
+    parser.add_argument("--flaky-down", required=True, help="while this file is there, the target flaky answers 503")
     target = Target(parser.parse_args())
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=target.shutdown).start())
     target.serve_forever(poll_interval=0.2)

@@ -5,7 +5,9 @@
 //! verdict.
 
 mod screen;
+mod tour;
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -18,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 
 use self::screen::Screen;
+use self::tour::Tour;
 use crate::error::LabError;
 use crate::lab::{Io, Lab, Metrics, Process, Shape, TARGET_IDENTITY, node_program, wait_ready};
 use crate::load::{LoadPlan, LoadReport, LoadState, Record, Repeats, answered_id, run_load};
@@ -79,6 +82,7 @@ struct Arrival {
     target: String,
     bytes: u64,
     sha256: String,
+    headers: BTreeMap<String, String>,
     fault: Option<String>,
 }
 
@@ -140,10 +144,11 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
     let lines = read_lines(output);
     let screen = Screen::new(options.quiet);
     let mut demo = Demo { lab, screen, arrivals: Arrivals::default(), lines, load };
-    let command = curl(&demo.lab);
+    let command = curl(&demo.lab, "ping", "$(cat /proc/sys/kernel/random/uuid)");
     demo.screen.line(&format!("lab in {}; send your own with\n\n{command}\n", demo.lab.directory.display()));
     let begun = Instant::now();
-    let mut complaints = Vec::new();
+    let Demo { lab, screen, lines, .. } = &mut demo;
+    let mut complaints = Tour { lab, program: &program, screen, lines }.run().await?;
     let mut accepted = Vec::new();
     if options.check {
         accepted.extend(send_own(&command).map_err(|complaint| complaints.push(complaint)).ok());
@@ -291,7 +296,8 @@ fn start(lab: &Lab, program: &Path, python: &Path) -> Result<(Processes, ChildSt
     let listen = lab.target.to_string();
     let (certificate, key) = (lab.pki.certificate(TARGET_IDENTITY), lab.pki.key(TARGET_IDENTITY));
     let (bundle, targets) = (lab.pki.bundle(), lab.directory.join("targets.json"));
-    let arguments: [&OsStr; 12] = [
+    let down = lab.directory.join(tour::DOWN_FILE);
+    let arguments: [&OsStr; 14] = [
         "-u".as_ref(),
         script.as_ref(),
         "--listen".as_ref(),
@@ -304,6 +310,8 @@ fn start(lab: &Lab, program: &Path, python: &Path) -> Result<(Processes, ChildSt
         bundle.as_ref(),
         "--targets".as_ref(),
         targets.as_ref(),
+        "--flaky-down".as_ref(),
+        down.as_ref(),
     ];
     let (target, output) = Process::start_piped("target", python, &arguments, &lab.log("target"))?;
     let egress = lab.start(&lab.egresses[0], program)?;
@@ -324,15 +332,15 @@ fn read_lines(output: ChildStdout) -> mpsc::Receiver<String> {
     receiver
 }
 
-/// A shell line that signs and sends a webhook of one's own.
-fn curl(lab: &Lab) -> String {
+/// A shell line that signs and sends a webhook of one's own: its kind, and its id as the shell makes it.
+fn curl(lab: &Lab, kind: &str, delivery: &str) -> String {
     let endpoint = lab.endpoints.iter().find(|endpoint| endpoint.scheme == SchemeName::GitHub);
     let endpoint = endpoint.expect("the demo's shape has an endpoint of each scheme");
     let directory = lab.directory.display();
     format!(
         "body='{OWN_BODY}'; curl -sS --cacert '{}' https://localhost:{}/hooks/{id} \
-         -H 'content-type: application/json' -H 'x-github-event: ping' \
-         -H \"x-github-delivery: $(cat /proc/sys/kernel/random/uuid)\" \
+         -H 'content-type: application/json' -H 'x-github-event: {kind}' \
+         -H \"x-github-delivery: {delivery}\" \
          -H \"x-hub-signature-256: sha256=$(printf %s \"$body\" | openssl dgst -sha256 -hmac \"$(cat '{directory}/secrets/{id}')\" | sed 's/.* //')\" \
          --data-binary \"$body\"",
         lab.pki.public_ca().display(),
@@ -343,14 +351,20 @@ fn curl(lab: &Lab) -> String {
 
 /// Runs the printed line as a person would, and returns what it promised.
 fn send_own(command: &str) -> Result<Accepted, String> {
+    let (event_id, _) = send(command)?;
+    Ok(Accepted { number: u64::MAX, event_id, body_sha256: sha256(OWN_BODY.as_bytes()) })
+}
+
+/// Runs such a line; the event's id, and the whole answer.
+fn send(command: &str) -> Result<(String, String), String> {
     let mut shell = Command::new("sh");
     for proxy in ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
         shell.env_remove(proxy);
     }
     let output = shell.args(["-c", command]).output().map_err(|error| format!("the curl line: {error}"))?;
+    let answer = String::from_utf8_lossy(&output.stdout).into_owned();
     let event_id = answered_id(&output.stdout).ok_or_else(|| {
-        let answer = [output.stdout, output.stderr].concat();
-        format!("the curl line was not accepted: {}", String::from_utf8_lossy(&answer))
+        format!("the curl line was not accepted: {answer}{}", String::from_utf8_lossy(&output.stderr))
     })?;
-    Ok(Accepted { number: u64::MAX, event_id, body_sha256: sha256(OWN_BODY.as_bytes()) })
+    Ok((event_id, answer))
 }

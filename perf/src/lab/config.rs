@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use super::{Direction, EgressShape, INGESTER, Lab, Node, Shape, TARGET_IDENTITY, Tuning};
+use super::{Direction, EgressShape, FlowShape, INGESTER, Lab, Node, Shape, TARGET_IDENTITY, Tuning};
 use crate::error::LabError;
 use crate::pki::{Role, TRUST_DOMAIN, spiffe_id, write_file};
 use crate::samples::SchemeName;
@@ -81,11 +81,27 @@ fn endpoint(text: &mut String, lab: &Lab, shape: Shape, index: usize) {
         .egresses
         .iter()
         .flat_map(|egress| egress.targets.iter().map(|target| (egress.name, *target)))
+        .filter(|(_, target)| !is_special(shape, target))
         .collect();
     let (egress, target) = all[index % all.len()];
     line(text, "\n[[ingester.flows]]");
     line(text, &format!("endpoint = \"{}\"", endpoint.id));
     line(text, &format!("egress = \"{egress}\"\ntargets = [\"{target}\"]"));
+    if endpoint.scheme == SchemeName::GitHub {
+        shape.flows.iter().for_each(|flow| special_flow(text, &endpoint.id, *flow));
+    }
+}
+
+/// Whether a target gets events of one kind only.
+fn is_special(shape: Shape, target: &str) -> bool {
+    shape.flows.iter().any(|flow| flow.targets.contains(&target))
+}
+
+fn special_flow(text: &mut String, endpoint: &str, flow: FlowShape) {
+    line(text, "\n[[ingester.flows]]");
+    line(text, &format!("name = \"{}\"\nendpoint = \"{endpoint}\"", flow.kind));
+    line(text, &format!("egress = \"{}\"\ntargets = {:?}", flow.egress, flow.targets));
+    line(text, &format!("when = {{ header = \"x-github-event\", exact = \"{}\" }}", flow.kind));
 }
 
 fn egress_text(
@@ -116,6 +132,9 @@ fn egress_text(
         line(&mut text, &format!("in_flight_max = {}", shape.in_flight_max));
         // A closed loop outruns an egress that is traced or profiled: what waits is no dead letter.
         line(&mut text, "queue_max = 100000");
+        if is_special(shape, name) {
+            line(&mut text, "retry_schedule_ms = [100]");
+        }
         line(&mut text, tuning.target);
     }
     text

@@ -34,6 +34,10 @@ pub(crate) const INGESTER: &str = "edge-1";
 /// Name in the SVID of whatever plays the targets.
 pub(crate) const TARGET_IDENTITY: &str = "demo";
 
+/// Kinds of events, as `x-github-event` says, that go elsewhere than the load's.
+pub(crate) const TOUR_FAN_OUT: &str = "demo-fan-out";
+pub(crate) const TOUR_FLAKY: &str = "demo-flaky";
+
 /// Who opens the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
@@ -59,6 +63,17 @@ pub(crate) struct Shape {
     in_flight_max: u32,
     public_port: Option<u16>,
     journal: JournalShape,
+    /// Further flows of the first GitHub endpoint, each for one kind of event.
+    flows: &'static [FlowShape],
+}
+
+/// A flow of its own for one kind of event.
+#[derive(Clone, Copy, Debug)]
+struct FlowShape {
+    /// The value of `x-github-event`.
+    kind: &'static str,
+    egress: &'static str,
+    targets: &'static [&'static str],
 }
 
 /// Sizes of a shape's journals.
@@ -76,12 +91,28 @@ impl JournalShape {
 
 impl Shape {
     /// One of each, and an endpoint for each scheme.
-    pub(crate) const DEMO: Self = Self {
+    const SMALLEST: Self = Self {
         egresses: &[EgressShape { name: "inside", direction: Direction::EgressDials, targets: &["billing"] }],
         endpoints: 3,
         in_flight_max: 32,
-        public_port: Some(8443),
+        public_port: None,
         journal: JournalShape::DEFAULT,
+        flows: &[],
+    };
+
+    /// The smallest, with targets for what the demo shows beside it.
+    pub(crate) const DEMO: Self = Self {
+        egresses: &[EgressShape {
+            name: "inside",
+            direction: Direction::EgressDials,
+            targets: &["billing", "audit", "archive", "flaky"],
+        }],
+        public_port: Some(8443),
+        flows: &[
+            FlowShape { kind: TOUR_FAN_OUT, egress: "inside", targets: &["audit", "archive"] },
+            FlowShape { kind: TOUR_FLAKY, egress: "inside", targets: &["flaky"] },
+        ],
+        ..Self::SMALLEST
     };
 
     /// Sixteen endpoints, four targets, both directions of dialling.
@@ -102,17 +133,17 @@ impl Shape {
         in_flight_max: 32,
         public_port: None,
         journal: JournalShape::DEFAULT,
+        flows: &[],
     };
 
     /// As the crash test, on small drives.
     pub(crate) const POWER: Self = Self { journal: JournalShape::SMALL, ..Self::CRASH };
 
     /// One of each; the egress dials, so that the ingester may be behind forwarded ports.
-    pub(crate) const POWER_GUEST: Self =
-        Self { public_port: None, journal: JournalShape::SMALL, ..Self::DEMO };
+    pub(crate) const POWER_GUEST: Self = Self { journal: JournalShape::SMALL, ..Self::SMALLEST };
 
-    /// As the demo, with more deliveries on the way.
-    pub(crate) const BENCH: Self = Self { in_flight_max: 256, public_port: None, ..Self::DEMO };
+    /// The smallest, with more deliveries on the way.
+    pub(crate) const BENCH: Self = Self { in_flight_max: 256, ..Self::SMALLEST };
 }
 
 /// What a run changes in the configurations of its shape.
