@@ -5,6 +5,7 @@
 //! Records are read back from the disk alone, so that what was not flushed is never sent.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::mem;
 use std::ops::Range;
 
 use zen_core::journal::{
@@ -62,6 +63,8 @@ pub enum DiskResult {
 struct Preparing {
     /// The one it is made of.
     recycle: Option<SegmentId>,
+    /// Removed behind it, in order: the node's thread does one task after the other.
+    removals: VecDeque<SegmentId>,
 }
 
 /// See the module.
@@ -121,10 +124,12 @@ impl Journal {
 
     /// What a crash leaves to the next start.
     pub fn into_disk(mut self, context: &mut Context) -> Disk {
-        if let Some(Preparing { recycle: Some(recycled) }) = self.preparing
-            && context.prng.chance(500)
-        {
-            self.disk.remove(recycled);
+        let Some(Preparing { recycle, removals }) = self.preparing else { return self.disk };
+        for id in recycle.into_iter().chain(removals) {
+            if !context.prng.chance(500) {
+                break;
+            }
+            self.disk.remove(id);
         }
         self.disk
     }
@@ -165,7 +170,7 @@ impl Journal {
             if self.spares.len() > SPARES_MAX
                 && let Some(oldest) = self.spares.pop_front()
             {
-                self.disk.remove(oldest);
+                self.remove(oldest);
             }
         }
         let files = self.writer.live_segments().count();
@@ -275,7 +280,7 @@ impl Journal {
             return;
         }
         let recycle = self.spares.pop_front();
-        self.preparing = Some(Preparing { recycle });
+        self.preparing = Some(Preparing { recycle, removals: VecDeque::new() });
         let step = DiskStep::Prepared { id: self.writer.next_segment_id(), recycle };
         let delay_ms = context.prng.between(0, context.plan.write_ms_max);
         self.schedule(context, delay_ms, step);
@@ -284,10 +289,13 @@ impl Journal {
     fn handle_prepared(&mut self, context: &mut Context, id: SegmentId, recycle: Option<SegmentId>) {
         let is_full =
             context.weather == Weather::Storm && context.now_ms < context.disk_full_until_ms[self.node.0];
+        let preparing = self.preparing.as_mut().expect("it was asked for");
         if is_full && recycle.is_none() {
+            preparing.removals.drain(..).for_each(|id| self.disk.remove(id));
             self.schedule(context, RETRY_MS, DiskStep::Prepared { id, recycle });
             return;
         }
+        let removals = mem::take(&mut preparing.removals);
         self.preparing = None;
         let header = SegmentHeader {
             journal_id: self.writer.journal_id(),
@@ -296,7 +304,17 @@ impl Journal {
             created_ms: context.clock(self.node).wall_ms,
         };
         self.disk.prepare(id, &segment_header(&header, crc32c::crc32c_append), SEGMENT_BYTES, recycle);
+        for id in removals {
+            self.disk.remove(id);
+        }
         self.writer.add_segment(id);
+    }
+
+    fn remove(&mut self, id: SegmentId) {
+        match &mut self.preparing {
+            Some(preparing) => preparing.removals.push_back(id),
+            None => self.disk.remove(id),
+        }
     }
 
     fn handle_write(&mut self, context: &mut Context, operation: u64) -> DiskResult {
