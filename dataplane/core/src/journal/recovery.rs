@@ -148,6 +148,8 @@ pub struct Recovery {
     chain: Chain,
     /// The highest number of any commit header of this journal.
     highest: CommitNumber,
+    /// The last commit header that may be of the chain: what lies behind it with a lower number was cut off once.
+    newest: CommitNumber,
     /// The highest sequence of any such header.
     highest_sequence: Sequence,
     gap: Gap,
@@ -218,6 +220,7 @@ impl Recovery {
             open_bytes: None,
             chain: Chain { last: CommitNumber(0), next: Sequence(1) },
             highest: CommitNumber(0),
+            newest: CommitNumber(0),
             highest_sequence: Sequence(0),
             gap: Gap::default(),
             damage: Vec::new(),
@@ -335,6 +338,7 @@ impl Recovery {
                 return BLOCK_BYTES;
             }
         };
+        self.newest = header.number;
         let commit = &bytes[offset..bytes.len().min(offset + header.commit_bytes())];
         if !self.follows(&header, offset) && header.durable > self.chain.last {
             self.prove_damage(&header, offset as u64, record);
@@ -355,7 +359,7 @@ impl Recovery {
     fn is_ahead(&self, header: &CommitHeader) -> bool {
         self.journal_id == Some(header.journal_id)
             && header.segment == self.segment
-            && header.number > self.chain.last
+            && header.number > self.newest
             && header.first >= self.chain.next
     }
 

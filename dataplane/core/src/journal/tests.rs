@@ -264,6 +264,27 @@ fn what_was_cut_off_in_the_next_segment_does_not_come_back() {
 }
 
 #[test]
+fn what_was_cut_off_does_not_come_back_when_what_replaced_it_rots() {
+    let mut lab = Lab::default();
+    written(&mut lab, &[&[9000], &[5000]]);
+    let [replaced, old] = two_in_flight(&mut lab, 100, 200);
+    lab.write(1);
+    lab.in_flight.clear();
+    lab.recover();
+    let new = written(&mut lab, &[&[300]])[0];
+    assert_eq!((new.segment, new.offset), (replaced.segment, replaced.offset));
+    lab.trim(lab.writer.durable());
+    assert!(!lab.disk.contains_key(&1) && old.offset == new.offset + new.bytes as u64);
+    let rotted = new.offset as usize + COMMIT_HEADER_BYTES + RECORD_HEADER_BYTES;
+    lab.disk.get_mut(&new.segment.0).unwrap()[rotted] ^= 1;
+    let (found, recovered) = lab.read(OnDamage::Skip);
+    let recovered = recovered.unwrap();
+    assert_eq!((found.len(), recovered.damage.len()), (0, 0), "it lies behind a newer header");
+    lab.resume(recovered);
+    assert!(lab.append(10).unwrap() > new.last);
+}
+
+#[test]
 fn blocks_of_two_writes_never_pass_as_one() {
     // Two records that meet at a block boundary; the second write keeps the first one's tail.
     let first = BLOCK_BYTES - COMMIT_HEADER_BYTES - RECORD_HEADER_BYTES;
