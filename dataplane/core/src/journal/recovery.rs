@@ -192,7 +192,7 @@ struct Gap {
 }
 
 /// A place where a commit could have been, and no whole one is.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Hole {
     segment: SegmentId,
     found: Vec<Damage>,
@@ -205,6 +205,16 @@ struct Pending {
     header: CommitHeader,
     offset: u64,
     bytes: Vec<u8>,
+}
+
+impl Pending {
+    fn place(&self) -> (SegmentId, u64) {
+        (self.header.segment, self.offset)
+    }
+
+    fn end(&self) -> (SegmentId, u64) {
+        (self.header.segment, self.offset + self.header.commit_bytes() as u64)
+    }
 }
 
 impl Recovery {
@@ -345,9 +355,7 @@ impl Recovery {
         }
         let faults = faults(&header, commit, self.crc);
         if faults.is_empty() && self.follows(&header, offset) {
-            self.gap = Gap::default();
-            self.extend_span(&header, offset as u64);
-            self.chain = Chain { last: header.number, next: Sequence(header.last().0 + 1) };
+            self.extend_chain(&header, offset as u64);
             self.open_bytes = self.files.last().and_then(File::writable_bytes);
             deliver(&header, commit, offset as u64, record);
             return commit.len();
@@ -416,9 +424,57 @@ impl Recovery {
     }
 
     /// `header` was sealed after something behind the chain was on disk: lists what is no longer there,
-    /// hands out what is readable of it, and lets the chain go on at `header`.
+    /// hands out what is readable of it, and lets the chain go on behind it.
     fn prove_damage(&mut self, header: &CommitHeader, offset: u64, record: &mut impl FnMut(Record<'_>)) {
-        let Gap { mut holes, pending, .. } = mem::take(&mut self.gap);
+        let Gap { mut holes, mut pending, .. } = mem::take(&mut self.gap);
+        let durable = self.proven(header, pending.first());
+        let behind = pending.split_off(pending.partition_point(|pending| pending.header.number <= durable));
+        // At most one was in flight before `header`: nothing tells yet whether a crash left its place.
+        let in_flight = behind.into_iter().find(|pending| pending.header.number == header.previous);
+        let undecided = match (&in_flight, pending.last()) {
+            (Some(in_flight), _) => split_holes(&mut holes, in_flight.place()),
+            _ if header.previous == durable => Vec::new(),
+            (None, Some(last)) if last.header.number == durable => split_holes(&mut holes, last.end()),
+            (None, _) => holes.last().cloned().into_iter().collect(),
+        };
+        self.report(holes, offset);
+        let mut kept = Vec::new();
+        let (mut previous, mut first) = (durable, header.first);
+        for pending in pending.into_iter().rev() {
+            if pending.header.number <= previous && pending.header.last() < first {
+                (previous, first) = (pending.header.previous, pending.header.first);
+                kept.push(pending);
+            }
+        }
+        for Pending { header, offset, bytes } in kept.into_iter().rev() {
+            self.extend_span(&header, offset);
+            self.chain.next = Sequence(header.last().0 + 1);
+            salvage(&header, &bytes, offset, self.crc, record);
+        }
+        self.chain.last = durable;
+        self.open_bytes = None;
+        self.gap.holes = undecided;
+        let Some(Pending { header, offset, bytes }) = in_flight else { return };
+        if faults(&header, &bytes, self.crc).is_empty() && header.first >= self.chain.next {
+            self.extend_chain(&header, offset);
+            return deliver(&header, &bytes, offset, record);
+        }
+        self.gap.left = Some(Truncation { segment: header.segment, offset, commits: 1 });
+        self.gap.pending.push(Pending { header, offset, bytes });
+    }
+
+    /// Up to which commit all were on disk when `header` was sealed. Trimming leaves no first file whose first
+    /// commit is not.
+    fn proven(&self, header: &CommitHeader, first: Option<&Pending>) -> CommitNumber {
+        let starts = |first: &&Pending| {
+            let place = self.files.first().map(|file| (file.id, SEGMENT_HEADER_BYTES as u64));
+            self.chain.last.0 == 0 && first.header.previous.0 != 0 && Some(first.place()) == place
+        };
+        first.filter(starts).map_or(header.durable, |first| header.durable.max(first.header.number))
+    }
+
+    /// Damage lies in these holes, or where the proof was found.
+    fn report(&mut self, mut holes: Vec<Hole>, offset: u64) {
         // Commits fill a segment without gaps, so a hole before this one in its own segment is certain.
         let is_certain = |hole: &Hole| hole.evident || hole.segment == self.segment;
         if holes.iter().any(is_certain) {
@@ -431,22 +487,19 @@ impl Recovery {
         }
         for hole in holes {
             self.report_header(hole.segment);
-            self.damage.extend(hole.found);
-        }
-        let mut kept = Vec::new();
-        let (mut previous, mut first) = (header.previous, header.first);
-        for pending in pending.into_iter().rev() {
-            if pending.header.number <= previous && pending.header.last() < first {
-                (previous, first) = (pending.header.previous, pending.header.first);
-                kept.push(pending);
+            for damage in hole.found {
+                if !self.damage.contains(&damage) {
+                    self.damage.push(damage);
+                }
             }
         }
-        for Pending { header, offset, bytes } in kept.into_iter().rev() {
-            self.extend_span(&header, offset);
-            salvage(&header, &bytes, offset, self.crc, record);
-        }
-        self.chain = Chain { last: header.previous, next: header.first };
-        self.open_bytes = None;
+    }
+
+    /// `header` is whole and the next of the chain.
+    fn extend_chain(&mut self, header: &CommitHeader, offset: u64) {
+        self.gap = Gap::default();
+        self.extend_span(header, offset);
+        self.chain = Chain { last: header.number, next: Sequence(header.last().0 + 1) };
     }
 
     /// A segment with commits has its header, or that is damage too; said once.
@@ -489,4 +542,10 @@ impl Recovered {
         };
         self.spans.iter().map(span).collect()
     }
+}
+
+/// Takes the holes from `place` on.
+fn split_holes(holes: &mut Vec<Hole>, place: (SegmentId, u64)) -> Vec<Hole> {
+    let start = |hole: &Hole| (hole.segment, hole.found.first().map_or(0, |damage| damage.offset));
+    holes.split_off(holes.partition_point(|hole| start(hole) < place))
 }

@@ -209,6 +209,31 @@ fn a_hole_behind_which_more_was_durable_is_damage() {
 }
 
 #[test]
+fn damage_before_does_not_vouch_for_what_was_in_flight() {
+    for lost_header in [false, true] {
+        let mut lab = Lab::default();
+        let rotted = written(&mut lab, &[&[10], &[20]])[1];
+        two_in_flight(&mut lab, 30, 40);
+        lab.write(1);
+        let (place, reason) = match lost_header {
+            true => (rotted.offset, DamageReason::Commit),
+            false => (rotted.offset + COMMIT_HEADER_BYTES as u64, DamageReason::Record),
+        };
+        lab.disk.get_mut(&1).unwrap()[place as usize + 30] ^= 1;
+        assert_eq!(damage(&lab), at(SegmentId(1), place, reason));
+        let (found, recovered) = lab.read(OnDamage::Skip);
+        assert_eq!(found.keys().copied().collect::<Vec<_>>(), [1], "a hole lies before the last one");
+        let recovered = recovered.unwrap();
+        assert!(recovered.truncated.is_some() && recovered.first_of_run > Sequence(4));
+        lab.in_flight.clear();
+        lab.resume(recovered);
+        written(&mut lab, &[&[50], &[60], &[70]]);
+        assert_eq!(damage(&lab), at(SegmentId(1), place, reason), "the old hole is still not damage");
+        assert_eq!(lab.read(OnDamage::Skip).0.len(), 4);
+    }
+}
+
+#[test]
 fn what_was_cut_off_does_not_come_back() {
     // The same lengths again and again, so that each new commit ends where an old one starts.
     let mut lab = Lab::default();
