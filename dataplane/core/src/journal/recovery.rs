@@ -415,10 +415,8 @@ impl Recovery {
         }
         self.gap.pending.push(Pending { header, offset, bytes: commit.to_vec() });
         if self.gap.pending.len() > COMMITS_IN_FLIGHT_MAX {
-            // Older leftovers than the last crash can explain are not part of the journal.
-            let numbers = self.gap.pending.iter().map(|pending| pending.header.number);
-            let lowest = numbers.enumerate().min_by_key(|&(_, number)| number).map_or(0, |(at, _)| at);
-            self.gap.pending.remove(lowest);
+            // Older leftovers than the last crash can explain are not part of the journal; numbers ascend.
+            self.gap.pending.remove(0);
         }
         if faults.is_empty() { commit.len() } else { BLOCK_BYTES }
     }
@@ -432,12 +430,13 @@ impl Recovery {
         // At most one was in flight before `header`: nothing tells yet whether a crash left its place.
         let in_flight = behind.into_iter().find(|pending| pending.header.number == header.previous);
         let undecided = match (&in_flight, pending.last()) {
-            (Some(in_flight), _) => split_holes(&mut holes, in_flight.place()),
+            (Some(in_flight), _) => holes.split_off(holes_before(&holes, in_flight.place())),
             _ if header.previous == durable => Vec::new(),
-            (None, Some(last)) if last.header.number == durable => split_holes(&mut holes, last.end()),
+            (None, Some(last)) if last.header.number == durable => {
+                holes.split_off(holes_before(&holes, last.end()))
+            }
             (None, _) => holes.last().cloned().into_iter().collect(),
         };
-        self.report(holes, offset);
         let mut kept = Vec::new();
         let (mut previous, mut first) = (durable, header.first);
         for pending in pending.into_iter().rev() {
@@ -446,7 +445,11 @@ impl Recovery {
                 kept.push(pending);
             }
         }
-        for Pending { header, offset, bytes } in kept.into_iter().rev() {
+        kept.reverse();
+        if !self.report(holes, &kept, durable) {
+            self.damage.push(Damage { segment: self.segment, offset, reason: DamageReason::Commit });
+        }
+        for Pending { header, offset, bytes } in kept {
             self.extend_span(&header, offset);
             self.chain.next = Sequence(header.last().0 + 1);
             salvage(&header, &bytes, offset, self.crc, record);
@@ -473,18 +476,48 @@ impl Recovery {
         first.filter(starts).map_or(header.durable, |first| header.durable.max(first.header.number))
     }
 
-    /// Damage lies in these holes, or where the proof was found.
-    fn report(&mut self, mut holes: Vec<Hole>, offset: u64) {
-        // Commits fill a segment without gaps, so a hole before this one in its own segment is certain.
-        let is_certain = |hole: &Hole| hole.evident || hole.segment == self.segment;
+    /// Tells what is missing up to `durable`: faults in what is `kept`, and holes where a number is left out.
+    fn report(&mut self, mut holes: Vec<Hole>, kept: &[Pending], durable: CommitNumber) -> bool {
+        let (mut last, mut is_told) = (self.chain.last, false);
+        for pending in kept {
+            let faults = holes.split_off(holes_before(&holes, pending.place()));
+            if pending.header.previous != last {
+                is_told |= self.report_missing(
+                    holes,
+                    pending.header.segment,
+                    pending.header.previous.0.saturating_sub(last.0),
+                );
+            }
+            holes = faults;
+            let behind = holes.split_off(holes_before(&holes, pending.end()));
+            is_told |= self.report_holes(holes);
+            (holes, last) = (behind, pending.header.number);
+        }
+        if last != durable {
+            is_told |= self.report_missing(holes, self.segment, durable.0.saturating_sub(last.0));
+        }
+        is_told
+    }
+
+    /// So many numbers are missing somewhere in `holes`, which lie before a commit in `segment`.
+    fn report_missing(&mut self, mut holes: Vec<Hole>, segment: SegmentId, numbers: u64) -> bool {
+        // Commits fill a segment without gaps, so a hole before that one in its own segment is certain.
+        let is_certain = |hole: &Hole| hole.evident || hole.segment == segment;
+        // More than one commit can have been in any of them.
+        if numbers > 1 {
+            return self.report_holes(holes);
+        }
         if holes.iter().any(is_certain) {
             holes.retain(is_certain);
         } else {
             holes.drain(..holes.len().saturating_sub(1));
         }
-        if holes.is_empty() {
-            self.damage.push(Damage { segment: self.segment, offset, reason: DamageReason::Commit });
-        }
+        self.report_holes(holes)
+    }
+
+    /// Each place once. Whether there was one.
+    fn report_holes(&mut self, holes: Vec<Hole>) -> bool {
+        let is_told = !holes.is_empty();
         for hole in holes {
             self.report_header(hole.segment);
             for damage in hole.found {
@@ -493,6 +526,7 @@ impl Recovery {
                 }
             }
         }
+        is_told
     }
 
     /// `header` is whole and the next of the chain.
@@ -544,8 +578,8 @@ impl Recovered {
     }
 }
 
-/// Takes the holes from `place` on.
-fn split_holes(holes: &mut Vec<Hole>, place: (SegmentId, u64)) -> Vec<Hole> {
+/// How many holes begin before `place`.
+fn holes_before(holes: &[Hole], place: (SegmentId, u64)) -> usize {
     let start = |hole: &Hole| (hole.segment, hole.found.first().map_or(0, |damage| damage.offset));
-    holes.split_off(holes.partition_point(|hole| start(hole) < place))
+    holes.partition_point(|hole| start(hole) < place)
 }

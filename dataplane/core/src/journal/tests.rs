@@ -209,15 +209,35 @@ fn a_hole_behind_which_more_was_durable_is_damage() {
 }
 
 #[test]
+fn damage_in_one_segment_hides_none_in_the_one_before() {
+    let mut lab = Lab::default();
+    let writes = written(&mut lab, &[&[9000], &[5000], &[10], &[20], &[30]]);
+    let (lost, next) = (writes[1], writes[2]);
+    assert_eq!((lost.segment, next.segment), (SegmentId(1), SegmentId(2)));
+    lab.disk.get_mut(&1).unwrap()[lost.offset as usize..][..BLOCK_BYTES].fill(0);
+    let record = next.offset + COMMIT_HEADER_BYTES as u64;
+    for (byte, place, reason) in
+        [(record + 30, record, DamageReason::Record), (next.offset, next.offset, DamageReason::Commit)]
+    {
+        lab.disk.get_mut(&2).unwrap()[byte as usize] ^= 1;
+        let mut expected = at(SegmentId(1), lost.offset, DamageReason::Commit);
+        expected.extend(at(SegmentId(2), place, reason));
+        assert_eq!(damage(&lab), expected);
+        lab.disk.get_mut(&2).unwrap()[byte as usize] ^= 1;
+    }
+}
+
+#[test]
 fn damage_before_does_not_vouch_for_what_was_in_flight() {
     for lost_header in [false, true] {
         let mut lab = Lab::default();
         let rotted = written(&mut lab, &[&[10], &[20]])[1];
         two_in_flight(&mut lab, 30, 40);
         lab.write(1);
-        let (place, reason) = match lost_header {
-            true => (rotted.offset, DamageReason::Commit),
-            false => (rotted.offset + COMMIT_HEADER_BYTES as u64, DamageReason::Record),
+        let (place, reason) = if lost_header {
+            (rotted.offset, DamageReason::Commit)
+        } else {
+            (rotted.offset + COMMIT_HEADER_BYTES as u64, DamageReason::Record)
         };
         lab.disk.get_mut(&1).unwrap()[place as usize + 30] ^= 1;
         assert_eq!(damage(&lab), at(SegmentId(1), place, reason));
