@@ -12,7 +12,9 @@ use zen_core::journal::{Limits, OnDamage, Record, Recovered, Recovery, RecoveryE
 use zen_uring::Reactor;
 
 use super::retention::Retention;
-use super::segments::{JournalFiles, MakerThread, open_direct, retained_directory, segment_path};
+use super::segments::{
+    JournalFiles, MakerThread, open_direct, remove_segment, retained_directory, segment_path, sync_directory,
+};
 use super::{Journal, Position, Start};
 use crate::config::{self, JournalSettings};
 use crate::mesh::JournalRole;
@@ -77,7 +79,7 @@ pub fn open(
     record: &mut impl FnMut(Record<'_>),
 ) -> Result<Journal, OpenError> {
     let directory = directory(start.data_dir, start.role, start.worker);
-    fs::create_dir_all(&directory).map_err(|source| failed(&directory, source))?;
+    create_directory(&directory).map_err(|source| failed(&directory, source))?;
     let limits = limits(&start.settings);
     let Read { locked, recovered } = read(&directory, &start.settings, record)?;
     let writer = match recovered {
@@ -135,7 +137,7 @@ pub fn remove_orphans(
             if !empty {
                 return Err(OpenError::Orphan { directory: directory.display().to_string(), workers });
             }
-            fs::remove_dir_all(&directory).map_err(|source| failed(&directory, source))?;
+            remove_journal(&directory)?;
             tracing::info!(directory = %directory.display(), "removed the empty journal of a worker that is gone");
         }
     }
@@ -223,14 +225,24 @@ fn retained(directory: &Path) -> Result<VecDeque<(SegmentId, u64)>, OpenError> {
     Ok(kept)
 }
 
+/// Oldest first: what a crash leaves of the journal can be opened.
+fn remove_journal(directory: &Path) -> Result<(), OpenError> {
+    remove(directory, &list(directory)?)?;
+    fs::remove_dir_all(directory).map_err(|source| failed(directory, source))
+}
+
 fn remove(directory: &Path, ids: &[SegmentId]) -> Result<(), OpenError> {
     for id in ids {
         let path = segment_path(directory, *id);
-        fs::remove_file(&path).map_err(|source| failed(&path, source))?;
+        remove_segment(directory, &path).map_err(|source| failed(&path, source))?;
     }
-    fs::File::open(directory)
-        .and_then(|directory| directory.sync_all())
-        .map_err(|source| failed(directory, source))
+    Ok(())
+}
+
+/// A journal's directory, whose name and whose role's name stay when power is lost.
+fn create_directory(directory: &Path) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    directory.ancestors().skip(1).take(2).try_for_each(sync_directory)
 }
 
 /// Hands the segments that are left to the ring.
@@ -266,4 +278,32 @@ fn report(directory: &Path, recovered: &Recovered) {
 
 fn failed(path: &Path, source: io::Error) -> OpenError {
     OpenError::Io { path: path.display().to_string(), source }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_is_removed_oldest_first() {
+        let home = tempfile::tempdir().unwrap();
+        let directory = home.path().join("worker-1");
+        create_directory(&directory).unwrap();
+        let path = |id| segment_path(&directory, SegmentId(id));
+        for id in [9, 10, 12] {
+            fs::write(path(id), "").unwrap();
+        }
+        // A directory in the place of a file cannot be removed as one.
+        fs::create_dir(path(11)).unwrap();
+        assert!(matches!(remove_journal(&directory), Err(OpenError::Io { .. })));
+        assert_eq!(
+            list(&directory).unwrap(),
+            [SegmentId(11), SegmentId(12)],
+            "nothing behind it goes before it"
+        );
+        fs::remove_dir(path(11)).unwrap();
+        remove_journal(&directory).unwrap();
+        assert!(!directory.exists());
+    }
 }

@@ -3,7 +3,11 @@
 //! A worker asks, the file arrives in its inbox open for direct, durable writes. Overwriting prepared
 //! blocks needs no metadata commit of the file system, which is what makes a journal write one I/O.
 //! A full disk shows here, before any event is taken that could not be kept.
+//!
+//! Files are given up in order: one that cannot be removed holds back those behind it and new segments,
+//! for a start refuses a journal that lacks a segment between others.
 
+use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -121,6 +125,19 @@ fn trimmed_path(directory: &Path, id: SegmentId) -> PathBuf {
     if retained.exists() { retained } else { segment_path(directory, id) }
 }
 
+/// Removes a segment's file, durably, so that a loss of power leaves no gap when the next one goes.
+pub fn remove_segment(directory: &Path, path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => sync_directory(directory),
+    }
+}
+
+/// Makes the names in a directory durable.
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
 /// Opens a segment for direct, durable writes and for reads, and locks it.
 ///
 /// A write that a killed process left in flight holds the file, and so its lock, until it is done:
@@ -145,25 +162,25 @@ pub fn open_direct(path: &Path) -> io::Result<OwnedFd> {
 }
 
 fn run(queue: &mpsc::Receiver<Task>, mesh: &Mesh) {
+    let mut given_up = GivenUp::default();
     while let Ok(task) = queue.recv() {
         match task {
             Task::Prepare { worker, files, request, wall_ms } => {
-                let file = prepare(&files, &request, wall_ms);
+                let file = given_up.prepare(&files, &request, wall_ms);
                 if file.is_err() {
                     std::thread::sleep(RETRY);
                 }
                 mesh.send(worker, Message::Segment { role: request.role, id: request.id, file });
             }
             Task::Retain { files, id } => {
-                if let Err(error) = retain(&files.directory, id) {
-                    tracing::warn!(%error, segment = %id, "a trimmed segment could not be kept for replay");
+                if let Err(error) = given_up.retain(&files.directory, id) {
+                    tracing::warn!(%error, segment = %id, "a trimmed segment could not be kept for replay; it is removed");
                 }
             }
             Task::Remove { files, id } => {
-                let path = trimmed_path(&files.directory, id);
-                let removed = std::fs::remove_file(&path).and_then(|()| sync_directory(&files.directory));
-                if let Err(error) = removed {
-                    tracing::warn!(%error, path = %path.display(), "a trimmed segment could not be removed");
+                if let Err(error) = given_up.remove(&files.directory, id) {
+                    let path = trimmed_path(&files.directory, id);
+                    tracing::warn!(%error, path = %path.display(), "trimmed segments could not be removed; it is tried again before a new one is prepared");
                 }
             }
         }
@@ -179,37 +196,89 @@ fn retain(directory: &Path, id: SegmentId) -> io::Result<()> {
     sync_directory(directory)
 }
 
-fn prepare(files: &JournalFiles, request: &SegmentRequest, wall_ms: u64) -> io::Result<OwnedFd> {
-    let path = segment_path(&files.directory, request.id);
-    let building = path.with_extension("tmp");
-    let header = SegmentHeader {
-        journal_id: files.journal_id,
-        segment: request.id,
-        segment_bytes: files.segment_bytes,
-        created_ms: wall_ms,
-    };
-    let header = segment_header(&header, crc32c::crc32c_append);
-    let recycled = request
-        .recycle
-        .is_some_and(|old| std::fs::rename(trimmed_path(&files.directory, old), &building).is_ok());
-    let built = if recycled {
+/// Files that should be gone, oldest first, by directory; at most a journal's `segments_max` each.
+#[derive(Default)]
+struct GivenUp(HashMap<PathBuf, VecDeque<SegmentId>>);
+
+impl GivenUp {
+    /// Removes a file, or keeps it in mind.
+    fn remove(&mut self, directory: &Path, id: SegmentId) -> io::Result<()> {
+        self.0.entry(directory.to_owned()).or_default().push_back(id);
+        self.remove_all(directory)
+    }
+
+    /// Makes a segment, of the given up file if that can be had.
+    fn prepare(
+        &mut self,
+        files: &JournalFiles,
+        request: &SegmentRequest,
+        wall_ms: u64,
+    ) -> io::Result<OwnedFd> {
+        let path = segment_path(&files.directory, request.id);
+        let building = path.with_extension("tmp");
+        let is_recycled = match request.recycle {
+            Some(old) => self.recycle(&files.directory, old, &building)?,
+            None => self.remove_all(&files.directory).map(|()| false)?,
+        };
+        let header = SegmentHeader {
+            journal_id: files.journal_id,
+            segment: request.id,
+            segment_bytes: files.segment_bytes,
+            created_ms: wall_ms,
+        };
+        build(files, &path, &building, &segment_header(&header, crc32c::crc32c_append), is_recycled)
+    }
+
+    /// Renames a file that was given up, unless an older one is still there; then neither stays.
+    fn recycle(&mut self, directory: &Path, old: SegmentId, building: &Path) -> io::Result<bool> {
+        let renamed =
+            self.remove_all(directory).and_then(|()| std::fs::rename(trimmed_path(directory, old), building));
+        if renamed.is_err() {
+            self.remove(directory, old)?;
+        }
+        Ok(renamed.is_ok())
+    }
+
+    /// Moves a file that was given up to those kept for replay, unless that or an older one fails; then it goes.
+    fn retain(&mut self, directory: &Path, id: SegmentId) -> io::Result<()> {
+        let retained = self.remove_all(directory).and_then(|()| retain(directory, id));
+        if retained.is_err() {
+            self.remove(directory, id)?;
+        }
+        retained
+    }
+
+    fn remove_all(&mut self, directory: &Path) -> io::Result<()> {
+        let Some(waiting) = self.0.get_mut(directory) else { return Ok(()) };
+        while let Some(oldest) = waiting.front() {
+            remove_segment(directory, &trimmed_path(directory, *oldest))?;
+            waiting.pop_front();
+        }
+        Ok(())
+    }
+}
+
+fn build(
+    files: &JournalFiles,
+    path: &Path,
+    building: &Path,
+    header: &[u8],
+    is_recycled: bool,
+) -> io::Result<OwnedFd> {
+    let built = if is_recycled {
         // A loss of power must not leave the new header, or half of it, under the old name.
         sync_directory(&files.directory)
-            .and_then(|()| OpenOptions::new().write(true).open(&building))
-            .and_then(|file| write_header(&file, &header))
+            .and_then(|()| OpenOptions::new().write(true).open(building))
+            .and_then(|file| write_header(&file, header))
     } else {
-        write_new(&building, &header, files.segment_bytes)
+        write_new(building, header, files.segment_bytes)
     };
-    if let Err(error) = built.and_then(|()| std::fs::rename(&building, &path)) {
-        let _ = std::fs::remove_file(&building);
+    if let Err(error) = built.and_then(|()| std::fs::rename(building, path)) {
+        let _ = std::fs::remove_file(building);
         return Err(error);
     }
     sync_directory(&files.directory)?;
-    open_direct(&path)
-}
-
-fn sync_directory(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
+    open_direct(path)
 }
 
 fn write_header(file: &File, header: &[u8]) -> io::Result<()> {
@@ -228,4 +297,104 @@ fn write_new(path: &Path, header: &[u8], bytes: u64) -> io::Result<()> {
         left -= piece as u64;
     }
     file.sync_all()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    const SEGMENT_BYTES: u64 = 8192;
+
+    struct Lab {
+        home: tempfile::TempDir,
+        given_up: GivenUp,
+    }
+
+    impl Lab {
+        /// A journal of these segments.
+        fn new(ids: &[u64]) -> Self {
+            let home = tempfile::tempdir().unwrap();
+            for id in ids {
+                std::fs::write(home.path().join(format!("{id:016x}.seg")), "old").unwrap();
+            }
+            Self { home, given_up: GivenUp::default() }
+        }
+
+        fn path(&self, id: u64) -> PathBuf {
+            segment_path(self.home.path(), SegmentId(id))
+        }
+
+        fn remove(&mut self, id: u64) -> io::Result<()> {
+            self.given_up.remove(self.home.path(), SegmentId(id))
+        }
+
+        fn prepare(&mut self, id: u64, recycle: Option<u64>) -> io::Result<()> {
+            let files = JournalFiles {
+                directory: self.home.path().to_owned(),
+                journal_id: [7; 16],
+                segment_bytes: SEGMENT_BYTES,
+            };
+            let (id, recycle) = (SegmentId(id), recycle.map(SegmentId));
+            let request = SegmentRequest { role: JournalRole::Ingester, id, recycle };
+            self.given_up.prepare(&files, &request, 0).map(drop)
+        }
+
+        fn ids(&self) -> Vec<u64> {
+            let files = std::fs::read_dir(self.home.path()).unwrap().map(|entry| entry.unwrap().path());
+            let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "seg"));
+            let stem = |path: PathBuf| u64::from_str_radix(path.file_stem()?.to_str()?, 16).ok();
+            let mut ids: Vec<u64> = files.filter_map(stem).collect();
+            ids.sort_unstable();
+            ids
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_given_up_becomes_the_next_segment() {
+        let mut lab = Lab::new(&[1, 2, 3]);
+        lab.prepare(4, Some(1)).unwrap();
+        lab.remove(2).unwrap();
+        assert_eq!(lab.ids(), [3, 4]);
+        assert_eq!(&std::fs::read(lab.path(4)).unwrap()[..8], b"ZENJRNL1");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_recycled_leaves_no_gap_when_the_next_one_goes() {
+        let mut lab = Lab::new(&[1, 2, 3]);
+        let building = lab.path(4).with_extension("tmp");
+        std::fs::create_dir(&building).unwrap();
+        assert!(lab.prepare(4, Some(1)).is_err());
+        lab.remove(2).unwrap();
+        assert_eq!(lab.ids(), [3], "the first one is gone too");
+        std::fs::remove_dir(&building).unwrap();
+        lab.prepare(4, None).unwrap();
+        assert_eq!(lab.ids(), [3, 4]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_kept_for_replay_leaves_no_gap_when_the_next_one_is() {
+        let mut lab = Lab::new(&[1, 2, 3]);
+        let retained = retained_directory(lab.home.path());
+        std::fs::write(&retained, "in the way").unwrap();
+        assert!(lab.given_up.retain(lab.home.path(), SegmentId(1)).is_err());
+        std::fs::remove_file(&retained).unwrap();
+        lab.given_up.retain(lab.home.path(), SegmentId(2)).unwrap();
+        assert_eq!(lab.ids(), [3], "the first one is gone too");
+        assert!(segment_path(&retained, SegmentId(2)).exists());
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_removed_holds_back_newer_ones_and_new_segments() {
+        let mut lab = Lab::new(&[2, 3, 4]);
+        // A directory in the place of a file cannot be removed as one.
+        std::fs::create_dir(lab.path(1)).unwrap();
+        assert!(lab.remove(1).is_err() && lab.remove(2).is_err());
+        assert!(lab.prepare(5, Some(3)).is_err() && lab.prepare(5, None).is_err());
+        assert_eq!(lab.ids(), [1, 2, 3, 4], "nothing goes before it");
+        std::fs::remove_dir(lab.path(1)).unwrap();
+        lab.prepare(5, None).unwrap();
+        assert_eq!(lab.ids(), [4, 5]);
+        assert!(lab.given_up.0[lab.home.path()].is_empty());
+    }
 }
