@@ -155,7 +155,7 @@ fn gone_disables_the_target_and_keeps_its_events() {
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(gone.deliveries().len(), 1, "a disabled target is left alone");
     assert_eq!(mesh.inside.metric("zen_dead_letters_total") as u64, 0);
-    assert_eq!(mesh.inside.metric("zen_events_live") as u64, 3);
+    wait_until("three are live", || mesh.inside.metric("zen_events_live") as u64 == 3);
 
     gone.script(|_, _| Answer::status(200));
     mesh.inside.terminate();

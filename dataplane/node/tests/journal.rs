@@ -325,9 +325,9 @@ fn a_damaged_live_record_is_given_up_when_the_journal_needs_its_room() {
     let (mesh, dead, well) = two_targets("retry_schedule_ms = [60000, 60000]");
     let kept: Vec<String> = (0..5).map(|index| mesh.send(&numbered(index, 100_000))).collect();
     dead.wait(5);
-    let (file, commits) = oldest_commits(&mesh.lab.path("inside/egress/worker-0"));
+    let (file, _) = oldest_commits(&mesh.lab.path("inside/egress/worker-0"));
     let lost = &kept[2];
-    flip(&file, commit_of(&file, &commits, lost) + 50_000);
+    flip(&file, place_of(&file, lost) + 50_000);
     let events = 4 * JOURNAL_BYTES_MAX as usize / 500_000;
     fill_past(&mesh, events);
     well.wait(events);
@@ -343,7 +343,7 @@ fn a_damaged_live_record_is_given_up_when_the_journal_needs_its_room() {
     let mut mesh = mesh;
     mesh.inside.kill();
     mesh.restart_inside();
-    assert_eq!(mesh.inside.metric("zen_events_live") as u64, 4);
+    wait_until("the others are live again", || mesh.inside.metric("zen_events_live") as u64 == 4);
 }
 
 #[test]
@@ -352,8 +352,8 @@ fn a_damaged_record_is_tried_by_schedule_and_then_a_dead_letter() {
     let (mesh, dead, well) = two_targets(schedule);
     let id = mesh.send(&numbered(0, 100_000));
     dead.wait(1);
-    let (file, commits) = oldest_commits(&mesh.lab.path("inside/egress/worker-0"));
-    flip(&file, commit_of(&file, &commits, &id) + 50_000);
+    let (file, _) = oldest_commits(&mesh.lab.path("inside/egress/worker-0"));
+    flip(&file, place_of(&file, &id) + 50_000);
     fill_past(&mesh, 12);
     well.wait(12);
     mesh.inside.wait_metric("zen_dead_letters_kept", 1.0);
@@ -482,16 +482,13 @@ fn oldest_commits(directory: &Path) -> (PathBuf, Vec<(u64, u64)>) {
     (file, commits)
 }
 
-/// Where the commit with an event is, by its id's bytes.
-fn commit_of(file: &Path, commits: &[(u64, u64)], id: &str) -> u64 {
-    let bytes = fs::read(file).unwrap();
+/// Where an event begins in a segment file, which may hold others in the same commit.
+fn place_of(file: &Path, id: &str) -> u64 {
     let digits: Vec<char> = id.chars().filter(|digit| *digit != '-').collect();
     let id: Vec<u8> =
         digits.chunks(2).map(|pair| u8::from_str_radix(&String::from_iter(pair), 16).unwrap()).collect();
-    let has_it = |(at, size): &&(u64, u64)| {
-        bytes[*at as usize..(*at + *size) as usize].windows(16).any(|window| window == id)
-    };
-    commits.iter().find(has_it).expect("its commit is in the file").0
+    let bytes = fs::read(file).unwrap();
+    bytes.windows(16).position(|window| window == id).expect("the event is in the file") as u64
 }
 
 /// The newest segment file with commits, and where they are: offset and bytes.

@@ -115,8 +115,8 @@ fn show(nodes: &Nodes, id: &str) -> Result<(), CliError> {
     if steps.is_empty() {
         return Err(CliError::Unknown(id.to_owned()));
     }
-    // Stable: what one node wrote in the same ms stays in its order.
-    steps.sort_by_key(|step| step["time_ms"].as_u64());
+    // Clocks of two nodes differ, and an event was accepted before anything else. Stable: what one node wrote in the same ms stays.
+    steps.sort_by_key(|step| (step["step"] != "accepted", step["time_ms"].as_u64()));
     if nodes.json {
         let mut out = io::stdout().lock();
         return steps.iter().try_for_each(|step| Ok(writeln!(out, "{step}")?));
