@@ -198,8 +198,8 @@ impl Deliveries {
             }
         }
         for (target, job) in std::mem::take(&mut self.unresolved) {
-            let here = self.owners.get(&target).is_some_and(|owner| owner.target.address.host == host);
-            if !here {
+            // By then the owner may have gone over to a target elsewhere: the job waits for its own.
+            if job.target.address.host != host {
                 self.unresolved.push((target, job));
             } else if addresses.is_empty() {
                 self.finish(&target, job.key, job.accepted_us, &name_not_found());
