@@ -6,6 +6,7 @@
 //! Addresses are canonical: an IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2) is its IPv4 address,
 //! so that no list can be passed by in another form.
 
+mod destination;
 mod forwarded;
 #[doc(hidden)]
 pub mod fuzz;
@@ -14,6 +15,7 @@ mod network;
 mod proxy_header;
 mod rate;
 
+pub use destination::{DestinationPolicy, DestinationRefused};
 pub use forwarded::{ForwardedError, forwarded_client};
 pub use header_rule::{
     HEADER_RULES_MAX, HEADER_VALUE_BYTES_MAX, HEADER_VALUES_MAX, HeaderAction, HeaderPattern, HeaderRule,

@@ -87,6 +87,13 @@ impl Network {
         Self { first, bits }
     }
 
+    /// Whether all of `other` is in it.
+    pub(super) fn has(self, other: Self) -> bool {
+        other.bits >= self.bits
+            && other.first.is_ipv4() == self.first.is_ipv4()
+            && Self::of(other.first, self.bits).first == self.first
+    }
+
     /// A network of IPv4-mapped addresses is one of IPv4 addresses.
     fn canonical(self) -> Self {
         match self.first.to_canonical() {

@@ -39,6 +39,8 @@ pub enum ConnectFailure {
     Refused,
     /// No route to the peer.
     Unreachable,
+    /// The name has addresses, and our policy forbids them all.
+    Forbidden,
     /// No answer in time.
     TimedOut,
     /// The peer reset the connection while it was being made.
@@ -201,6 +203,7 @@ impl ConnectFailure {
             Self::NameNotFound => "connect_name_not_found",
             Self::Refused => "connect_refused",
             Self::Unreachable => "connect_unreachable",
+            Self::Forbidden => "connect_forbidden",
             Self::TimedOut => "connect_timed_out",
             Self::Reset => "connect_reset",
             Self::NoResources => "connect_no_resources",

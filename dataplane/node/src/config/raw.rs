@@ -300,6 +300,8 @@ pub struct Egress {
     #[serde(default)]
     pub ingesters: Vec<IngesterPeer>,
     #[serde(default)]
+    pub target_networks: Vec<String>,
+    #[serde(default)]
     pub targets: Vec<Target>,
     #[serde(default)]
     pub outputs: Vec<zen_rules::RawOutput>,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls_pki_types::ServerName;
-use zen_core::access::{HeaderRule, NetworkRules, NetworkSet, Rate};
+use zen_core::access::{DestinationPolicy, HeaderRule, NetworkRules, NetworkSet, Rate};
 use zen_core::dedupe::KeySource;
 use zen_core::deliver::{TargetLimits, TargetSigner};
 use zen_core::id::EndpointId;
@@ -227,6 +227,8 @@ pub struct EgressSettings {
     pub retention: RetentionLimits,
     /// Peers, in file order.
     pub ingesters: Vec<IngesterPeer>,
+    /// Where targets may be.
+    pub destinations: DestinationPolicy,
     /// By name.
     pub targets: BTreeMap<String, Arc<Target>>,
     /// By name; no target has the same.

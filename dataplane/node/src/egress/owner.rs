@@ -123,9 +123,10 @@ impl Owner {
     pub fn handle_target(&mut self, target: Arc<Target>) {
         let moved = target.address != self.target.address;
         self.target = target;
+        let literal: Option<IpAddr> = self.target.address.host.parse().ok();
+        // A name is resolved anew: another policy may hold for its addresses.
+        self.addresses_until_ms = if literal.is_some() { u64::MAX } else { 0 };
         if moved {
-            let literal: Option<IpAddr> = self.target.address.host.parse().ok();
-            self.addresses_until_ms = if literal.is_some() { u64::MAX } else { 0 };
             self.addresses = literal.into_iter().collect();
         }
     }

@@ -33,19 +33,29 @@ impl Node {
 
     /// Starts a node with more in its environment, and waits until it is ready.
     pub fn start_with(config: &Path, admin: SocketAddr, environment: &[(&str, OsString)]) -> Self {
-        let mut node = Self::spawn_with(config, admin, environment);
+        let mut command = command();
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        let mut node = Self::spawn_by(command, config, admin);
+        node.wait_ready();
+        node
+    }
+
+    /// Starts a node by the shell, in a mount namespace of its own, after `script`; waits until it is ready. Needs root.
+    pub fn start_behind(script: &str, config: &Path, admin: SocketAddr) -> Self {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-ec", &format!("{script}\nexec \"$@\""), "sh"]);
+        command.arg(env!("CARGO_BIN_EXE_zen-dataplane")).stdin(Stdio::null());
+        let mut node = Self::spawn_by(command, config, admin);
         node.wait_ready();
         node
     }
 
     /// Starts a node without waiting.
     pub fn spawn(config: &Path, admin: SocketAddr) -> Self {
-        Self::spawn_with(config, admin, &[])
+        Self::spawn_by(command(), config, admin)
     }
 
-    fn spawn_with(config: &Path, admin: SocketAddr, environment: &[(&str, OsString)]) -> Self {
-        let mut command = command();
-        command.envs(environment.iter().map(|(name, value)| (name, value)));
+    fn spawn_by(mut command: Command, config: &Path, admin: SocketAddr) -> Self {
         command.arg("--config").arg(config).arg("--io").arg(io());
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));

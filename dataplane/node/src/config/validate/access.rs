@@ -235,7 +235,8 @@ fn read_list(key: &str, file: &str, faults: &mut Faults) -> Vec<Network> {
     networks
 }
 
-fn networks(key: &str, cidrs: &[String], faults: &mut Faults) -> Vec<Network> {
+/// Networks as they are written.
+pub(super) fn networks(key: &str, cidrs: &[String], faults: &mut Faults) -> Vec<Network> {
     let remedy = "give networks such as 192.0.2.0/24 or 2001:db8::/32";
     cidrs.iter().filter_map(|cidr| faults.parse(key, cidr, remedy)).collect()
 }

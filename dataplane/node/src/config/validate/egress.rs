@@ -5,10 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use rustls_pki_types::ServerName;
+use zen_core::access::DestinationPolicy;
 use zen_core::deliver::{SignerConfig, TargetLimits, TargetSigner};
 use zen_identity::{Policy, SharedPolicy, SpiffePattern, TargetRoots};
 use zen_rules::RawOutput;
 
+use super::access::networks;
 use super::faults::Faults;
 use super::{idempotency, link_client, link_listen, link_server, share, unique};
 use crate::config::Certificates;
@@ -44,10 +46,12 @@ pub(super) fn egress(
     }
     unique("egress.ingesters", "name", raw.ingesters.iter().map(|peer| peer.name.as_str()), faults);
     unique("egress.targets", "name", raw.targets.iter().map(|target| target.name.as_str()), faults);
+    let destinations = destinations(&raw.target_networks, faults);
     let mut targets = BTreeMap::new();
     for (index, section) in raw.targets.iter().enumerate() {
         let key = format!("egress.targets[{index}]");
         if let Some(target) = target(&key, section, certificates, faults) {
+            check_literal(&key, &target, &destinations, faults);
             targets.insert(target.name.clone(), Arc::new(target));
         }
     }
@@ -62,10 +66,30 @@ pub(super) fn egress(
         idempotency: idempotency("egress", raw.idempotency, faults),
         retention: retention(raw.retention, workers, segment_bytes, faults),
         ingesters,
+        destinations,
         targets,
         outputs,
         link_tls,
     })
+}
+
+/// Where targets may be.
+fn destinations(raw: &[String], faults: &mut Faults) -> DestinationPolicy {
+    let key = "egress.target_networks";
+    let networks = networks(key, raw, faults);
+    DestinationPolicy::new(&networks).unwrap_or_else(|error| {
+        faults.push(key, error, "merge networks");
+        DestinationPolicy::new(&[]).expect("no networks are not too many")
+    })
+}
+
+/// A name is checked whenever it is resolved, an address now.
+fn check_literal(key: &str, target: &Target, policy: &DestinationPolicy, faults: &mut Faults) {
+    let host = &target.address.host;
+    if let Some(Err(refused)) = host.parse().ok().map(|address| policy.check(host, address)) {
+        let remedy = "add its network to egress.target_networks, or name another host";
+        faults.push(format_args!("{key}.url"), format_args!("{host}: {refused}"), remedy);
+    }
 }
 
 /// Outputs over targets that are declared, under names that no target has.

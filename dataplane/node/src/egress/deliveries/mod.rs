@@ -3,6 +3,7 @@
 //! Each tick starts what may start: deliveries of all targets are signed in one batch, then written
 //! to idle connections or to new ones. A slow target only fills its own queue.
 
+mod destinations;
 mod outputs;
 mod signing;
 
@@ -186,11 +187,11 @@ impl Deliveries {
         reactor: &mut Reactor,
     ) {
         let steady_ms = self.clock.steady_ms;
-        let addresses = result.unwrap_or_default();
+        let (addresses, outcome) = self.permitted(host, result);
         self.probes.handle_resolved(host, &addresses, reactor);
         for owner in self.owners.values_mut().filter(|owner| owner.target.address.host == host) {
             if addresses.is_empty() {
-                let (target, outcome) = (Arc::clone(&owner.target), name_not_found());
+                let target = Arc::clone(&owner.target);
                 owner.handle_outcome(&target, &outcome, steady_ms);
                 owner.handle_unresolved();
             } else {
@@ -202,7 +203,7 @@ impl Deliveries {
             if job.target.address.host != host {
                 self.unresolved.push((target, job));
             } else if addresses.is_empty() {
-                self.finish(&target, job.key, job.accepted_us, &name_not_found());
+                self.finish(&target, job.key, job.accepted_us, &outcome);
             } else {
                 self.dial(&target, job, reactor);
             }
@@ -517,10 +518,6 @@ impl Deliveries {
             self.settle(EventKey::unpacked(key), index, given_up(DeadReason::TargetRemoved));
         }
     }
-}
-
-fn name_not_found() -> Outcome {
-    Outcome::ConnectFailed(ConnectFailure::NameNotFound)
 }
 
 /// What never got as far as an attempt.
