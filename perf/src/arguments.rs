@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::error::LabError;
 use crate::pki::{Pki, Role};
-use crate::{bench, crash, demo, duplicates, faults, idle, lab, power, send, sink, soak};
+use crate::{bench, crash, demo, duplicates, faults, idle, lab, pairs, power, send, sink, soak};
 
 /// Zen Mesh lab: certificates, load, targets, demo, crash test and benchmark.
 #[derive(Debug, Parser)]
@@ -42,6 +42,8 @@ enum Command {
     Duplicates(duplicates::Options),
     /// Measure events per second, CPU per event and latency of the 202.
     Bench(bench::Options),
+    /// Measure what one thing costs another, in paired rounds at half load.
+    Pairs(pairs::Options),
     /// Count the system calls of the nodes' workers per event.
     Syscalls(bench::syscalls::Options),
     /// Run a program that dies with its parent (used by the lab itself).
@@ -117,6 +119,7 @@ fn dispatch(command: Command) -> Result<ExitCode, LabError> {
         }
         Command::Duplicates(options) => block_on(2, duplicates::run(options)),
         Command::Bench(options) => block_on(2, bench::run(options)),
+        Command::Pairs(options) => block_on(2, pairs::run(options)),
         Command::Syscalls(options) => block_on(2, bench::syscalls::run(options)),
         Command::Child { parent, program, arguments } => {
             let source = lab::become_child(parent, &program, &arguments);

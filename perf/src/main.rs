@@ -12,6 +12,7 @@ mod http;
 mod idle;
 mod lab;
 mod load;
+mod pairs;
 mod pki;
 mod power;
 mod random;

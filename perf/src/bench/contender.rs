@@ -17,7 +17,7 @@ use crate::error::LabError;
 use crate::lab::{Io, Lab, Metrics, Process, Shape, TARGET_IDENTITY, wait_ready};
 use crate::load::{LoadPlan, LoadReport, LoadState, Record, Repeats, run_load};
 use crate::random::system_seed;
-use crate::samples::{Samples, Sizes};
+use crate::samples::{Endpoint, Samples, Sizes};
 use crate::tls::{KeyExchange, client_config};
 
 pub(super) const WARM_UP: Duration = Duration::from_secs(1);
@@ -88,19 +88,19 @@ pub(super) struct Figures {
 
 /// The programs that are started.
 #[derive(Debug)]
-pub(super) struct Programs {
+pub(crate) struct Programs {
     /// The node.
-    pub(super) node: PathBuf,
+    pub(crate) node: PathBuf,
     /// HAProxy.
-    pub(super) haproxy: PathBuf,
+    pub(crate) haproxy: PathBuf,
 }
 
 /// A running contender.
-pub(super) struct Contender {
+pub(crate) struct Contender {
     /// Which.
     pub(super) kind: Kind,
     /// Its files and ports.
-    pub(super) lab: Lab,
+    pub(crate) lab: Lab,
     /// First and second hop.
     pub(super) hops: [Process; 2],
     sink: Process,
@@ -114,7 +114,18 @@ impl Contender {
         workers: u32,
         programs: &Programs,
     ) -> Result<Self, LabError> {
-        let mut lab = Lab::make(&directory.join(kind.directory()), Shape::BENCH, workers)?;
+        Self::start_shaped(kind, directory, workers, programs, Shape::BENCH).await
+    }
+
+    /// As [`Self::start`], with a lab of another shape.
+    pub(crate) async fn start_shaped(
+        kind: Kind,
+        directory: &Path,
+        workers: u32,
+        programs: &Programs,
+        shape: Shape,
+    ) -> Result<Self, LabError> {
+        let mut lab = Lab::make(&directory.join(kind.directory()), shape, workers)?;
         lab.io = if kind == Kind::Epoll { Io::Epoll } else { Io::Uring };
         let sink = start_sink(&lab)?;
         let hops = if kind == Kind::HaProxy {
@@ -179,13 +190,23 @@ impl Contender {
 
     /// A load without end, to be spawned.
     pub(super) fn plan(&self, cell: Cell) -> Result<LoadPlan, LabError> {
+        let plan = self.load_plan(vec![haproxy::endpoint(&self.lab)].into(), cell.body_bytes)?;
+        Ok(LoadPlan { connections: cell.connections, ..plan })
+    }
+
+    /// A load without end through one connection.
+    pub(crate) fn load_plan(
+        &self,
+        endpoints: Arc<[Endpoint]>,
+        body_bytes: usize,
+    ) -> Result<LoadPlan, LabError> {
         let tls = client_config(&self.lab.pki.public_ca(), None, KeyExchange::X25519)?;
         Ok(LoadPlan {
             address: self.lab.public,
             tls: TlsConnector::from(tls),
-            endpoints: vec![haproxy::endpoint(&self.lab)].into(),
-            samples: Arc::new(Samples::new(Sizes::Fixed(cell.body_bytes))?),
-            connections: cell.connections,
+            endpoints,
+            samples: Arc::new(Samples::new(Sizes::Fixed(body_bytes))?),
+            connections: 1,
             events_max: u64::MAX,
             rate_per_s: 0,
             record: Record::Counts,
@@ -195,7 +216,7 @@ impl Contender {
     }
 
     /// How many events have been delivered; HAProxy answers only behind the delivery.
-    pub(super) async fn delivered(&self, state: &LoadState) -> f64 {
+    pub(crate) async fn delivered(&self, state: &LoadState) -> f64 {
         if self.kind == Kind::HaProxy {
             return state.accepted.load(Ordering::Relaxed) as f64;
         }
@@ -203,7 +224,7 @@ impl Contender {
     }
 
     /// Waits for `count` deliveries.
-    pub(super) async fn await_delivered(&mut self, state: &LoadState, count: f64) -> Result<(), LabError> {
+    pub(crate) async fn await_delivered(&mut self, state: &LoadState, count: f64) -> Result<(), LabError> {
         let begun = Instant::now();
         while self.delivered(state).await < count {
             for process in self.hops.iter_mut().chain([&mut self.sink]) {
@@ -232,7 +253,7 @@ impl Contender {
     }
 
     /// Stops all processes; HAProxy ends at once.
-    pub(super) async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         for process in self.hops.iter_mut().chain([&mut self.sink]) {
             if process.stop(STOP_TIMEOUT).await.is_none() {
                 eprintln!("{} had to be killed", process.name);
@@ -240,7 +261,8 @@ impl Contender {
         }
     }
 
-    fn cpu(&self) -> CpuTimes {
+    /// What all have used until now.
+    pub(crate) fn cpu(&self) -> CpuTimes {
         CpuTimes::read([self.hops[0].id(), self.hops[1].id(), self.sink.id(), std::process::id()])
     }
 }

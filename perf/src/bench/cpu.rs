@@ -10,7 +10,7 @@ const KERNEL_THREAD: u64 = 0x0020_0000;
 
 /// CPU microseconds, of a span or of one event in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct Cpu {
+pub(crate) struct Cpu {
     /// The first hop's process.
     pub(super) first: f64,
     /// The second hop's process.
@@ -29,12 +29,12 @@ pub(super) struct Cpu {
 
 impl Cpu {
     /// What the two hops cost the machine: all that was busy, less sender, sink and processes of others.
-    pub(super) fn machine(&self) -> f64 {
+    pub(crate) fn machine(&self) -> f64 {
         self.busy - self.sender - self.sink - self.others
     }
 
     /// The same, divided by `events`.
-    pub(super) fn per(&self, events: f64) -> Self {
+    pub(crate) fn per(&self, events: f64) -> Self {
         let [first, second, sink, sender, kernel, others, busy] = self.fields().map(|us| us / events);
         Self { first, second, sink, sender, kernel, others, busy }
     }
@@ -46,7 +46,7 @@ impl Cpu {
 
 /// A snapshot.
 #[derive(Clone, Debug)]
-pub(super) struct CpuTimes {
+pub(crate) struct CpuTimes {
     total: Cpu,
     /// Each by its id: one that ends between two snapshots must not count as negative.
     kernel: BTreeMap<u32, f64>,
@@ -79,7 +79,7 @@ impl CpuTimes {
     }
 
     /// Microseconds used since `before`.
-    pub(super) fn since(&self, before: &Self) -> Cpu {
+    pub(crate) fn since(&self, before: &Self) -> Cpu {
         let [now, then] = [self.total.fields(), before.total.fields()];
         let used: [f64; 7] = std::array::from_fn(|at| now[at] - then[at]);
         let [first, second, sink, sender, _, others, busy] = used;
@@ -118,7 +118,7 @@ impl Stat {
 }
 
 /// Processor, cores and kernel.
-pub(super) fn machine() -> String {
+pub(crate) fn machine() -> String {
     let processors = read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = processors
         .lines()

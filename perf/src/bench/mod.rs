@@ -18,7 +18,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use self::contender::{Cell, Contender, Figures, Kind, Programs};
+use self::contender::{Cell, Figures};
+pub(crate) use self::contender::{Contender, Kind, Programs};
+pub(crate) use self::cpu::machine;
 use crate::error::LabError;
 use crate::lab::node_program;
 
@@ -163,7 +165,7 @@ fn rows(options: &Options) -> Vec<Row> {
 }
 
 fn print_table(options: &Options, rows: &[Row]) {
-    println!("{}\n", cpu::machine());
+    println!("{}\n", machine());
     println!(
         "{} rounds of {} s, interleaved, workers = {}, nothing pinned; median (least to most). CPU is µs per event until its\n\
          delivery. \"machine\": all processors less sender, sink and strangers' processes; \"kernel\": kernel threads;\n\

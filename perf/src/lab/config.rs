@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use super::{Direction, EgressShape, FlowShape, INGESTER, Lab, Node, Shape, TARGET_IDENTITY, Tuning};
+use super::{
+    Direction, EgressShape, FlowShape, INGESTER, Lab, Node, RouteShape, Shape, TARGET_IDENTITY, Tuning,
+};
 use crate::error::LabError;
 use crate::pki::{Role, TRUST_DOMAIN, spiffe_id, write_file};
 use crate::samples::SchemeName;
@@ -77,6 +79,9 @@ fn endpoint(text: &mut String, lab: &Lab, shape: Shape, index: usize) {
             line(text, "prefix = \"sha256=\"\nsource_id_header = \"x-event-id\"");
         }
     }
+    if let Some(route) = shape.routes.get(index) {
+        return route_of(text, shape, &endpoint.id, *route);
+    }
     let all: Vec<(&str, &str)> = shape
         .egresses
         .iter()
@@ -90,6 +95,12 @@ fn endpoint(text: &mut String, lab: &Lab, shape: Shape, index: usize) {
     if endpoint.scheme == SchemeName::GitHub {
         shape.flows.iter().for_each(|flow| special_flow(text, &endpoint.id, *flow));
     }
+}
+
+fn route_of(text: &mut String, shape: Shape, endpoint: &str, route: RouteShape) {
+    line(text, &format!("\n[[ingester.flows]]\nname = \"only\"\nendpoint = \"{endpoint}\""));
+    line(text, &format!("egress = \"{}\"\ntargets = {:?}", shape.egresses[0].name, route.targets));
+    line(text, route.flow);
 }
 
 /// Whether a target gets events of one kind only.
@@ -115,6 +126,7 @@ fn egress_text(
     let link = link_address(lab, shape, egress);
     let mut text = node(lab, shape, own, workers, tuning);
     line(&mut text, "[egress]");
+    line(&mut text, tuning.egress);
     if egress.direction == Direction::IngesterDials {
         line(&mut text, &format!("link_listen = \"{link}\""));
     }
@@ -137,6 +149,7 @@ fn egress_text(
         }
         line(&mut text, tuning.target);
     }
+    line(&mut text, shape.outputs);
     text
 }
 

@@ -38,6 +38,18 @@ pub(crate) const TARGET_IDENTITY: &str = "demo";
 pub(crate) const TOUR_FAN_OUT: &str = "demo-fan-out";
 pub(crate) const TOUR_FLAKY: &str = "demo-flaky";
 
+/// The targets of [`Shape::TWENTY`] that may misbehave, each at an address of its own.
+pub(crate) const BAD_TARGETS: [&str; 3] = ["dead", "slow", "lying"];
+const TWENTY_TARGETS: [&str; 20] = [
+    "dead", "slow", "lying", "t04", "t05", "t06", "t07", "t08", "t09", "t10", "t11", "t12", "t13", "t14",
+    "t15", "t16", "t17", "t18", "t19", "t20",
+];
+/// The target of [`Shape::REPLAY`] that refuses what becomes dead letters.
+pub(crate) const DARK_TARGET: &str = "dark";
+/// What [`Shape::COSTS`] has an endpoint for, with how many deliveries an event comes to.
+pub(crate) const COSTS: [(&str, u32); 4] =
+    [("plain", 1), ("one condition", 1), ("one transform", 1), ("fan-out of three", 3)];
+
 /// Who opens the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Direction {
@@ -65,6 +77,18 @@ pub(crate) struct Shape {
     journal: JournalShape,
     /// Further flows of the first GitHub endpoint, each for one kind of event.
     flows: &'static [FlowShape],
+    /// Flow of each endpoint, in turn; without any, each endpoint's events go to a target of its own.
+    routes: &'static [RouteShape],
+    /// Further lines of each egress, behind its targets.
+    outputs: &'static str,
+}
+
+/// A GitHub endpoint's only flow.
+#[derive(Clone, Copy, Debug)]
+struct RouteShape {
+    targets: &'static [&'static str],
+    /// Further lines of the flow.
+    flow: &'static str,
 }
 
 /// A flow of its own for one kind of event.
@@ -98,6 +122,8 @@ impl Shape {
         public_port: None,
         journal: JournalShape::DEFAULT,
         flows: &[],
+        routes: &[],
+        outputs: "",
     };
 
     /// The smallest, with targets for what the demo shows beside it.
@@ -130,10 +156,7 @@ impl Shape {
             },
         ],
         endpoints: 16,
-        in_flight_max: 32,
-        public_port: None,
-        journal: JournalShape::DEFAULT,
-        flows: &[],
+        ..Self::SMALLEST
     };
 
     /// As the crash test, on small drives.
@@ -144,6 +167,55 @@ impl Shape {
 
     /// The smallest, with more deliveries on the way.
     pub(crate) const BENCH: Self = Self { in_flight_max: 256, ..Self::SMALLEST };
+
+    /// Twenty endpoints, each with a target of its own; [`BAD_TARGETS`] may misbehave.
+    pub(crate) const TWENTY: Self = Self {
+        egresses: &[EgressShape {
+            name: "inside",
+            direction: Direction::EgressDials,
+            targets: &TWENTY_TARGETS,
+        }],
+        endpoints: TWENTY_TARGETS.len(),
+        ..Self::SMALLEST
+    };
+
+    /// Live traffic, and a target whose dead letters are replayed beside it.
+    pub(crate) const REPLAY: Self = Self {
+        egresses: &[EgressShape {
+            name: "inside",
+            direction: Direction::EgressDials,
+            targets: &["live", DARK_TARGET],
+        }],
+        endpoints: 2,
+        routes: &[
+            RouteShape { targets: &["live"], flow: "" },
+            RouteShape { targets: &[DARK_TARGET], flow: "" },
+        ],
+        ..Self::SMALLEST
+    };
+
+    /// An endpoint for each of [`COSTS`], in that order.
+    pub(crate) const COSTS: Self = Self {
+        egresses: &[EgressShape {
+            name: "inside",
+            direction: Direction::EgressDials,
+            targets: &["one", "two", "three", "four"],
+        }],
+        endpoints: COSTS.len(),
+        in_flight_max: 256,
+        routes: &[
+            RouteShape { targets: &["one"], flow: "" },
+            RouteShape {
+                targets: &["one"],
+                flow: "when = { not = { jsonpath = \"$.sender.login\", exact = \"nobody\" } }",
+            },
+            RouteShape { targets: &["picked"], flow: "" },
+            RouteShape { targets: &["one", "two", "three"], flow: "" },
+        ],
+        outputs: "[[egress.outputs]]\nname = \"picked\"\nprimary = \"four\"\n[egress.outputs.transform]\n\
+                  fields = [{ direct = \"lab_event\" }, { direct = \"sender.login\", to = \"by\", on_missing = \"omit\" }]",
+        ..Self::SMALLEST
+    };
 }
 
 /// What a run changes in the configurations of its shape.
@@ -155,6 +227,8 @@ pub(crate) struct Tuning {
     pub(crate) segment_bytes: Option<u64>,
     /// Further lines of `[ingester]`.
     pub(crate) ingester: &'static str,
+    /// Further lines of `[egress]`.
+    pub(crate) egress: &'static str,
     /// Further lines of each target.
     pub(crate) target: &'static str,
 }
@@ -263,7 +337,7 @@ impl Lab {
         let mut lab = Self {
             public,
             target: ports.claim(None)?,
-            endpoints: (0..shape.endpoints).map(endpoint).collect(),
+            endpoints: (0..shape.endpoints).map(|index| endpoint(shape, index)).collect(),
             targets: names.map(|name| Target { name: (*name).to_owned(), secret: secret() }).collect(),
             directory,
             pki,
@@ -391,8 +465,9 @@ fn claim(directory: &Path) -> Result<(PathBuf, Flock<File>), LabError> {
     Ok((directory, lock))
 }
 
-fn endpoint(index: usize) -> Endpoint {
-    let scheme = SchemeName::ALL[index % SchemeName::ALL.len()];
+fn endpoint(shape: Shape, index: usize) -> Endpoint {
+    let turns = SchemeName::ALL[index % SchemeName::ALL.len()];
+    let scheme = if shape.routes.is_empty() { turns } else { SchemeName::GitHub };
     let secret = match scheme {
         SchemeName::StandardWebhooks => secret(),
         SchemeName::GitHub | SchemeName::Hmac => hex(&system_bytes::<20>()),
