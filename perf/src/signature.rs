@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 pub(crate) const WINDOW_MS: u64 = 300_000;
 
 /// Headers of a delivery that are not forwarded from the source.
-const OWN_HEADERS: [&str; 13] = [
+const OWN_HEADERS: [&str; 14] = [
     "host",
     "content-type",
     "content-length",
@@ -23,6 +23,7 @@ const OWN_HEADERS: [&str; 13] = [
     "zen-event-id",
     "zen-endpoint",
     "zen-attempt",
+    "zen-hops",
     "zen-signature",
     "webhook-id",
     "webhook-timestamp",

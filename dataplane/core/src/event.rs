@@ -3,7 +3,7 @@
 //! `id[16] endpoint[16] content_type_len:u16 headers_len:u32 body_len:u32 content_type headers body`,
 //! integers little-endian. `headers` is the canonical form: lines `name:value LF`, names lower case
 //! and sorted, first the metadata lines whose names begin with `:` (`:accepted-us`, `:generation`,
-//! `:source-id`, `:tenant`), then the forwarded headers of the source.
+//! `:hops`, `:source-id`, `:tenant`), then the forwarded headers of the source.
 
 use alloc::vec::Vec;
 
@@ -108,7 +108,8 @@ impl<'a> Event<'a> {
     /// The value of a metadata line such as `:tenant`.
     pub fn metadata(&self, name: &str) -> Option<&'a str> {
         debug_assert!(name.starts_with(':'));
-        self.header_lines().find(|line| line.0 == name).map(|line| line.1)
+        let mut lines = self.header_lines().take_while(|line| line.0.starts_with(':'));
+        lines.find(|line| line.0 == name).map(|line| line.1)
     }
 
     /// The canonical lines of the source's own headers, without metadata.

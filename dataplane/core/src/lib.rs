@@ -15,6 +15,7 @@ pub mod dedupe;
 pub mod deliver;
 pub mod envelope;
 pub mod event;
+pub mod hops;
 pub mod http1;
 pub mod id;
 pub mod journal;

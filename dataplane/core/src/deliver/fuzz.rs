@@ -55,7 +55,7 @@ pub fn fuzz_request(data: &[u8]) {
 }
 
 /// Names that a head has once, whatever the source sent.
-const OWN_NAMES: [&str; 12] = [
+const OWN_NAMES: [&str; 13] = [
     "content-length",
     "content-type",
     "host",
@@ -64,6 +64,7 @@ const OWN_NAMES: [&str; 12] = [
     "webhook-signature",
     "webhook-timestamp",
     "zen-attempt",
+    "zen-hops",
     "zen-endpoint",
     "zen-event-id",
     "zen-replay",

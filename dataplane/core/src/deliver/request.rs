@@ -18,6 +18,7 @@ use zeroize::Zeroizing;
 use crate::crypto::{Mac, MacJob, Tag};
 use crate::envelope::{Metadata, is_forwarded_name, write_signature};
 use crate::event::{CONTENT_TYPE_BYTES_MAX, Event, HEADERS_BYTES_MAX, push_header_line};
+use crate::hops::sent_hops;
 use crate::id::{EndpointId, EventId, is_name};
 
 /// Most signing keys of a target: the newest, and those it replaces.
@@ -115,6 +116,7 @@ struct RequestHead {
     attempt: Attempt,
     event_id: EventId,
     endpoint: EndpointId,
+    hops: u8,
     body_bytes: usize,
 }
 
@@ -155,6 +157,7 @@ impl<K> TargetSigner<K> {
             attempt,
             event_id: event.id,
             endpoint: event.endpoint,
+            hops: sent_hops(event),
             body_bytes: event.body.len(),
         };
         request.zen_text.clear();
@@ -198,7 +201,7 @@ impl<K> TargetSigner<K> {
     pub fn write_head(&self, request: &mut DeliveryRequest, tags: &[Tag], head: &mut Vec<u8>) {
         assert_eq!(tags.len(), self.tags(), "one tag per job");
         let (zen_tags, standard_tags) = tags.split_at(self.keys.len());
-        let RequestHead { attempt, event_id, endpoint, body_bytes } = request.head;
+        let RequestHead { attempt, event_id, endpoint, hops, body_bytes } = request.head;
         let mut out = Text(head);
         out.join(&["POST ", &self.path, " HTTP/1.1\r\nhost: ", &self.host, "\r\n"]);
         if !request.content_type.is_empty() {
@@ -206,7 +209,7 @@ impl<K> TargetSigner<K> {
         }
         out.push(format_args!("content-length: {body_bytes}\r\nuser-agent: {USER_AGENT}\r\n"));
         out.push(format_args!("zen-event-id: {event_id}\r\nzen-endpoint: {endpoint}\r\n"));
-        out.push(format_args!("zen-attempt: {}\r\n", attempt.made.saturating_add(1)));
+        out.push(format_args!("zen-attempt: {}\r\nzen-hops: {hops}\r\n", attempt.made.saturating_add(1)));
         if attempt.replay > 0 {
             out.push(format_args!("zen-replay: {}\r\n", attempt.replay));
         }
@@ -229,7 +232,7 @@ impl<K> TargetSigner<K> {
 impl Default for RequestHead {
     fn default() -> Self {
         let attempt = Attempt { made: 0, replay: 0, time_ms: 0, nonce: [0; 16] };
-        Self { attempt, event_id: EventId([0; 16]), endpoint: EndpointId([0; 16]), body_bytes: 0 }
+        Self { attempt, event_id: EventId([0; 16]), endpoint: EndpointId([0; 16]), hops: 0, body_bytes: 0 }
     }
 }
 
@@ -358,6 +361,7 @@ mod tests {
         zen-event-id: 017f22e2-79b0-7cc3-98c4-dc0c0c07398f\r\n\
         zen-endpoint: 000102030405060708090a0b0c0d0e0f\r\n\
         zen-attempt: 3\r\n\
+        zen-hops: 1\r\n\
         zen-signature: k=billing-2,t=1700000000123,n=f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff,\
         v1=5fccd086ad2268da05a172d46c966c6cae1bc03a57ffe6b7ddfde57d5cb2c40f,\
         v1=b07ee8473467afa0446f9c07c884ac8f58bbdcade53b78a79e6bf400823908ed\r\n\

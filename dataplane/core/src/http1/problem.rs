@@ -9,7 +9,7 @@ const TYPE_PREFIX: &str = "https://zen-mesh.io/errors/";
 
 /// A status of ours; the number is in the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "RFC 9110 section 15 and RFC 6585 describe each by its number")]
+#[allow(missing_docs, reason = "RFC 9110 section 15, RFC 6585 and RFC 5842 describe each by its number")]
 pub enum Status {
     Ok200,
     Accepted202,
@@ -30,11 +30,12 @@ pub enum Status {
     NotImplemented501,
     Unavailable503,
     VersionNotSupported505,
+    LoopDetected508,
 }
 
 impl Status {
     /// Every status, in order of its code.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Ok200,
         Self::Accepted202,
         Self::BadRequest400,
@@ -54,6 +55,7 @@ impl Status {
         Self::NotImplemented501,
         Self::Unavailable503,
         Self::VersionNotSupported505,
+        Self::LoopDetected508,
     ];
 
     /// The three-digit code.
@@ -94,6 +96,7 @@ impl Status {
             Self::NotImplemented501 => (501, "Not Implemented", "not-implemented"),
             Self::Unavailable503 => (503, "Service Unavailable", "unavailable"),
             Self::VersionNotSupported505 => (505, "HTTP Version Not Supported", "version-not-supported"),
+            Self::LoopDetected508 => (508, "Loop Detected", "loop-detected"),
         }
     }
 }

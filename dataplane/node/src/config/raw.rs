@@ -147,6 +147,8 @@ pub struct Endpoint {
     pub content_types: Vec<String>,
     #[serde(default = "body_bytes_max")]
     pub body_bytes_max: u64,
+    #[serde(default = "hops_max")]
+    pub hops_max: u8,
     #[serde(default)]
     pub r#match: zen_rules::Matching,
 }
@@ -399,6 +401,10 @@ fn rate_sources_max() -> u32 {
 
 fn body_bytes_max() -> u64 {
     zen_core::event::BODY_BYTES_MAX as u64
+}
+
+fn hops_max() -> u8 {
+    8
 }
 
 fn events_max() -> u32 {

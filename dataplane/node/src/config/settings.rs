@@ -145,6 +145,8 @@ pub struct Endpoint {
     pub content_types: Vec<String>,
     /// Longest body.
     pub body_bytes_max: usize,
+    /// Nodes that an event may have passed.
+    pub hops_max: u8,
     /// Lower-case names, sorted.
     pub forward_headers: Vec<String>,
     /// Where its events go.

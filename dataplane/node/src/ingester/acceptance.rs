@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use zen_core::event::{Event, push_header_line, push_number_line};
+use zen_core::hops::HOPS_LINE;
 use zen_core::http1::RequestHead;
 use zen_core::verify::Verified;
 use zen_rules::{Document, Headers, Matched, Subject};
 
+use super::access::Marks;
 use super::{Accepted, Claim, Ingester};
 use crate::config::Endpoint;
 use crate::stream::Stream;
@@ -22,13 +24,13 @@ pub fn accepted(
     head: &RequestHead,
     claim: Option<Claim>,
     endpoint: &Arc<Endpoint>,
-    verified: &Verified<'_>,
+    (verified, marks): (&Verified<'_>, Marks),
     body: Vec<u8>,
     ingester: &mut Ingester,
 ) -> Accepted {
     let (id, now_us) = ingester.new_event_id();
     let mut lines = String::from_utf8(ingester.take_buffer(HEAD_BYTES)).expect("it is empty");
-    push_metadata(&mut lines, endpoint, verified, now_us, ingester.generation());
+    push_metadata(&mut lines, endpoint, (verified, marks), now_us, ingester.generation());
     push_forwarded(&mut lines, head, &endpoint.forward_headers);
     let event = Event {
         id,
@@ -89,12 +91,15 @@ fn without_tabs(value: &str) -> Cow<'_, str> {
 fn push_metadata(
     lines: &mut String,
     endpoint: &Endpoint,
-    verified: &Verified<'_>,
+    (verified, marks): (&Verified<'_>, Marks),
     now_us: u64,
     generation: u64,
 ) {
     push_number_line(lines, ":accepted-us", now_us);
     push_number_line(lines, ":generation", generation);
+    if marks.hops > 0 {
+        push_number_line(lines, HOPS_LINE, marks.hops.into());
+    }
     if let Some(source_id) = verified.source_id {
         push_header_line(lines, ":source-id", source_id);
     }

@@ -13,6 +13,7 @@ use zen_core::access::{
     HeaderVerdict, NetworkVerdict, Origin, ProxyHeader, ProxyHeaderError, Rate, RateHasher, RateKey,
     RateTable, check_headers, forwarded_client,
 };
+use zen_core::hops::received_hops;
 use zen_core::http1::{RequestHead, Status};
 use zen_core::verify::ShownCertificate;
 use zen_identity::SpiffeId;
@@ -178,13 +179,21 @@ pub fn admit(
     Ok(Admitted { address, charge: Some(Charge { key, rate }) })
 }
 
+/// What a verified request says of its event beside what its endpoint forwards.
+#[derive(Clone, Copy, Debug)]
+pub struct Marks {
+    /// Nodes that it has passed.
+    pub hops: u8,
+}
+
 /// Whether a verified request may be an event: by its headers, and by how many there were before.
 pub fn check_verified(
     address: IpAddr,
     head: &RequestHead,
     endpoint: &Endpoint,
     ingester: &Ingester,
-) -> Result<(), Refused> {
+) -> Result<Marks, Refused> {
+    let hops = check_hops(head, endpoint)?;
     match check_headers(&endpoint.header_rules, &View(head)) {
         HeaderVerdict::Passed => {}
         HeaderVerdict::Logged => {
@@ -207,7 +216,19 @@ pub fn check_verified(
         let taken = access.endpoints().handle_request(key, rate, now_us, metrics);
         taken.map_err(|wait_us| Refused::rate("endpoint_rate", wait_us).and_stays())?;
     }
-    Ok(())
+    Ok(Marks { hops })
+}
+
+/// An event that came here too often goes round in circles.
+fn check_hops(head: &RequestHead, endpoint: &Endpoint) -> Result<u8, Refused> {
+    let hops = received_hops(&View(head)).map_err(|error| {
+        Refused::new(Status::BadRequest400, "malformed_hops", error.to_string()).and_stays()
+    })?;
+    if hops > endpoint.hops_max {
+        let detail = "the event has passed more nodes than the endpoint allows; do its targets send it back?";
+        return Err(Refused::new(Status::LoopDetected508, "loop", detail).and_stays());
+    }
+    Ok(hops)
 }
 
 /// What all workers share: buckets of endpoints and sources, taken in memory when a rate first needs them.

@@ -389,10 +389,13 @@ impl Source {
             }
         };
         self.charge = None;
-        if let Err(refused) = check_verified(request.address, view.0, &request.endpoint, ingester) {
-            ingester.give_buffer(request.body);
-            return Err(refused);
-        }
+        let marks = match check_verified(request.address, view.0, &request.endpoint, ingester) {
+            Ok(marks) => marks,
+            Err(refused) => {
+                ingester.give_buffer(request.body);
+                return Err(refused);
+            }
+        };
         let arrival = match self.arrive(&request.endpoint, &verified, &request.body, ingester) {
             Ok(arrival) => arrival,
             Err(error) => {
@@ -425,7 +428,7 @@ impl Source {
             self.parser.head(),
             claim,
             &request.endpoint,
-            &verified,
+            (&verified, marks),
             request.body,
             ingester,
         );

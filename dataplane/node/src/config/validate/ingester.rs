@@ -174,6 +174,7 @@ fn endpoint(
 ) -> Option<Endpoint> {
     faults.name(format_args!("{key}.tenant"), &raw.tenant);
     faults.bound(format_args!("{key}.body_bytes_max"), raw.body_bytes_max, 1, BODY_BYTES_MAX as u64);
+    faults.bound(format_args!("{key}.hops_max"), raw.hops_max, 0, u8::MAX - 1);
     let mut forward_headers: Vec<String> =
         raw.forward_headers.iter().map(|name| name.to_ascii_lowercase()).collect();
     forward_headers.sort_unstable();
@@ -216,6 +217,7 @@ fn endpoint(
         key_source,
         content_types: raw.content_types.iter().map(|media| media.to_ascii_lowercase()).collect(),
         body_bytes_max: raw.body_bytes_max as usize,
+        hops_max: raw.hops_max,
         forward_headers,
         routing: routing?,
     })
