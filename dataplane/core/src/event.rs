@@ -3,7 +3,7 @@
 //! `id[16] endpoint[16] content_type_len:u16 headers_len:u32 body_len:u32 content_type headers body`,
 //! integers little-endian. `headers` is the canonical form: lines `name:value LF`, names lower case
 //! and sorted, first the metadata lines whose names begin with `:` (`:accepted-us`, `:generation`,
-//! `:hops`, `:source-id`, `:tenant`), then the forwarded headers of the source.
+//! `:hops`, `:quarantine`, `:source-id`, `:tenant`), then the forwarded headers of the source.
 
 use alloc::vec::Vec;
 
@@ -20,6 +20,9 @@ pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Longest encoded event, bytes.
 pub const EVENT_BYTES_MAX: usize =
     EVENT_HEAD_BYTES + CONTENT_TYPE_BYTES_MAX + HEADERS_BYTES_MAX + BODY_BYTES_MAX;
+
+/// Metadata of an event that a header rule holds back: the header's name.
+pub const QUARANTINE_LINE: &str = ":quarantine";
 
 /// An event, borrowed from the buffer that holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +85,18 @@ impl<'a> Event<'a> {
     /// The id of an encoded event, without a look at the rest.
     pub fn id_of(bytes: &[u8]) -> Option<EventId> {
         bytes.first_chunk().map(|id| EventId(*id))
+    }
+
+    /// Whether an encoded event bears a metadata line, without a look at the rest.
+    pub fn has_metadata(bytes: &[u8], name: &str) -> bool {
+        let Some((head, rest)) = bytes.split_at_checked(EVENT_HEAD_BYTES) else { return false };
+        let content_type_len = usize::from(u16::from_le_bytes([head[32], head[33]]));
+        let headers_len = u32::from_le_bytes([head[34], head[35], head[36], head[37]]) as usize;
+        let headers = rest.get(content_type_len..).and_then(|rest| rest.get(..headers_len));
+        let lines = headers.unwrap_or_default().split(|&byte| byte == b'\n');
+        let mut metadata = lines.take_while(|line| line.first() == Some(&b':'));
+        metadata
+            .any(|line| line.strip_prefix(name.as_bytes()).is_some_and(|value| value.first() == Some(&b':')))
     }
 
     /// Everything of the encoding before the body, appended to `out`; the body follows it.
@@ -223,6 +238,10 @@ mod tests {
         assert_eq!((Event::id_of(&bytes), Event::id_of(&bytes[..15])), (Some(event.id), None));
         assert_eq!(event.metadata(":tenant"), Some("acme"));
         assert_eq!(event.metadata(":absent"), None);
+        let marked = |name| Event::has_metadata(&bytes, name);
+        assert!(marked(":tenant") && marked(":accepted-us") && !marked(":ten") && !marked(QUARANTINE_LINE));
+        let in_body = Event { headers: "", body: b":quarantine:x\n", ..event };
+        assert!(!Event::has_metadata(&encoded(&in_body), QUARANTINE_LINE), "a body is no metadata");
         assert_eq!(event.forwarded_headers(), "x-github-event:push\nx-github-event:second\n");
         assert_eq!(event.header_lines().count(), 4);
     }

@@ -151,6 +151,7 @@ worker_metrics! {
     reasons requests_refused "Requests refused, by reason";
     reasons requests_observed "Requests that a rule would have refused which only observes or logs, by reason";
     counter rate_sources_evicted "Rates of sources forgotten early, because their table is full";
+    counter events_quarantined "Accepted events that a header rule holds back";
     counter events_unrouted "Accepted events that no flow takes";
     reasons flows_undecided "Accepted events with a flow whose condition could not be decided, by reason";
     counter bytes_accepted "Body bytes of accepted events";

@@ -41,6 +41,8 @@ pub enum HeaderTest<P> {
 pub enum HeaderAction {
     /// It is refused.
     Reject,
+    /// It is taken, and its event is held back at the egress as a dead letter.
+    Quarantine,
     /// It is counted and taken.
     Log,
 }
@@ -58,20 +60,27 @@ pub struct HeaderRule<P> {
 
 /// What all rules say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeaderVerdict {
+pub enum HeaderVerdict<'r> {
     /// None is broken.
     Passed,
     /// One is, which is only counted.
     Logged,
+    /// One is, about this header: the event is to be held back.
+    Quarantined(&'r str),
     /// One is.
     Rejected,
 }
 
 /// The strictest verdict of `rules`.
-pub fn check_headers<P: HeaderPattern>(rules: &[HeaderRule<P>], request: &impl RequestView) -> HeaderVerdict {
+pub fn check_headers<'r, P: HeaderPattern>(
+    rules: &'r [HeaderRule<P>],
+    request: &impl RequestView,
+) -> HeaderVerdict<'r> {
     let broken = rules.iter().filter(|rule| !rule.holds(request));
     broken.fold(HeaderVerdict::Passed, |worst, rule| match (rule.action, worst) {
         (HeaderAction::Reject, _) | (_, HeaderVerdict::Rejected) => HeaderVerdict::Rejected,
+        (_, quarantined @ HeaderVerdict::Quarantined(_)) => quarantined,
+        (HeaderAction::Quarantine, _) => HeaderVerdict::Quarantined(&rule.name),
         (HeaderAction::Log, _) => HeaderVerdict::Logged,
     })
 }
@@ -110,8 +119,8 @@ mod tests {
 
     #[test]
     fn the_strictest_broken_rule_decides() {
-        use HeaderAction::{Log, Reject};
-        use HeaderVerdict::{Logged, Passed, Rejected};
+        use HeaderAction::{Log, Quarantine, Reject};
+        use HeaderVerdict::{Logged, Passed, Quarantined, Rejected};
         let rule = |test: HeaderTest<Ending>, action| HeaderRule { name: "x-event".to_owned(), test, action };
         let present = |action| rule(HeaderTest::Present, action);
         let one_of = |action| rule(HeaderTest::OneOf(vec!["push".to_owned(), "ping".to_owned()]), action);
@@ -145,6 +154,12 @@ mod tests {
             (vec![one_of(Log), prefix(Reject)], &["fork"], Rejected),
             (vec![prefix(Reject), one_of(Log)], &["fork"], Rejected),
             (vec![prefix(Log), one_of(Reject)], &["push"], Logged),
+            (vec![present(Quarantine)], &["push"], Passed),
+            (vec![one_of(Quarantine)], &["fork"], Quarantined("x-event")),
+            (vec![one_of(Quarantine), prefix(Log)], &["fork"], Quarantined("x-event")),
+            (vec![prefix(Log), one_of(Quarantine)], &["fork"], Quarantined("x-event")),
+            (vec![one_of(Quarantine), prefix(Reject)], &["fork"], Rejected),
+            (vec![prefix(Reject), one_of(Quarantine)], &["fork"], Rejected),
         ] {
             let lines = lines.iter().map(|value| ("x-event".to_owned(), value.as_bytes().to_vec()));
             let request = Headers(lines.collect());

@@ -107,6 +107,8 @@ pub enum DeadReason {
     Unreadable,
     /// The target's body could not be made of the event's.
     TransformFailed,
+    /// A header rule of its endpoint holds the event back; no attempt was made.
+    Quarantined,
 }
 
 /// On whose side a delivery failed.
@@ -232,11 +234,12 @@ impl DeadReason {
             Self::QueueFull => "queue_full",
             Self::Unreadable => "unreadable",
             Self::TransformFailed => "transform_failed",
+            Self::Quarantined => "quarantined",
         }
     }
 
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Redirected,
         Self::ClientError,
         Self::ServerError,
@@ -250,6 +253,7 @@ impl DeadReason {
         Self::QueueFull,
         Self::Unreadable,
         Self::TransformFailed,
+        Self::Quarantined,
     ];
 
     /// Its number in journals, for good: below 64 the target's faults, from 64 on ours; never 0.
@@ -268,6 +272,7 @@ impl DeadReason {
             Self::QueueFull => 66,
             Self::Unreadable => 67,
             Self::TransformFailed => 68,
+            Self::Quarantined => 69,
         }
     }
 
@@ -384,7 +389,10 @@ mod tests {
             .filter(|reason| reason.kind() == FaultKind::Pipeline)
             .map(DeadReason::label)
             .collect();
-        assert_eq!(ours, ["refused", "target_removed", "queue_full", "unreadable", "transform_failed"]);
+        assert_eq!(
+            ours,
+            ["refused", "target_removed", "queue_full", "unreadable", "transform_failed", "quarantined"]
+        );
         for reason in DeadReason::ALL {
             assert_eq!(DeadReason::from_code(reason.code()), Some(reason));
             assert_eq!(DeadReason::from_label(reason.label()), Some(reason));

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use super::lives::{EVENT_BYTES, Lives, ORDERED_ROOM};
 use super::outcome::DeadReason;
-use crate::event::Event;
+use crate::event::{Event, QUARANTINE_LINE};
 use crate::id::EventId;
 use crate::journal::{Kind, Record, Sequence};
 use crate::record::{
@@ -103,6 +103,8 @@ pub struct Live {
     pub bytes_len: u32,
     /// The event's id, for when nothing else of it can be read.
     pub id: Option<EventId>,
+    /// Whether a header rule holds it back until an operator sends it again.
+    pub is_quarantined: bool,
     record_bytes: u64,
 }
 
@@ -180,7 +182,8 @@ impl Table {
         let record_bytes = (RECORD_BYTES + names + held.event.len()) as u64;
         self.live_bytes += record_bytes;
         let (stream, id) = (held.stream, Event::id_of(held.event));
-        let live = Live { record, stream, targets, bytes, bytes_len, id, record_bytes };
+        let is_quarantined = Event::has_metadata(held.event, QUARANTINE_LINE);
+        let live = Live { record, stream, targets, bytes, bytes_len, id, is_quarantined, record_bytes };
         self.live.insert(handle, live);
     }
 

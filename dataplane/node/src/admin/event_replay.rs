@@ -13,7 +13,7 @@ use axum::extract::{ConnectInfo, State};
 use axum::response::Response;
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use zen_core::event::{EVENT_BYTES_MAX, Event};
+use zen_core::event::{EVENT_BYTES_MAX, Event, QUARANTINE_LINE};
 use zen_core::id::{EndpointId, EventId};
 use zen_core::journal::{Kind, Record};
 use zen_core::record::HeldEvent;
@@ -97,6 +97,10 @@ impl Wanted {
         }
         let held = HeldEvent::decode(record.payload).ok().filter(|held| held.link_sequence > 0)?;
         if self.event.is_some() && self.event != Event::id_of(held.event) {
+            return None;
+        }
+        // A span of time does not lift what a rule holds back: that takes its letter or its name.
+        if self.event.is_none() && Event::has_metadata(held.event, QUARANTINE_LINE) {
             return None;
         }
         if self.endpoint.is_some()

@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use zen_core::deliver::DeadReason;
-use zen_core::event::Event;
+use zen_core::event::{Event, QUARANTINE_LINE};
 use zen_core::id::EventId;
 use zen_core::journal::{Kind, Record};
 use zen_core::record::{HeldEvent, OutcomeRecord, RetryRecord, decode_egresses, decode_key, decode_routes};
@@ -197,6 +197,7 @@ fn accepted(record: &Record<'_>, id: EventId) -> Option<Value> {
         "step": "accepted",
         "endpoint": event.endpoint.to_string(),
         "generation": event.metadata(":generation"),
+        "quarantine": event.metadata(QUARANTINE_LINE),
         "bytes": event.body.len(),
         "has_key": key.is_some(),
         "egresses": egresses,

@@ -28,7 +28,7 @@ pub use probe::PROBE_BYTES;
 use upkeep::Found;
 pub use watermarks::Watermarks;
 use zen_core::dedupe::{IndexEntry, Verdict as CoreVerdict, Waiter};
-use zen_core::deliver::DeliveryState;
+use zen_core::deliver::{DeadReason, DeliveryState};
 pub use zen_core::deliver::{LIVE_BYTES, Table};
 use zen_core::event::Event;
 use zen_core::id::EventId;
@@ -484,6 +484,9 @@ impl Egress {
         let Some(live) = self.table.live(handle) else { return };
         let Some(target) = live.targets.get(usize::from(target_index)) else { return };
         let DeliveryState::Open { attempt, due_ms } = target.state else { return };
+        if live.is_quarantined && target.replay == 0 {
+            return self.quarantine(handle, target_index);
+        }
         let handoff = Handoff {
             key: EventKey { origin: self.worker, handle },
             target_index,
@@ -495,6 +498,15 @@ impl Egress {
             bytes_len: live.bytes_len,
         };
         self.mesh.send(self.mesh.owner_of(&target.name), Message::Deliver(handoff));
+    }
+}
+
+impl Egress {
+    /// A dead letter before any attempt; after a restart that lost the note this comes to the same again.
+    fn quarantine(&mut self, handle: u64, target_index: u8) {
+        self.metrics.dead_letters.add(1);
+        let verdict = Verdict::Dead { reason: DeadReason::Quarantined, status: 0, attempts: 0 };
+        self.handle_verdict(EventKey { origin: self.worker, handle }, target_index, &verdict);
     }
 }
 

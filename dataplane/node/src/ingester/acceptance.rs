@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use zen_core::event::{Event, push_header_line, push_number_line};
+use zen_core::event::{Event, QUARANTINE_LINE, push_header_line, push_number_line};
 use zen_core::hops::HOPS_LINE;
 use zen_core::http1::RequestHead;
 use zen_core::verify::Verified;
@@ -24,7 +24,7 @@ pub fn accepted(
     head: &RequestHead,
     claim: Option<Claim>,
     endpoint: &Arc<Endpoint>,
-    (verified, marks): (&Verified<'_>, Marks),
+    (verified, marks): (&Verified<'_>, Marks<'_>),
     body: Vec<u8>,
     ingester: &mut Ingester,
 ) -> Accepted {
@@ -39,6 +39,9 @@ pub fn accepted(
         headers: &lines,
         body: &body,
     };
+    if marks.quarantine.is_some() {
+        ingester.metrics().events_quarantined.add(1);
+    }
     let matched = route(head, endpoint, &body, ingester);
     let mut encoded = ingester.take_buffer(HEAD_BYTES);
     endpoint.routing.encode(&mut encoded, claim.as_ref().map(|claim| &claim.key), matched);
@@ -91,7 +94,7 @@ fn without_tabs(value: &str) -> Cow<'_, str> {
 fn push_metadata(
     lines: &mut String,
     endpoint: &Endpoint,
-    (verified, marks): (&Verified<'_>, Marks),
+    (verified, marks): (&Verified<'_>, Marks<'_>),
     now_us: u64,
     generation: u64,
 ) {
@@ -99,6 +102,9 @@ fn push_metadata(
     push_number_line(lines, ":generation", generation);
     if marks.hops > 0 {
         push_number_line(lines, HOPS_LINE, marks.hops.into());
+    }
+    if let Some(header) = marks.quarantine {
+        push_header_line(lines, QUARANTINE_LINE, header);
     }
     if let Some(source_id) = verified.source_id {
         push_header_line(lines, ":source-id", source_id);

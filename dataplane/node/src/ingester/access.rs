@@ -181,25 +181,28 @@ pub fn admit(
 
 /// What a verified request says of its event beside what its endpoint forwards.
 #[derive(Clone, Copy, Debug)]
-pub struct Marks {
+pub struct Marks<'e> {
     /// Nodes that it has passed.
     pub hops: u8,
+    /// The header whose rule holds it back.
+    pub quarantine: Option<&'e str>,
 }
 
 /// Whether a verified request may be an event: by its headers, and by how many there were before.
-pub fn check_verified(
+pub fn check_verified<'e>(
     address: IpAddr,
     head: &RequestHead,
-    endpoint: &Endpoint,
+    endpoint: &'e Endpoint,
     ingester: &Ingester,
-) -> Result<Marks, Refused> {
-    let hops = check_hops(head, endpoint)?;
+) -> Result<Marks<'e>, Refused> {
+    let mut marks = Marks { hops: check_hops(head, endpoint)?, quarantine: None };
     match check_headers(&endpoint.header_rules, &View(head)) {
         HeaderVerdict::Passed => {}
         HeaderVerdict::Logged => {
             ingester.metrics().requests_observed.add("header");
             ingester.access().warn_logged(endpoint, ingester.steady_us() / 1000);
         }
+        HeaderVerdict::Quarantined(header) => marks.quarantine = Some(header),
         HeaderVerdict::Rejected => {
             let detail = "a header is missing, or not what the endpoint takes";
             return Err(Refused::new(Status::Forbidden403, "header", detail).and_stays());
@@ -216,7 +219,7 @@ pub fn check_verified(
         let taken = access.endpoints().handle_request(key, rate, now_us, metrics);
         taken.map_err(|wait_us| Refused::rate("endpoint_rate", wait_us).and_stays())?;
     }
-    Ok(Marks { hops })
+    Ok(marks)
 }
 
 /// An event that came here too often goes round in circles.

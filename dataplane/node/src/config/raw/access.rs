@@ -89,6 +89,7 @@ pub struct HeaderRule {
 pub enum HeaderAction {
     #[default]
     Reject,
+    Quarantine,
     Log,
 }
 

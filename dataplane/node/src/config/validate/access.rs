@@ -133,6 +133,7 @@ fn header_rule(key: &str, raw: &raw::HeaderRule, faults: &mut Faults) -> Option<
     let test = header_test(key, raw, faults)?;
     let action = match raw.action {
         raw::HeaderAction::Reject => HeaderAction::Reject,
+        raw::HeaderAction::Quarantine => HeaderAction::Quarantine,
         raw::HeaderAction::Log => HeaderAction::Log,
     };
     Some(HeaderRule { name: raw.name.to_ascii_lowercase(), test, action })
