@@ -15,10 +15,14 @@ use rcgen::{
     SanType,
 };
 
-const RAW: &str = concat!(include_str!("../src/config/raw.rs"), include_str!("../src/config/raw/access.rs"));
+const RAW: &str = concat!(
+    include_str!("../src/config/raw.rs"),
+    include_str!("../src/config/raw/access.rs"),
+    include_str!("../src/config/raw/targets.rs")
+);
 const METRICS: &str = include_str!("../src/metrics.rs");
 /// Each struct of the raw configuration and its heading.
-const SECTIONS: [(&str, &str); 27] = [
+const SECTIONS: [(&str, &str); 28] = [
     ("Node", "[node]"),
     ("Admin", "[admin]"),
     ("Journal", "[journal]"),
@@ -46,6 +50,7 @@ const SECTIONS: [(&str, &str); 27] = [
     ("IngesterPeer", "[[egress.ingesters]]"),
     ("Key", "[[egress.ingesters.keys]]"),
     ("Target", "[[egress.targets]]"),
+    ("TargetAuthorization", "[egress.targets.authorization]"),
 ];
 
 fn root() -> PathBuf {

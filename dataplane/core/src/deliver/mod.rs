@@ -8,6 +8,7 @@
 //! or draws randomness.
 
 mod carry;
+mod credentials;
 #[doc(hidden)]
 pub mod fuzz;
 mod lives;
@@ -19,6 +20,9 @@ mod secret;
 mod slots;
 mod table;
 
+pub use credentials::{
+    CREDENTIALS_BYTES_MAX, Credentials, CredentialsError, PASSWORD_BYTES_MAX, TOKEN_BYTES_MAX,
+};
 pub use outcome::{ConnectFailure, DeadReason, FaultKind, Next, Outcome};
 pub use queue::{Delivery, PLACE_BYTES, QueueFull, TargetLimits, TargetQueue, TargetState};
 pub use request::{

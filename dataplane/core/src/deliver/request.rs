@@ -15,6 +15,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
+use super::Credentials;
 use crate::crypto::{Mac, MacJob, Tag};
 use crate::envelope::{Metadata, is_forwarded_name, write_signature};
 use crate::event::{CONTENT_TYPE_BYTES_MAX, Event, HEADERS_BYTES_MAX, push_header_line};
@@ -194,11 +195,18 @@ impl<K> TargetSigner<K> {
         }
     }
 
-    /// Appends the request head to `head`; the body follows it. `tags` are those of the jobs, in their order.
+    /// Appends the request head to `head`; the body follows it. `tags` are those of the jobs, in their order;
+    /// `credentials` are not signed, for they say nothing of the event.
     ///
     /// # Panics
     /// If `tags` are not [`Self::tags`].
-    pub fn write_head(&self, request: &mut DeliveryRequest, tags: &[Tag], head: &mut Vec<u8>) {
+    pub fn write_head(
+        &self,
+        request: &mut DeliveryRequest,
+        tags: &[Tag],
+        credentials: Option<&Credentials>,
+        head: &mut Vec<u8>,
+    ) {
         assert_eq!(tags.len(), self.tags(), "one tag per job");
         let (zen_tags, standard_tags) = tags.split_at(self.keys.len());
         let RequestHead { attempt, event_id, endpoint, hops, body_bytes } = request.head;
@@ -221,6 +229,9 @@ impl<K> TargetSigner<K> {
         let time_s = attempt.time_ms / 1000;
         out.push(format_args!("webhook-id: {event_id}\r\nwebhook-timestamp: {time_s}\r\n"));
         out.join(&["webhook-signature: ", &request.signature, "\r\n"]);
+        if let Some(credentials) = credentials {
+            out.join(&["authorization: ", credentials.value(), "\r\n"]);
+        }
         for line in request.headers.split_terminator('\n') {
             let (name, value) = line.split_once(':').expect("forwarded lines have a colon");
             out.join(&[name, ": ", value, "\r\n"]);
@@ -249,7 +260,7 @@ pub fn write_delivery<M: Mac>(
     let (mut jobs, mut tags) = (Vec::with_capacity(signer.tags()), Vec::with_capacity(signer.tags()));
     signer.push_jobs(&request, event.body, &mut jobs);
     mac.sign(&jobs, &mut tags);
-    signer.write_head(&mut request, &tags, head);
+    signer.write_head(&mut request, &tags, None, head);
     Ok(())
 }
 
@@ -483,7 +494,7 @@ mod tests {
                 events.iter().zip(&mut requests).zip(tags.chunks_exact(signer.tags()))
             {
                 let mut head = Vec::new();
-                signer.write_head(request, tags, &mut head);
+                signer.write_head(request, tags, None, &mut head);
                 assert_eq!(head, written(event).unwrap().into_bytes());
             }
             requests.rotate_left(1);
@@ -524,7 +535,16 @@ mod tests {
     fn what_a_verifier_leaves_out_is_dropped_and_not_signed() {
         let plain = written(&Event { headers: "b:*/*\nx-a:1\n", ..sample() }).unwrap();
         let hop_by_hop = ["connection", "content-length", "host", "te", "transfer-encoding", "upgrade"];
-        let others = ["accept", "user-agent", "via", "x-forwarded-for", "x-real-ip", "webhook-id", "zen-x"];
+        let others = [
+            "accept",
+            "authorization",
+            "user-agent",
+            "via",
+            "x-forwarded-for",
+            "x-real-ip",
+            "webhook-id",
+            "zen-x",
+        ];
         for name in hop_by_hop.into_iter().chain(others) {
             let mut lines = [("b", "*/*"), (name, "evil"), ("x-a", "1")];
             lines.sort_unstable();
@@ -551,6 +571,22 @@ mod tests {
             let refused = written(&Event { headers, ..sample() });
             assert_eq!(refused, Err(RequestError::Headers), "{headers:?}");
         }
+    }
+
+    #[test]
+    fn credentials_are_a_line_of_their_own_and_not_the_sources() {
+        let (signer, mut request) = (signer(), DeliveryRequest::default());
+        let event = Event { headers: "authorization:Bearer source\nx-a:1\n", ..sample() };
+        signer.prepare(&TestMac, &event, ATTEMPT, &mut request).unwrap();
+        let (mut jobs, mut tags, mut heads) = (Vec::new(), Vec::new(), [Vec::new(), Vec::new()]);
+        signer.push_jobs(&request, event.body, &mut jobs);
+        TestMac.sign(&jobs, &mut tags);
+        let credentials = Credentials::bearer("ours").unwrap();
+        signer.write_head(&mut request, &tags, None, &mut heads[0]);
+        signer.write_head(&mut request, &tags, Some(&credentials), &mut heads[1]);
+        let [without, with] = heads.map(|head| String::from_utf8(head).unwrap());
+        assert!(!without.contains("authorization"), "{without}");
+        assert_eq!(with.replace("authorization: Bearer ours\r\n", ""), without);
     }
 
     #[test]

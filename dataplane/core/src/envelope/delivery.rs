@@ -160,9 +160,10 @@ fn any_equal(ours: &[Tag], theirs: &[Tag]) -> bool {
 /// Whether a header (lower-case name) belongs to the source and is signed: not one that a delivery
 /// writes itself, nor one that the HTTP connection or a proxy owns.
 pub fn is_forwarded_name(name: &str) -> bool {
-    const OWNED: [&str; 18] = [
+    const OWNED: [&str; 19] = [
         "accept",
         "accept-encoding",
+        "authorization",
         "connection",
         "content-length",
         "content-type",

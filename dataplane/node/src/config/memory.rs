@@ -6,7 +6,7 @@
 use std::fmt;
 
 use zen_core::access::{BUCKET_BYTES, HeaderTest};
-use zen_core::deliver::PLACE_BYTES;
+use zen_core::deliver::{CREDENTIALS_BYTES_MAX, PLACE_BYTES};
 use zen_core::event::EVENT_BYTES_MAX;
 use zen_core::journal::COMMITS_IN_FLIGHT_MAX;
 use zen_identity::SOURCE_CHAIN_BYTES_MAX;
@@ -264,7 +264,17 @@ impl MemoryBound {
             egress.queues().count(),
             egress::ATTEMPT_COPIES * EVENT_BYTES_MAX,
         );
+        self.kinds(egress);
         self.outputs(egress, workers);
+    }
+
+    /// What only some kinds of targets need.
+    fn kinds(&mut self, egress: &EgressSettings) {
+        let in_flight = egress.queues().map(|limits| limits.in_flight_max as usize).sum();
+        if egress.targets.values().any(|target| target.credentials.is_some()) {
+            let one = egress::ATTEMPT_COPIES * CREDENTIALS_BYTES_MAX;
+            self.push("credentials", Some("egress.targets.in_flight_max"), in_flight, one);
+        }
     }
 
     fn outputs(&mut self, egress: &EgressSettings, workers: usize) {

@@ -3,12 +3,14 @@
 //! Nothing is checked here beyond types; [`super::validate()`] turns this into a snapshot.
 
 mod access;
+mod targets;
 
 pub use access::{
     Authorization, AuthorizationKind, HeaderAction, HeaderRule, ListMode, NetworkLists, Networks, Proxies,
     ProxyProtocol, Rate, Rates, SourceCertificate,
 };
 use serde::{Deserialize, Serialize};
+pub use targets::{CredentialsKind, TargetAuthorization};
 
 /// The whole file. Every key is described in `docs/configuration.md`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -339,6 +341,7 @@ pub struct Target {
     pub ca_file: Option<String>,
     #[serde(default)]
     pub client_certificate: ClientCertificate,
+    pub authorization: Option<TargetAuthorization>,
     #[serde(default = "in_flight_max")]
     pub in_flight_max: u32,
     #[serde(default = "queue_max")]

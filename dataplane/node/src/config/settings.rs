@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustls_pki_types::ServerName;
 use zen_core::access::{DestinationPolicy, HeaderRule, NetworkRules, NetworkSet, Rate};
 use zen_core::dedupe::KeySource;
-use zen_core::deliver::{TargetLimits, TargetSigner};
+use zen_core::deliver::{Credentials, TargetLimits, TargetSigner};
 use zen_core::id::EndpointId;
 use zen_core::verify::Authentication;
 use zen_hmac::PreparedKey;
@@ -298,4 +298,6 @@ pub struct Target {
     pub tls: ClientTls,
     /// Whether we show our certificate.
     pub client_certificate: ClientCertificate,
+    /// What its `Authorization` header is, if it wants one.
+    pub credentials: Option<Credentials>,
 }

@@ -12,7 +12,7 @@ use zen_rules::RawOutput;
 
 use super::access::networks;
 use super::faults::Faults;
-use super::{idempotency, link_client, link_listen, link_server, share, unique};
+use super::{idempotency, link_client, link_listen, link_server, share, targets, unique};
 use crate::config::Certificates;
 use crate::config::raw::{self, ClientCertificate, Direction};
 use crate::config::settings::{EgressSettings, HostPort, IngesterPeer, Output, Target};
@@ -186,6 +186,8 @@ fn target(key: &str, raw: &raw::Target, certificates: &Certificates, faults: &mu
     let signer = TargetSigner::new(&NodeCrypto, &config)
         .map_err(|error| faults.push(key, error, "see docs/configuration.md, targets"))
         .ok();
+    let section = raw.authorization.as_ref();
+    let credentials = section.map(|section| targets::authorization(key, section, faults));
     let limits = TargetLimits {
         in_flight_max: raw.in_flight_max,
         queue_max: raw.queue_max,
@@ -202,6 +204,10 @@ fn target(key: &str, raw: &raw::Target, certificates: &Certificates, faults: &mu
         limits,
         tls: tls?,
         client_certificate: raw.client_certificate,
+        credentials: match credentials {
+            Some(credentials) => Some(credentials?),
+            None => None,
+        },
     })
 }
 

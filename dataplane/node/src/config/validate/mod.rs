@@ -5,6 +5,7 @@ mod egress;
 mod faults;
 mod ingester;
 mod routing;
+mod targets;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;

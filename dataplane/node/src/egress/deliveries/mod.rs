@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicUsize;
 
 use zen_core::deliver::{ConnectFailure, DeadReason, Delivery, DeliveryRequest, Next, Outcome};
 use zen_uring::{Reactor, SocketId};
+use zeroize::Zeroize;
 
 use super::connection::{Connection, Job, Step, connect_failure};
 use super::output::OutputState;
@@ -449,6 +450,9 @@ impl Deliveries {
     fn end_job(&mut self, target: &Arc<str>, job: Job, outcome: &Outcome) {
         self.finish(target, job.key, job.accepted_us, outcome);
         let mut head = job.head;
+        if job.target.credentials.is_some() {
+            head.zeroize();
+        }
         head.clear();
         if self.spare_heads.len() < BATCH_MAX && head.capacity() <= SPARE_HEAD_BYTES_MAX {
             self.spare_heads.push(head);

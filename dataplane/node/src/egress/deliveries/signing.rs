@@ -43,7 +43,7 @@ impl Deliveries {
             let (own, rest) = tags.split_at(target.signer.tags());
             tags = rest;
             let mut head = self.spare_heads.pop().unwrap_or_else(|| Vec::with_capacity(HEAD_BYTES));
-            target.signer.write_head(request, own, &mut head);
+            target.signer.write_head(request, own, target.credentials.as_ref(), &mut head);
             let mut rest_at = body_at;
             // Of two parts rustls makes a list for each request.
             if head.len() + start.bytes.len() - body_at <= SPARE_HEAD_BYTES_MAX {

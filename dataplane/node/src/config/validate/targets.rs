@@ -1,0 +1,55 @@
+//! How a node proves itself to a target beside its certificate and its signatures.
+
+use std::fmt::Display;
+
+use zen_core::deliver::Credentials;
+
+use super::faults::Faults;
+use crate::config::raw::{self, CredentialsKind};
+
+/// The credentials of a target; a fault is found for each key that is missing or out of place.
+pub(super) fn authorization(
+    key: &str,
+    raw: &raw::TargetAuthorization,
+    faults: &mut Faults,
+) -> Option<Credentials> {
+    let key = format!("{key}.authorization");
+    match raw.kind {
+        CredentialsKind::Bearer => {
+            stray(
+                &key,
+                "bearer",
+                [("username", &raw.username), ("password_file", &raw.password_file)],
+                faults,
+            );
+            let file = required(format!("{key}.token_file"), raw.token_file.as_deref(), faults)?;
+            let token = faults.secret(format_args!("{key}.token_file"), file)?;
+            let made = Credentials::bearer(&token);
+            made.map_err(|error| faults.push(format_args!("{key}.token_file"), error, "write a token to it"))
+                .ok()
+        }
+        CredentialsKind::Basic => {
+            stray(&key, "basic", [("token_file", &raw.token_file)], faults);
+            let username = required(format!("{key}.username"), raw.username.as_deref(), faults)?;
+            let file = required(format!("{key}.password_file"), raw.password_file.as_deref(), faults)?;
+            let password = faults.secret(format_args!("{key}.password_file"), file)?;
+            let made = Credentials::basic(username, &password);
+            made.map_err(|error| faults.push(&key, error, "see docs/configuration.md, targets")).ok()
+        }
+    }
+}
+
+fn required<'a>(key: impl Display, value: Option<&'a str>, faults: &mut Faults) -> Option<&'a str> {
+    if value.is_none() {
+        faults.push(key, "is missing", "this kind of authorization needs it");
+    }
+    value
+}
+
+fn stray<const N: usize>(key: &str, kind: &str, keys: [(&str, &Option<String>); N], faults: &mut Faults) {
+    for (name, value) in keys {
+        if value.is_some() {
+            faults.push(format_args!("{key}.{name}"), format_args!("does not belong to {kind}"), "remove it");
+        }
+    }
+}
