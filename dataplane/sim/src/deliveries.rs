@@ -147,9 +147,14 @@ impl Deliveries {
         self.attempts.insert((target, delivery.key), attempt);
         let (egress, life, handle) = (self.node, self.life, delivery.key);
         let end = |outcome| Step::Outcome { egress, life, target, handle, attempt, outcome };
-        context.checker.handle_attempt(egress, target, handle);
+        let live = table.live(handle).expect("looked at just now");
+        let name = format!("target-{target}");
+        let place =
+            live.targets.iter().position(|life| *life.name == *name).expect("it is one of its targets");
+        context.checker.handle_attempt(egress, target, handle, place as u8);
         let Some(encoded) = found else { return context.schedule(0, end(Outcome::Unreadable)) };
-        let request = request(context, &encoded, &self.targets[&target].signer, delivery, egress);
+        let replay = live.targets[place].replay;
+        let request = request(context, &encoded, &self.targets[&target].signer, (delivery, replay), egress);
         send(context, end, request);
     }
 
@@ -233,13 +238,13 @@ fn request(
     context: &mut Context,
     encoded: &[u8],
     signer: &TargetSigner<Key>,
-    delivery: Delivery,
+    (delivery, replay): (Delivery, u8),
     egress: NodeId,
 ) -> Rc<[u8]> {
     let event = Event::decode(encoded).expect("journaled events are in their encoding");
     let nonce = context.prng.bytes();
     let time_ms = context.clock(egress).wall_ms;
-    let attempt = deliver::Attempt { made: delivery.attempt, replay: 0, time_ms, nonce };
+    let attempt = deliver::Attempt { made: delivery.attempt, replay, time_ms, nonce };
     let mut request = Vec::with_capacity(1024 + event.body.len());
     write_delivery(&Portable, signer, &event, attempt, &mut request).expect("decoded events fit a request");
     request.extend_from_slice(event.body);

@@ -7,10 +7,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use zen_core::dedupe::{EventKey, KeyHasher, Limits, Restore, Shard, Verdict as Arrived, Waiter};
-use zen_core::deliver::{DeliveryState, Live, Table};
+use zen_core::deliver::{DeliveryState, LetterKey, Live, Table};
 use zen_core::event::Event;
 use zen_core::id::EventId;
-use zen_core::journal::{Kind, Sequence};
+use zen_core::journal::{Kind, Record, Sequence};
 use zen_core::record::{Ending, HeldEvent, OutcomeRecord, RetryRecord, StreamId};
 
 use crate::checker::number;
@@ -21,7 +21,7 @@ use crate::journal::Journal;
 use crate::link::{Links, ingester_dials};
 use crate::network::{ConnectionId, Side};
 use crate::notes::Notes;
-use crate::plan::KnownBy;
+use crate::plan::{KnownBy, Planted};
 use crate::receiving::{CREDIT_EVENTS, Incoming, Receiving};
 use crate::retention::Retention;
 use crate::waker::Waker;
@@ -65,7 +65,11 @@ impl Egress {
         let hasher = KeyHasher::new([0xee; 16]);
         let clock = context.clock(node);
         let mut restore = Restore::new(&limits(context), clock.wall_ms).expect("in range");
+        let is_forgetful = context.plan.planted == Some(Planted::DiscardForgotten);
         let journal = Journal::open(context, (node, life), disk, SEGMENTS_MAX, &mut |record| {
+            if is_forgetful && is_discard(record) {
+                return;
+            }
             table
                 .handle_recovered(record, |due_ms, noted_ms| clock.steady_of(due_ms, noted_ms))
                 .expect("an egress encodes its records");
@@ -133,6 +137,42 @@ impl Egress {
             letters.extend(dead.map(|target| (number(&target.name), id)));
         }
         letters
+    }
+
+    /// An operator looks at the dead letters: some are sent again, some thrown away, the others stay.
+    pub fn handle_operator(&mut self, context: &mut Context) {
+        for LetterKey { handle, target, .. } in self.table.letters(None).collect::<Vec<_>>() {
+            match context.prng.below(3) {
+                0 => self.replay(context, handle, target),
+                1 => self.discard(context, handle, target),
+                _ => {}
+            }
+        }
+        self.wake(context);
+    }
+
+    fn replay(&mut self, context: &mut Context, handle: u64, target: u8) {
+        let clock = context.clock(self.node);
+        let replay = self.table.replay(handle, target, clock.steady_ms).expect("it is a dead letter");
+        let due_ms = clock.unix_of(clock.steady_ms);
+        let note = RetryRecord { handle, target, replay, attempt: 0, due_ms };
+        self.notes.push(clock, Kind::Retry, &note.encode());
+        let number = self.number(handle, target);
+        context.checker.handle_sent_again(self.node, number, handle);
+        if context.plan.planted != Some(Planted::LetterNotSent) {
+            self.deliveries.handle_delivery(context, number, handle, 0, clock.steady_ms);
+        }
+    }
+
+    fn discard(&mut self, context: &mut Context, handle: u64, target: u8) {
+        context.checker.handle_dropped(self.node, self.number(handle, target), handle);
+        self.end(context, handle, target, Ending::Discarded);
+    }
+
+    /// The target at a place of an event's list.
+    fn number(&self, handle: u64, target: u8) -> usize {
+        let live = self.table.live(handle).expect("a dead letter is live");
+        number(&live.targets[usize::from(target)].name)
     }
 
     /// Lets it work soon, once.
@@ -312,6 +352,12 @@ fn limits(context: &Context) -> Limits {
         waiters_per_key_max: 0,
         waiters_max: 0,
     }
+}
+
+fn is_discard(record: &Record<'_>) -> bool {
+    let outcome =
+        (record.kind == Kind::Outcome).then(|| OutcomeRecord::decode(record.payload).ok()).flatten();
+    outcome.is_some_and(|outcome| outcome.ending == Ending::Discarded)
 }
 
 /// A record, or the head of one, that was encoded here.

@@ -45,12 +45,12 @@ fn main() -> ExitCode {
             }
         }
     }
-    let Summary { steps, accepted, duplicates, delivered, dead_letters, lost, crashes } = total;
+    let Summary { steps, accepted, duplicates, delivered, dead_letters, sent_again, lost, crashes } = total;
     let seconds = begun.elapsed().as_secs_f64();
     let (first, last) = (arguments.seed, arguments.seed.saturating_add(arguments.seeds) - 1);
     println!(
         "seeds {first} to {last}: {accepted} accepted, {duplicates} duplicates, {delivered} delivered, \
-         {dead_letters} dead letters, {lost} lost to rot, {crashes} crashes, {steps} steps, 0 broken promises, {:.0} seeds/s",
+         {dead_letters} dead letters, {sent_again} sent again, {lost} lost to rot, {crashes} crashes, {steps} steps, 0 broken promises, {:.0} seeds/s",
         arguments.seeds as f64 / seconds
     );
     ExitCode::SUCCESS

@@ -24,16 +24,22 @@ pub enum Planted {
     KeyNotRestored,
     /// An ingester frees a key when a write fails, although the write is repeated and succeeds later.
     KeyFreedOnFailedWrite,
+    /// An egress that restarts takes letters that were thrown away for dead letters.
+    DiscardForgotten,
+    /// An egress does not hand out a letter that is to be sent again.
+    LetterNotSent,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::AnswerBeforeDurable,
         Self::TrimBeforeAck,
         Self::ReplayWindowOffByOne,
         Self::KeyNotRestored,
         Self::KeyFreedOnFailedWrite,
+        Self::DiscardForgotten,
+        Self::LetterNotSent,
     ];
 
     fn name(self) -> &'static str {
@@ -43,6 +49,8 @@ impl Planted {
             Self::ReplayWindowOffByOne => "replay-window-off-by-one",
             Self::KeyNotRestored => "key-not-restored",
             Self::KeyFreedOnFailedWrite => "key-freed-on-failed-write",
+            Self::DiscardForgotten => "discard-forgotten",
+            Self::LetterNotSent => "letter-not-sent",
         }
     }
 }
@@ -87,10 +95,12 @@ pub enum Trouble {
     BitRot,
     /// A target changes its mood.
     Target,
+    /// An operator sends dead letters again, and throws others away.
+    Operator,
 }
 
 impl Trouble {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Kill,
         Self::PowerCut,
         Self::Partition,
@@ -100,6 +110,7 @@ impl Trouble {
         Self::WriteErrors,
         Self::BitRot,
         Self::Target,
+        Self::Operator,
     ];
 }
 

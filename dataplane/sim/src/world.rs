@@ -56,6 +56,8 @@ pub struct Summary {
     pub delivered: u64,
     /// Deliveries given up.
     pub dead_letters: u64,
+    /// Dead letters that operators sent again.
+    pub sent_again: u64,
     /// Events given up because bits of their record rotted.
     pub lost: u64,
     /// Times that a process died.
@@ -70,6 +72,7 @@ impl Summary {
         self.duplicates += other.duplicates;
         self.delivered += other.delivered;
         self.dead_letters += other.dead_letters;
+        self.sent_again += other.sent_again;
         self.lost += other.lost;
         self.crashes += other.crashes;
     }
@@ -204,6 +207,7 @@ impl World {
             duplicates: checker.duplicates,
             delivered: checker.deliveries,
             dead_letters: checker.dead_letters,
+            sent_again: checker.sent_again,
             lost: checker.lost,
             crashes: self.crashes,
         }
@@ -414,6 +418,12 @@ impl World {
             }
             Trouble::WriteErrors => context.write_errors_until_ms[node.0] = until_ms,
             Trouble::BitRot => self.rot(node),
+            Trouble::Operator => {
+                let egress = context.plan.egress(context.prng.below(context.plan.egresses));
+                if let State::Up(Running::Egress(egress)) = &mut self.nodes[egress.0].state {
+                    egress.handle_operator(&mut self.context);
+                }
+            }
             Trouble::Target => {
                 let target = context.prng.below(self.targets.len());
                 let (mood, for_ms) = draw_mood(context);

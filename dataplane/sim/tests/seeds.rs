@@ -21,7 +21,10 @@ fn a_hundred_seeds_keep_every_promise() {
         }
     }
     assert!(total.accepted > 4_000 && total.delivered > 4_000 && total.crashes > 200, "{total:?}");
-    assert!(total.duplicates > 400 && total.dead_letters > 20 && total.lost > 0, "{total:?}");
+    assert!(
+        total.duplicates > 400 && total.dead_letters > 20 && total.sent_again > 5 && total.lost > 0,
+        "{total:?}"
+    );
 }
 
 #[test]
@@ -50,6 +53,16 @@ fn a_trim_before_the_acknowledgement_is_found() {
 #[test]
 fn a_replay_at_the_edge_of_the_window_is_found() {
     assert!(matches!(first(Planted::ReplayWindowOffByOne), Violation::ReplayTaken(_)));
+}
+
+#[test]
+fn a_discard_that_a_restart_forgets_is_found() {
+    assert!(matches!(first(Planted::DiscardForgotten), Violation::DiscardUndone { .. }));
+}
+
+#[test]
+fn a_letter_that_is_not_sent_again_though_it_is_no_letter_any_more_is_found() {
+    assert!(matches!(first(Planted::LetterNotSent), Violation::NoProgress { .. }));
 }
 
 #[test]

@@ -8,8 +8,13 @@ use super::{Checker, Violation};
 use crate::context::NodeId;
 
 impl Checker {
-    /// An attempt is made.
-    pub fn handle_attempt(&mut self, node: NodeId, target: usize, handle: u64) {
+    /// An attempt is made for the target at a place of the event's list.
+    pub fn handle_attempt(&mut self, node: NodeId, target: usize, handle: u64, place: u8) {
+        let ledger = &self.ledgers[node.0];
+        let mut durable = ledger.entries.range(..=ledger.prefix);
+        if !ledger.rot && durable.any(|(_, entry)| entry.discards == Some((handle, place))) {
+            self.blame(Violation::DiscardUndone { event: handle, target });
+        }
         *self.attempts.entry((node.0, target, handle)).or_default() += 1;
     }
 
@@ -22,7 +27,24 @@ impl Checker {
         }
     }
 
-    /// The oldest dead letter of an egress leaves, because there are too many.
+    /// A dead letter is open again, with a schedule from its beginning.
+    pub fn handle_sent_again(&mut self, node: NodeId, target: usize, handle: u64) {
+        self.sent_again += 1;
+        let delivery = (node.0, target, handle);
+        if let Some(attempts) = self.attempts.remove(&delivery) {
+            *self.earlier_attempts.entry(delivery).or_default() += attempts;
+        }
+    }
+
+    /// An egress starts again: it may not know that letters were sent again.
+    pub(super) fn count_earlier_attempts(&mut self, node: NodeId) {
+        let of_node = (node.0, 0, 0)..(node.0 + 1, 0, 0);
+        for (delivery, attempts) in self.earlier_attempts.extract_if(of_node, |_, _| true) {
+            *self.attempts.entry(delivery).or_default() += attempts;
+        }
+    }
+
+    /// A dead letter of an egress leaves: it is the oldest of too many, or an operator throws it away.
     pub fn handle_dropped(&mut self, node: NodeId, target: usize, handle: u64) {
         let entries = self.ledgers[node.0].entries.values();
         let dropped = entries.filter_map(|entry| entry.event.as_ref()).find(|kept| kept.handle == handle);

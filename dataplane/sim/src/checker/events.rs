@@ -2,8 +2,8 @@
 
 use zen_core::event::Event;
 use zen_core::id::EventId;
-use zen_core::journal::Record;
-use zen_core::record::{HeldEvent, decode_egresses, decode_routes};
+use zen_core::journal::{Kind, Record};
+use zen_core::record::{Ending, HeldEvent, OutcomeRecord, decode_egresses, decode_routes};
 
 use super::ledger::Kept;
 use super::{Checker, Violation, number};
@@ -97,6 +97,13 @@ impl Checker {
     /// A clock that steps shortens or lengthens windows.
     fn windows_are_exact(&self) -> bool {
         !self.plan.troubles.contains(&Trouble::ClockStep)
+    }
+
+    /// Handle and place of the target, if the record says that a letter is thrown away.
+    pub(super) fn read_discard(&self, node: NodeId, record: &Record<'_>) -> Option<(u64, u8)> {
+        let is_ours = node.0 >= self.plan.ingester_workers() && record.kind == Kind::Outcome;
+        let outcome = OutcomeRecord::decode(record.payload).ok().filter(|_| is_ours)?;
+        (outcome.ending == Ending::Discarded).then_some((outcome.handle, outcome.target))
     }
 
     /// The event of a record.

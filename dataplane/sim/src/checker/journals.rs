@@ -105,6 +105,7 @@ impl Checker {
         recovered: &Recovered,
         records: &BTreeMap<u64, Entered>,
     ) {
+        self.count_earlier_attempts(node);
         if !self.ledgers[node.0].rot && !recovered.damage.is_empty() {
             let why = format!("{:?}", recovered.damage);
             self.blame(Violation::DamageInvented { journal: node.0, why });
@@ -179,6 +180,7 @@ impl Checker {
             commit,
             trust: Trust::Sound,
             event,
+            discards: self.read_discard(node, record),
         }
     }
 }

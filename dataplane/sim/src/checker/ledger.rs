@@ -28,6 +28,8 @@ pub(super) struct Entry {
     pub(super) commit: u64,
     pub(super) trust: Trust,
     pub(super) event: Option<Kept>,
+    /// Handle and place of the target, if it says that a letter is thrown away.
+    pub(super) discards: Option<(u64, u8)>,
 }
 
 /// Whether a restart must find a durable record.

@@ -56,11 +56,15 @@ pub struct Checker {
     first_held: BTreeMap<(usize, EventId), u64>,
     /// Attempts made, by egress, target and handle.
     attempts: BTreeMap<(usize, usize, u64), usize>,
+    /// Attempts before an operator sent a letter again: a crash may bring the old schedule back.
+    earlier_attempts: BTreeMap<(usize, usize, u64), usize>,
     violation: Option<Violation>,
     /// Duplicates that were answered with the first event's id.
     pub duplicates: u64,
     /// Deliveries that became dead letters.
     pub dead_letters: u64,
+    /// Dead letters that operators sent again.
+    pub sent_again: u64,
     /// Events that egresses gave up because their record was damaged.
     pub lost: u64,
     /// Events that got a 2xx, with every try of a source counted.
@@ -87,9 +91,11 @@ impl Checker {
             once_durable: BTreeSet::new(),
             first_held: BTreeMap::new(),
             attempts: BTreeMap::new(),
+            earlier_attempts: BTreeMap::new(),
             violation: None,
             duplicates: 0,
             dead_letters: 0,
+            sent_again: 0,
             lost: 0,
             answered: 0,
             deliveries: 0,

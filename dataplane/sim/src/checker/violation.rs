@@ -105,6 +105,14 @@ pub enum Violation {
         /// The target.
         target: usize,
     },
+    /// An attempt for what an operator has thrown away, durably.
+    #[error("event {event} was sent to target {target} although it was thrown away")]
+    DiscardUndone {
+        /// The handle at its egress.
+        event: u64,
+        /// The target.
+        target: usize,
+    },
     /// A queue, table or buffer is over its bound.
     #[error("{name}: {value}, bound {bound}")]
     Bound {
