@@ -11,24 +11,32 @@ mod carry;
 mod credentials;
 #[doc(hidden)]
 pub mod fuzz;
+mod gate;
+mod limits;
 mod lives;
+mod model;
 mod outcome;
 mod queue;
 mod request;
 mod schedule;
 mod secret;
 mod slots;
+mod status;
 mod table;
+mod throttle;
 
 pub use credentials::{
     CREDENTIALS_BYTES_MAX, Credentials, CredentialsError, PASSWORD_BYTES_MAX, TOKEN_BYTES_MAX,
 };
+pub use limits::TargetLimits;
 pub use outcome::{ConnectFailure, DeadReason, FaultKind, Next, Outcome};
-pub use queue::{Delivery, PLACE_BYTES, QueueFull, TargetLimits, TargetQueue, TargetState};
+pub use queue::{Delivery, PLACE_BYTES, QueueFull, TargetQueue, TargetState};
 pub use request::{
     Attempt, DeliveryRequest, HOST_BYTES_MAX, PATH_BYTES_MAX, RequestError, SIGNER_KEYS_MAX, SignerConfig,
     SignerError, TargetSigner, USER_AGENT, write_delivery,
 };
 pub use schedule::{RETRY_AFTER_MS_CEILING, parse_retry_after, steady_due_ms, unix_due_ms};
 pub use secret::{SECRET_BYTES_MAX, SECRET_BYTES_MIN, SecretError, parse_secret};
+pub use status::{StatusError, StatusSet};
 pub use table::{DeadLetter, DeliveryState, EventBytes, LIVE_BYTES, LetterKey, Live, Table, TargetLife};
+pub use throttle::ThrottleLimits;

@@ -2,6 +2,8 @@
 //!
 //! Outcomes enter; one exhaustive function sorts them into verdicts (Standard Webhooks, RFC 9110 section 15).
 
+use super::status::StatusSet;
+
 /// How an attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -134,9 +136,13 @@ impl FaultKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Delivered,
-    /// Again, not sooner than the delay; dead for the reason when the schedule is over.
+    /// Again; dead for the reason when the schedule is over.
     Retry {
-        delay_ms_min: u64,
+        reason: DeadReason,
+    },
+    /// The same, and the target is asked too much.
+    Throttle {
+        retry_after_ms: Option<u64>,
         reason: DeadReason,
     },
     Disable,
@@ -156,17 +162,22 @@ impl Outcome {
     pub fn label(&self) -> &'static str {
         match self {
             Self::ConnectFailed(failure) => failure.label(),
-            _ => match self.verdict() {
+            _ => match self.verdict(&StatusSet::EMPTY) {
                 Verdict::Delivered => "delivered",
                 Verdict::Disable => "gone",
-                Verdict::Retry { reason, .. } | Verdict::Dead(reason) => reason.label(),
+                Verdict::Retry { reason } | Verdict::Throttle { reason, .. } | Verdict::Dead(reason) => {
+                    reason.label()
+                }
             },
         }
     }
 
-    pub(super) fn verdict(&self) -> Verdict {
+    /// What follows, where the statuses of the set are permanent.
+    pub(super) fn verdict(&self, permanent: &StatusSet) -> Verdict {
         let reason = match *self {
-            Self::Answered { status, retry_after_ms } => return status_verdict(status, retry_after_ms),
+            Self::Answered { status, retry_after_ms } => {
+                return status_verdict(status, retry_after_ms, permanent);
+            }
             Self::TargetRemoved => return Verdict::Dead(DeadReason::TargetRemoved),
             // The same event fails the same way each time.
             Self::TransformFailed => return Verdict::Dead(DeadReason::TransformFailed),
@@ -179,7 +190,7 @@ impl Outcome {
             // What one read did not give the next may: the disk, or an operator who mends it.
             Self::Unreadable => DeadReason::Unreadable,
         };
-        Verdict::Retry { delay_ms_min: 0, reason }
+        Verdict::Retry { reason }
     }
 }
 
@@ -292,7 +303,7 @@ impl DeadReason {
     }
 }
 
-fn status_verdict(status: u16, retry_after_ms: Option<u64>) -> Verdict {
+fn status_verdict(status: u16, retry_after_ms: Option<u64>, permanent: &StatusSet) -> Verdict {
     let reason = match status {
         200..=299 => return Verdict::Delivered,
         410 => return Verdict::Disable,
@@ -301,11 +312,11 @@ fn status_verdict(status: u16, retry_after_ms: Option<u64>) -> Verdict {
         500..=599 => DeadReason::ServerError,
         _ => DeadReason::StrangeStatus,
     };
-    let delay_ms_min = match status {
-        429 | 503 => retry_after_ms.unwrap_or(0),
-        _ => 0,
-    };
-    Verdict::Retry { delay_ms_min, reason }
+    match status {
+        429 | 503 => Verdict::Throttle { retry_after_ms, reason },
+        _ if permanent.contains(status) => Verdict::Dead(reason),
+        _ => Verdict::Retry { reason },
+    }
 }
 
 #[cfg(test)]
@@ -318,8 +329,12 @@ mod tests {
         Outcome::Answered { status, retry_after_ms: Some(9_000) }
     }
 
-    fn retry(delay_ms_min: u64, reason: DeadReason) -> Verdict {
-        Verdict::Retry { delay_ms_min, reason }
+    fn retry(reason: DeadReason) -> Verdict {
+        Verdict::Retry { reason }
+    }
+
+    fn throttle(reason: DeadReason) -> Verdict {
+        Verdict::Throttle { retry_after_ms: Some(9_000), reason }
     }
 
     #[test]
@@ -329,32 +344,38 @@ mod tests {
             (answered(200), Verdict::Delivered, "delivered"),
             (answered(202), Verdict::Delivered, "delivered"),
             (answered(299), Verdict::Delivered, "delivered"),
-            (answered(301), retry(0, R::Redirected), "redirected"),
-            (answered(304), retry(0, R::Redirected), "redirected"),
-            (answered(307), retry(0, R::Redirected), "redirected"),
-            (answered(400), retry(0, R::ClientError), "client_error"),
-            (answered(409), retry(0, R::ClientError), "client_error"),
+            (answered(301), retry(R::Redirected), "redirected"),
+            (answered(304), retry(R::Redirected), "redirected"),
+            (answered(307), retry(R::Redirected), "redirected"),
+            (answered(400), retry(R::ClientError), "client_error"),
+            (answered(409), retry(R::ClientError), "client_error"),
             (answered(410), Verdict::Disable, "gone"),
-            (answered(411), retry(0, R::ClientError), "client_error"),
-            (answered(429), retry(9_000, R::ClientError), "client_error"),
-            (answered(500), retry(0, R::ServerError), "server_error"),
-            (answered(503), retry(9_000, R::ServerError), "server_error"),
-            (answered(504), retry(0, R::ServerError), "server_error"),
-            (answered(0), retry(0, R::StrangeStatus), "strange_status"),
-            (answered(101), retry(0, R::StrangeStatus), "strange_status"),
-            (answered(199), retry(0, R::StrangeStatus), "strange_status"),
-            (answered(600), retry(0, R::StrangeStatus), "strange_status"),
-            (Outcome::ConnectFailed(ConnectFailure::Reset), retry(0, R::ConnectFailed), "connect_reset"),
-            (Outcome::TlsFailed, retry(0, R::TlsFailed), "tls_failed"),
-            (Outcome::TimedOut, retry(0, R::TimedOut), "timed_out"),
-            (Outcome::BrokenAnswer, retry(0, R::BrokenAnswer), "broken_answer"),
-            (Outcome::Refused, retry(0, R::Refused), "refused"),
+            (answered(411), retry(R::ClientError), "client_error"),
+            (answered(413), Verdict::Dead(R::ClientError), "client_error"),
+            (answered(422), Verdict::Dead(R::ClientError), "client_error"),
+            (answered(429), throttle(R::ClientError), "client_error"),
+            (answered(500), retry(R::ServerError), "server_error"),
+            (answered(503), throttle(R::ServerError), "server_error"),
+            (answered(504), retry(R::ServerError), "server_error"),
+            (answered(0), retry(R::StrangeStatus), "strange_status"),
+            (answered(101), retry(R::StrangeStatus), "strange_status"),
+            (answered(199), retry(R::StrangeStatus), "strange_status"),
+            (answered(600), retry(R::StrangeStatus), "strange_status"),
+            (Outcome::ConnectFailed(ConnectFailure::Reset), retry(R::ConnectFailed), "connect_reset"),
+            (Outcome::TlsFailed, retry(R::TlsFailed), "tls_failed"),
+            (Outcome::TimedOut, retry(R::TimedOut), "timed_out"),
+            (Outcome::BrokenAnswer, retry(R::BrokenAnswer), "broken_answer"),
+            (Outcome::Refused, retry(R::Refused), "refused"),
             (Outcome::TargetRemoved, Verdict::Dead(R::TargetRemoved), "target_removed"),
-            (Outcome::Unreadable, retry(0, R::Unreadable), "unreadable"),
+            (Outcome::Unreadable, retry(R::Unreadable), "unreadable"),
             (Outcome::TransformFailed, Verdict::Dead(R::TransformFailed), "transform_failed"),
         ];
         for (outcome, verdict, label) in table {
-            assert_eq!((outcome.verdict(), outcome.label()), (verdict, label), "{outcome:?}");
+            assert_eq!(
+                (outcome.verdict(&StatusSet::default()), outcome.label()),
+                (verdict, label),
+                "{outcome:?}"
+            );
         }
     }
 
@@ -401,8 +422,22 @@ mod tests {
     }
 
     #[test]
-    fn throttled_without_retry_after_follows_the_schedule() {
-        let outcome = Outcome::Answered { status: 429, retry_after_ms: None };
-        assert_eq!(outcome.verdict(), retry(0, DeadReason::ClientError));
+    fn what_is_permanent_is_a_matter_of_configuration() {
+        let mut permanent = StatusSet::EMPTY;
+        assert_eq!(answered(422).verdict(&permanent), retry(DeadReason::ClientError));
+        for class in ["3xx", "4xx", "5xx"] {
+            permanent.insert(class).unwrap();
+        }
+        for (status, verdict) in [
+            (302, Verdict::Dead(DeadReason::Redirected)),
+            (404, Verdict::Dead(DeadReason::ClientError)),
+            (500, Verdict::Dead(DeadReason::ServerError)),
+            (204, Verdict::Delivered),
+            (410, Verdict::Disable),
+            (429, throttle(DeadReason::ClientError)),
+            (503, throttle(DeadReason::ServerError)),
+        ] {
+            assert_eq!(answered(status).verdict(&permanent), verdict, "{status}");
+        }
     }
 }

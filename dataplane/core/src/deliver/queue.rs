@@ -6,46 +6,14 @@
 //! step of the system's clock moves them; one that goes backwards counts as standing still.
 
 use alloc::collections::{BinaryHeap, VecDeque};
-use alloc::vec;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 
+use super::gate::Gate;
+use super::limits::TargetLimits;
 use super::outcome::{DeadReason, Next, Outcome, Verdict};
 use super::schedule::Jitter;
 use super::slots::{SlotId, Slots};
-
-/// Bounds and schedule of one target.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TargetLimits {
-    /// Attempts at the same time; at least 1.
-    pub in_flight_max: u32,
-    /// Deliveries held, waiting and in flight; at least 1. About 60 bytes each are reserved at start.
-    pub queue_max: u32,
-    /// Delay after each failed attempt, ms. After one failure more than it has entries, a delivery is dead.
-    pub retry_schedule_ms: Vec<u64>,
-    /// How much sooner or later a retry may come, percent of its delay.
-    pub retry_jitter_percent: u8,
-    /// Longest delay that a target may ask for, ms.
-    pub retry_after_ms_max: u64,
-    /// Longest time from the start of an attempt to the end of its answer, ms; kept by who makes the attempt.
-    pub attempt_timeout_ms: u64,
-}
-
-impl Default for TargetLimits {
-    fn default() -> Self {
-        const SECOND: u64 = 1000;
-        const MINUTE: u64 = 60 * SECOND;
-        const HOUR: u64 = 60 * MINUTE;
-        Self {
-            in_flight_max: 32,
-            queue_max: 100_000,
-            retry_schedule_ms: vec![SECOND, 5 * SECOND, 30 * SECOND, 2 * MINUTE, 10 * MINUTE, HOUR, 6 * HOUR],
-            retry_jitter_percent: 20,
-            retry_after_ms_max: 24 * HOUR,
-            attempt_timeout_ms: 15 * SECOND,
-        }
-    }
-}
 
 /// What a place of a queue takes, bytes; all are reserved when the queue is made.
 pub const PLACE_BYTES: usize = super::slots::SLOT_BYTES + size_of::<SlotId>() + size_of::<Reverse<Retry>>();
@@ -88,6 +56,7 @@ pub struct TargetQueue {
     jitter: Jitter,
     now_ms: u64,
     state: TargetState,
+    gate: Gate,
     turn: Turn,
     slots: Slots,
     /// Met a 410. Never longer than `in_flight_max`: nothing else starts while it holds any.
@@ -126,6 +95,7 @@ impl TargetQueue {
             jitter: Jitter::new(seed),
             now_ms: 0,
             state: TargetState::Active,
+            gate: Gate::new(&limits, Jitter::new(!seed)),
             turn: Turn::Fresh,
             slots: Slots::new(limits.queue_max),
             first: VecDeque::with_capacity(in_flight_max),
@@ -157,9 +127,7 @@ impl TargetQueue {
     /// If a delivery of the same key is in flight.
     pub fn poll_attempt(&mut self, now_ms: u64) -> Option<Delivery> {
         let now_ms = self.advance(now_ms);
-        if !self.has_room() {
-            return None;
-        }
+        self.opens_ms().filter(|&opens_ms| opens_ms <= now_ms)?;
         let slot = self.take_ready(now_ms)?;
         let delivery = self.slots.delivery(slot);
         let at = self
@@ -181,9 +149,16 @@ impl TargetQueue {
             .binary_search_by_key(&key, |entry| entry.0)
             .expect("an outcome belongs to an attempt in flight");
         let (_, slot) = self.in_flight.remove(at);
-        let attempt = self.slots.delivery(slot).attempt.saturating_add(1);
+        let verdict = outcome.verdict(&self.limits.permanent);
+        self.gate.handle_outcome(outcome, verdict, now_ms);
+        let is_throttled = matches!(verdict, Verdict::Throttle { .. });
+        let is_counted =
+            !is_throttled || self.slots.count_throttled(slot) > self.limits.throttle.uncounted_max;
+        let made = self.slots.delivery(slot).attempt;
+        // What was tried at all is told from what is fresh, so the first attempt counts in any case.
+        let attempt = made.saturating_add(u32::from(is_counted)).max(1);
         self.slots.set_attempt(slot, attempt);
-        match outcome.verdict() {
+        match verdict {
             Verdict::Delivered => {
                 self.slots.remove(slot);
                 Next::Delivered
@@ -194,14 +169,14 @@ impl TargetQueue {
                 self.first.push_back(slot);
                 Next::Disabled { attempt, due_ms: now_ms }
             }
-            Verdict::Retry { delay_ms_min, reason } => match self.retry_delay_ms(attempt, delay_ms_min) {
-                None => self.bury(slot, reason),
-                Some(delay_ms) => {
-                    let due_ms = now_ms.saturating_add(delay_ms);
-                    self.retries.push(Reverse(Retry { due_ms, key, slot }));
-                    Next::Retry { attempt, due_ms }
-                }
-            },
+            Verdict::Retry { reason } | Verdict::Throttle { reason, .. } => {
+                let delay_ms = if is_counted { self.retry_delay_ms(attempt) } else { Some(0) };
+                let Some(delay_ms) = delay_ms else { return self.bury(slot, reason) };
+                let held_ms = if is_throttled { self.gate.throttled_until_ms() } else { 0 };
+                let due_ms = now_ms.saturating_add(delay_ms).max(held_ms);
+                self.retries.push(Reverse(Retry { due_ms, key, slot }));
+                Next::Retry { attempt, due_ms }
+            }
         }
     }
 
@@ -227,13 +202,12 @@ impl TargetQueue {
 
     /// When `poll_attempt` may have something, ms; `None` as long as only another call can change that.
     pub fn poll_timeout(&self) -> Option<u64> {
-        if !self.has_room() {
-            return None;
-        }
-        if !self.first.is_empty() || !self.fresh.is_empty() {
-            return Some(self.now_ms);
-        }
-        self.retries.peek().map(|Reverse(retry)| retry.due_ms)
+        let opens_ms = self.opens_ms()?;
+        let ready_ms = match (self.first.is_empty(), self.fresh.is_empty()) {
+            (true, true) => self.retries.peek().map(|Reverse(retry)| retry.due_ms)?,
+            _ => self.now_ms,
+        };
+        Some(ready_ms.max(opens_ms))
     }
 
     /// Starts no attempt until [`Self::resume`]; a disabled target stays disabled.
@@ -258,9 +232,10 @@ impl TargetQueue {
         self.state = TargetState::Active;
     }
 
-    /// Another target stands in: what waits for its time need not wait any longer.
+    /// Another target stands in: what waits for its time need not wait any longer, nor for the other's.
     pub fn hasten(&mut self, now_ms: u64) {
         let now_ms = self.advance(now_ms);
+        self.gate.reset();
         let mut retries = core::mem::take(&mut self.retries).into_vec();
         for Reverse(retry) in &mut retries {
             retry.due_ms = retry.due_ms.min(now_ms);
@@ -271,6 +246,11 @@ impl TargetQueue {
     /// Whether attempts may start.
     pub fn state(&self) -> TargetState {
         self.state
+    }
+
+    /// Until when a 429 or 503 holds the target back, ms; in the past when none does.
+    pub fn throttled_until_ms(&self) -> u64 {
+        self.gate.throttled_until_ms()
     }
 
     /// The bounds it was made with.
@@ -303,8 +283,9 @@ impl TargetQueue {
         self.now_ms
     }
 
-    fn has_room(&self) -> bool {
-        self.state == TargetState::Active && self.in_flight.len() < self.limits.in_flight_max as usize
+    /// When another attempt may start if a delivery is ready; `None` as long as only another call can tell.
+    fn opens_ms(&self) -> Option<u64> {
+        (self.state == TargetState::Active).then(|| self.gate.poll_timeout(self.in_flight.len())).flatten()
     }
 
     /// First what met a 410, then fresh deliveries and due retries by turns, so that neither starves the other.
@@ -332,10 +313,9 @@ impl TargetQueue {
     }
 
     /// `None` when the schedule is over after `attempt` attempts.
-    fn retry_delay_ms(&mut self, attempt: u32, delay_ms_min: u64) -> Option<u64> {
+    fn retry_delay_ms(&mut self, attempt: u32) -> Option<u64> {
         let scheduled_ms = *self.limits.retry_schedule_ms.get(attempt as usize - 1)?;
-        let delay_ms = self.jitter.spread(scheduled_ms, self.limits.retry_jitter_percent);
-        Some(delay_ms.max(delay_ms_min.min(self.limits.retry_after_ms_max)))
+        Some(self.jitter.spread(scheduled_ms, self.limits.retry_jitter_percent))
     }
 
     fn bury(&mut self, slot: SlotId, reason: DeadReason) -> Next {
@@ -346,7 +326,10 @@ impl TargetQueue {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec;
+
     use super::super::outcome::ConnectFailure;
+    use super::super::throttle::ThrottleLimits;
     use super::*;
 
     const OK: Outcome = Outcome::Answered { status: 200, retry_after_ms: None };
@@ -389,24 +372,74 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_lengthens_but_never_shortens() {
+    fn a_throttled_answer_holds_the_whole_target_back() {
         for (status, asked_ms, low, high) in [
             (503, Some(60_000), 60_000, 60_000),
             (429, Some(60_000), 60_000, 60_000),
-            (429, Some(1), 800, 1_200),
+            (429, Some(1), 1_000, 1_000),
             (429, None, 800, 1_200),
-            (500, Some(60_000), 800, 1_200),
             (503, Some(u64::MAX), 24 * 3_600_000, 24 * 3_600_000),
         ] {
-            let mut queue = queue(1, 1);
+            let mut queue = queue(2, 2);
             queue.handle_event(delivery(1), 0).unwrap();
             assert_eq!(next_key(&mut queue, 0), Some(1));
+            queue.handle_event(delivery(2), 0).unwrap();
             let outcome = Outcome::Answered { status, retry_after_ms: asked_ms };
-            let Next::Retry { due_ms, .. } = queue.handle_outcome(1, &outcome, 0) else {
+            let Next::Retry { attempt: 1, due_ms } = queue.handle_outcome(1, &outcome, 0) else {
                 panic!("{status} is a retry");
             };
             assert!((low..=high).contains(&due_ms), "{status} {asked_ms:?}: {due_ms}");
+            assert_eq!((queue.poll_timeout(), queue.poll_attempt(due_ms - 1)), (Some(due_ms), None));
+            assert_eq!(queue.throttled_until_ms(), due_ms);
+            assert!(next_key(&mut queue, due_ms).is_some() && next_key(&mut queue, due_ms).is_some());
         }
+        let mut queue = queue(1, 2);
+        queue.handle_event(delivery(1), 0).unwrap();
+        queue.handle_event(delivery(2), 0).unwrap();
+        assert_eq!(next_key(&mut queue, 0), Some(1));
+        let outcome = Outcome::Answered { status: 500, retry_after_ms: Some(60_000) };
+        assert!(matches!(queue.handle_outcome(1, &outcome, 0), Next::Retry { due_ms: 800..=1_200, .. }));
+        assert_eq!(next_key(&mut queue, 0), Some(2), "a 500 is one delivery's");
+    }
+
+    #[test]
+    fn throttled_attempts_count_from_their_bound_on() {
+        let throttle = ThrottleLimits { uncounted_max: 3, ..ThrottleLimits::default() };
+        let limits = TargetLimits { retry_schedule_ms: vec![10, 10], throttle, ..TargetLimits::default() };
+        let mut queue = TargetQueue::new(limits, 1);
+        queue.handle_event(delivery(1), 0).unwrap();
+        let outcome = Outcome::Answered { status: 429, retry_after_ms: Some(5_000) };
+        for expected in [1, 1, 1, 2] {
+            let now_ms = queue.poll_timeout().unwrap();
+            assert_eq!(next_key(&mut queue, now_ms), Some(1));
+            let next = queue.handle_outcome(1, &outcome, now_ms);
+            assert_eq!(next, Next::Retry { attempt: expected, due_ms: now_ms + 5_000 });
+        }
+        let now_ms = queue.poll_timeout().unwrap();
+        assert_eq!(next_key(&mut queue, now_ms), Some(1));
+        let dead = Next::Dead { reason: DeadReason::ClientError };
+        assert_eq!(queue.handle_outcome(1, &outcome, now_ms), dead);
+    }
+
+    #[test]
+    fn a_permanent_answer_is_the_last() {
+        let mut queue = queue(1, 1);
+        queue.handle_event(delivery(1), 0).unwrap();
+        assert_eq!(next_key(&mut queue, 0), Some(1));
+        let outcome = Outcome::Answered { status: 422, retry_after_ms: None };
+        let dead = Next::Dead { reason: DeadReason::ClientError };
+        assert_eq!((queue.handle_outcome(1, &outcome, 0), queue.waiting()), (dead, 0));
+    }
+
+    #[test]
+    fn another_target_need_not_wait_for_the_first_ones_pause() {
+        let mut queue = queue(1, 1);
+        queue.handle_event(delivery(1), 0).unwrap();
+        assert_eq!(next_key(&mut queue, 0), Some(1));
+        let outcome = Outcome::Answered { status: 503, retry_after_ms: Some(60_000) };
+        assert_eq!(queue.handle_outcome(1, &outcome, 0), Next::Retry { attempt: 1, due_ms: 60_000 });
+        queue.hasten(5);
+        assert_eq!((queue.poll_timeout(), next_key(&mut queue, 5)), (Some(5), Some(1)));
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub(super) struct Slots {
 struct Slot {
     delivery: Delivery,
     entered_ms: u64,
+    /// Attempts that the target throttled, since it came in.
+    throttled: u32,
     older: SlotId,
     /// The next free slot, when this one is free.
     newer: SlotId,
@@ -44,7 +46,7 @@ impl Slots {
         if self.held == self.entries_max {
             return None;
         }
-        let slot = Slot { delivery, entered_ms, older: self.newest, newer: NONE };
+        let slot = Slot { delivery, entered_ms, throttled: 0, older: self.newest, newer: NONE };
         let id = self.place(slot);
         match self.newest {
             NONE => self.oldest = id,
@@ -79,6 +81,13 @@ impl Slots {
 
     pub(super) fn set_attempt(&mut self, id: SlotId, attempt: u32) {
         self.entries[id as usize].delivery.attempt = attempt;
+    }
+
+    /// One attempt more that the target throttled; returns how many they are.
+    pub(super) fn count_throttled(&mut self, id: SlotId) -> u32 {
+        let throttled = &mut self.entries[id as usize].throttled;
+        *throttled = throttled.saturating_add(1);
+        *throttled
     }
 
     pub(super) fn held(&self) -> u32 {
