@@ -94,7 +94,7 @@ impl Deliveries {
     ) {
         let steady_ms = context.clock(self.node).steady_ms;
         let queue = self.queue(target);
-        let delivery = Delivery { key, attempt, bytes: 1 };
+        let delivery = Delivery { key, attempt, bytes: 1, order_key: 0 };
         let result = match attempt {
             0 => queue.handle_event(delivery, steady_ms),
             _ => queue.handle_restored(delivery, due_ms),

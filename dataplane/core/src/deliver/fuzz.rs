@@ -259,7 +259,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(256) })]
 
         #[test]
-        fn operation_sequences(data in vec(any::<u8>(), 3..800)) {
+        fn operation_sequences(data in vec(any::<u8>(), 4..800)) {
             fuzz_queue(&data);
         }
 

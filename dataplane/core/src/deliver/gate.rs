@@ -2,8 +2,11 @@
 //!
 //! Starts and ends of attempts enter; the earliest time at which another attempt may start leaves.
 
+use super::breaker::{Breaker, BreakerState};
+use super::concurrency::Concurrency;
 use super::limits::TargetLimits;
 use super::outcome::{Outcome, Verdict};
+use super::rate::RateLimiter;
 use super::schedule::Jitter;
 use super::throttle::Throttle;
 
@@ -11,33 +14,91 @@ use super::throttle::Throttle;
 pub(super) struct Gate {
     in_flight_max: u32,
     throttle: Throttle,
+    breaker: Option<Breaker>,
+    rate: Option<RateLimiter>,
+    concurrency: Option<Concurrency>,
     jitter: Jitter,
+}
+
+/// An attempt that ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    pub(super) key: u64,
+    pub(super) started_ms: u64,
 }
 
 impl Gate {
     pub(super) fn new(limits: &TargetLimits, jitter: Jitter) -> Self {
         let percent = limits.retry_jitter_percent;
         let throttle = Throttle::new(limits.throttle, limits.retry_after_ms_max, percent);
-        Self { in_flight_max: limits.in_flight_max, throttle, jitter }
+        let breaker = limits.breaker.map(|breaker| Breaker::new(breaker, percent));
+        let rate = limits.rate.map(RateLimiter::new);
+        let in_flight_max = limits.in_flight_max;
+        let concurrency = limits.answer_ms_max.map(|answer_ms| Concurrency::new(answer_ms, in_flight_max));
+        Self { in_flight_max, throttle, breaker, rate, concurrency, jitter }
     }
 
     /// When an attempt may start beside those in flight, ms; `None` as long as only the end of one can tell.
     pub(super) fn poll_timeout(&self, in_flight: usize) -> Option<u64> {
-        (in_flight < self.in_flight_max as usize).then_some(self.throttle.until_ms())
+        if in_flight >= self.in_flight_cap() as usize {
+            return None;
+        }
+        let breaker_ms = self.breaker.as_ref().map_or(Some(0), Breaker::poll_timeout)?;
+        let rate_ms = self.rate.as_ref().map_or(0, RateLimiter::poll_timeout);
+        Some(self.throttle.until_ms().max(breaker_ms).max(rate_ms))
     }
 
-    /// An attempt ended.
-    pub(super) fn handle_outcome(&mut self, outcome: &Outcome, verdict: Verdict, now_ms: u64) {
+    /// An attempt starts; so many are in flight with it.
+    pub(super) fn handle_start(&mut self, key: u64, in_flight: usize, now_ms: u64) {
+        if let Some(breaker) = &mut self.breaker {
+            breaker.handle_start(key);
+        }
+        if let Some(rate) = &mut self.rate {
+            rate.handle_start(now_ms);
+        }
+        if let Some(concurrency) = &mut self.concurrency {
+            concurrency.handle_start(in_flight, now_ms);
+        }
+    }
+
+    /// An attempt at this target ended.
+    pub(super) fn handle_outcome(&mut self, ended: Ended, outcome: &Outcome, verdict: Verdict, now_ms: u64) {
+        let Ended { key, started_ms } = ended;
+        let works = outcome.target_works();
+        if let Some(breaker) = &mut self.breaker {
+            breaker.handle_outcome(key, works, &mut self.jitter, now_ms);
+        }
         if let Verdict::Throttle { retry_after_ms, .. } = verdict {
             self.throttle.handle_throttled(retry_after_ms, &mut self.jitter, now_ms);
-        } else if outcome.target_works() == Some(true) {
+        } else if works == Some(true) {
             self.throttle.handle_taken();
+        }
+        let is_overload = works == Some(false) || matches!(verdict, Verdict::Throttle { .. });
+        match (&mut self.concurrency, works) {
+            (Some(concurrency), _) if is_overload => concurrency.handle_overload(started_ms, now_ms),
+            (Some(concurrency), Some(_)) => concurrency.handle_answer(started_ms, now_ms),
+            (Some(_), None) | (None, _) => {}
         }
     }
 
     /// Another target stands in: what was learnt was learnt of the other.
     pub(super) fn reset(&mut self) {
         self.throttle.reset();
+        if let Some(breaker) = &mut self.breaker {
+            breaker.reset();
+        }
+        if let Some(concurrency) = &mut self.concurrency {
+            concurrency.reset();
+        }
+    }
+
+    /// Attempts at the same time, for now.
+    pub(super) fn in_flight_cap(&self) -> u32 {
+        self.concurrency.as_ref().map_or(self.in_flight_max, Concurrency::cap)
+    }
+
+    pub(super) fn breaker(&self) -> BreakerState {
+        self.breaker.as_ref().map_or(BreakerState::Closed, Breaker::state)
     }
 
     /// Until when a 429 or 503 holds the target back, ms.

@@ -3,6 +3,8 @@
 use alloc::vec;
 use alloc::vec::Vec;
 
+use super::breaker::BreakerLimits;
+use super::rate::RateLimit;
 use super::status::StatusSet;
 use super::throttle::ThrottleLimits;
 
@@ -25,6 +27,13 @@ pub struct TargetLimits {
     pub permanent: StatusSet,
     /// What a 429 or 503 does.
     pub throttle: ThrottleLimits,
+    /// When a target that does not work is left alone; never without.
+    pub breaker: Option<BreakerLimits>,
+    /// Attempts a second; without it as fast as they come.
+    pub rate: Option<RateLimit>,
+    /// Slowest attempt that is no sign of overload, ms: attempts at the same time adapt to it, from 1 up to
+    /// `in_flight_max`; without it `in_flight_max` alone counts.
+    pub answer_ms_max: Option<u64>,
 }
 
 impl Default for TargetLimits {
@@ -41,6 +50,9 @@ impl Default for TargetLimits {
             attempt_timeout_ms: 15 * SECOND,
             permanent: StatusSet::default(),
             throttle: ThrottleLimits::default(),
+            breaker: None,
+            rate: None,
+            answer_ms_max: None,
         }
     }
 }

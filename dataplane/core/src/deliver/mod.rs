@@ -1,22 +1,27 @@
 //! Delivery to one target: a queue machine, and the signed HTTP/1.1 request of each attempt.
 //!
 //! Deliveries, outcomes and times enter [`TargetQueue`]; attempts that may start now and a verdict per
-//! outcome leave. It refuses deliveries beyond its bound. [`Table`] knows which events are not done at all
-//! their targets, and which records of the journal they need. [`TargetSigner`] turns an event into MAC jobs and
+//! outcome leave. It refuses deliveries beyond its bound. Composed in it, a file each: throttle, circuit
+//! breaker, rate and adaptive concurrency, all behind one gate, and the order of deliveries that share a key.
+//! [`Table`] knows which events are not done at all their targets, and which records of the journal they need. [`TargetSigner`] turns an event into MAC jobs and
 //! a request head (RFC 9112 section 3), signed twice: Zen-Signature and Standard Webhooks. It refuses an
 //! event whose fields could break out of a header line. One egress worker owns both; neither reads a clock
 //! or draws randomness.
 
+mod breaker;
 mod carry;
 mod credentials;
+mod concurrency;
 #[doc(hidden)]
 pub mod fuzz;
 mod gate;
 mod limits;
 mod lives;
 mod model;
+mod order;
 mod outcome;
 mod queue;
+mod rate;
 mod request;
 mod schedule;
 mod secret;
@@ -28,9 +33,12 @@ mod throttle;
 pub use credentials::{
     CREDENTIALS_BYTES_MAX, Credentials, CredentialsError, PASSWORD_BYTES_MAX, TOKEN_BYTES_MAX,
 };
+pub use breaker::{BreakerLimits, BreakerState, FAILURE_WINDOW_MAX, FailureShare};
 pub use limits::TargetLimits;
+pub use order::ORDERED_PLACE_BYTES;
 pub use outcome::{ConnectFailure, DeadReason, FaultKind, Next, Outcome};
 pub use queue::{Delivery, PLACE_BYTES, QueueFull, TargetQueue, TargetState};
+pub use rate::RateLimit;
 pub use request::{
     Attempt, DeliveryRequest, HOST_BYTES_MAX, PATH_BYTES_MAX, RequestError, SIGNER_KEYS_MAX, SignerConfig,
     SignerError, TargetSigner, USER_AGENT, write_delivery,

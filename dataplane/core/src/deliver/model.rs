@@ -6,7 +6,8 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::{
-    ConnectFailure, Delivery, Next, Outcome, TargetLimits, TargetQueue, TargetState, ThrottleLimits,
+    BreakerLimits, BreakerState, ConnectFailure, Delivery, FailureShare, Next, Outcome, RateLimit,
+    TargetLimits, TargetQueue, TargetState, ThrottleLimits,
 };
 
 const OUTCOMES: [Outcome; 13] = [
@@ -34,7 +35,15 @@ const ENDS_AT_ONCE: [Outcome; 3] = [
 
 /// A sequence of operations, two bytes each, against a model that keeps every delivery in exactly one place.
 pub fn fuzz_queue(data: &[u8]) {
-    let Some((&[in_flight_max, queue_max, schedule], operations)) = data.split_first_chunk() else { return };
+    let Some((&[in_flight_max, queue_max, schedule, switches], operations)) = data.split_first_chunk() else {
+        return;
+    };
+    let breaker = BreakerLimits {
+        failures_max: u32::from(switches % 4) + 1,
+        share: (switches & 4 > 0).then_some(FailureShare { window: 5, percent: 40 }),
+        pause_ms: 30,
+        pause_ms_max: 200,
+    };
     let limits = TargetLimits {
         in_flight_max: u32::from(in_flight_max % 5) + 1,
         queue_max: u32::from(queue_max % 20) + 1,
@@ -46,9 +55,12 @@ pub fn fuzz_queue(data: &[u8]) {
             pause_ms_max: 200,
             uncounted_max: u32::from(schedule / 4 % 4),
         },
+        breaker: (switches & 8 > 0).then_some(breaker),
+        rate: (switches & 16 > 0).then_some(RateLimit { per_second: 8, burst: 3 }),
+        answer_ms_max: (switches & 32 > 0).then_some(150),
         ..TargetLimits::default()
     };
-    let mut model = Model::new(limits, u64::from(schedule));
+    let mut model = Model::new(limits, u64::from(schedule), switches & 64 > 0);
     for operation in operations.chunks_exact(2) {
         model.step(operation[0], operation[1]);
         model.check();
@@ -68,12 +80,21 @@ struct Known {
     place: Place,
     attempt: u32,
     throttled: u32,
+    order_key: u64,
+    /// Started before another target stood in.
+    is_former: bool,
 }
 
 struct Model {
     queue: TargetQueue,
     known: BTreeMap<u64, Known>,
     throttled_until_ms: u64,
+    breaker: BreakerModel,
+    /// Deliveries of each ordering key, in order.
+    lines: BTreeMap<u64, Vec<u64>>,
+    has_order: bool,
+    /// When attempts started, ms.
+    starts: Vec<u64>,
     /// What the queue must take for now: the latest time it was told.
     now_ms: u64,
     state: TargetState,
@@ -82,12 +103,16 @@ struct Model {
 }
 
 impl Model {
-    fn new(limits: TargetLimits, seed: u64) -> Self {
+    fn new(limits: TargetLimits, seed: u64, has_order: bool) -> Self {
         let queue = TargetQueue::new(limits, seed);
         Self {
             queue,
             known: BTreeMap::new(),
             throttled_until_ms: 0,
+            breaker: BreakerModel::default(),
+            lines: BTreeMap::new(),
+            has_order,
+            starts: Vec::new(),
             now_ms: 0,
             state: TargetState::Active,
             next_key: 0,
@@ -128,7 +153,9 @@ impl Model {
         self.queue.hasten(told_ms);
         let now_ms = self.now_ms;
         self.throttled_until_ms = 0;
+        self.breaker = BreakerModel::default();
         for known in self.known.values_mut() {
+            known.is_former = true;
             if let Place::Waiting { due_ms } = &mut known.place {
                 *due_ms = now_ms.min(*due_ms);
             }
@@ -156,7 +183,8 @@ impl Model {
     /// Keys out of order: the first of each eight is the highest.
     fn new_delivery(&mut self, attempt: u32) -> Delivery {
         self.next_key += 1;
-        Delivery { key: self.next_key ^ 7, attempt, bytes: 3 }
+        let order_key = if self.has_order { self.next_key / 2 % 3 } else { 0 };
+        Delivery { key: self.next_key ^ 7, attempt, bytes: 3, order_key }
     }
 
     fn entered(&mut self, delivery: Delivery, due_ms: u64, taken: bool) {
@@ -165,7 +193,14 @@ impl Model {
             self.next_key -= 1;
             return;
         }
-        let known = Known { place: Place::Waiting { due_ms }, attempt: delivery.attempt, throttled: 0 };
+        // One behind another is ready as soon as it is the first.
+        let order_key = delivery.order_key;
+        let due_ms = if self.lines.contains_key(&order_key) { self.now_ms } else { due_ms };
+        if order_key > 0 {
+            self.lines.entry(order_key).or_default().push(delivery.key);
+        }
+        let place = Place::Waiting { due_ms };
+        let known = Known { place, attempt: delivery.attempt, throttled: 0, order_key, is_former: false };
         self.known.insert(delivery.key, known);
     }
 
@@ -177,11 +212,21 @@ impl Model {
             return;
         };
         assert!(may_start, "in flight only below the cap, in an active target");
+        self.started(delivery);
+    }
+
+    fn started(&mut self, delivery: Delivery) {
         let known = self.known.get_mut(&delivery.key).expect("only what was put in comes out");
         let is_due = matches!(known.place, Place::Waiting { due_ms } if due_ms <= self.now_ms);
         assert!(is_due, "not before it is due");
         assert_eq!((delivery.attempt, delivery.bytes), (known.attempt, 3));
-        known.place = Place::InFlight;
+        let line = self.lines.get(&known.order_key);
+        assert!(line.is_none_or(|line| line[0] == delivery.key), "one at a time, in order");
+        (known.place, known.is_former) = (Place::InFlight, false);
+        self.starts.push(self.now_ms);
+        if matches!(self.breaker.state, BreakerState::Open { .. }) {
+            (self.breaker.state, self.breaker.probe) = (BreakerState::HalfOpen, delivery.key);
+        }
     }
 
     fn outcome(&mut self, argument: u8, told_ms: u64) {
@@ -202,8 +247,12 @@ impl Model {
         known.attempt = 1.max(known.attempt + u32::from(is_counted));
         if let Outcome::Answered { retry_after_ms, .. } = outcome
             && is_throttled
+            && !known.is_former
         {
             self.throttle(retry_after_ms);
+        }
+        if !known.is_former {
+            self.fuse(key, &outcome);
         }
         let is_over = is_counted && known.attempt as usize > limits.retry_schedule_ms.len();
         match next {
@@ -221,7 +270,7 @@ impl Model {
                     (true, true) => {
                         (self.throttled_until_ms, self.throttled_until_ms.max(self.now_ms + 1_000))
                     }
-                    (true, false) => (self.throttled_until_ms, self.throttled_until_ms),
+                    (true, false) => [self.throttled_until_ms.max(self.now_ms); 2].into(),
                 };
                 assert!((least_ms..=most_ms).contains(&due_ms), "{least_ms} {due_ms} {most_ms}");
                 self.known.insert(key, Known { place: Place::Waiting { due_ms }, ..known });
@@ -234,7 +283,10 @@ impl Model {
                 self.known.insert(key, Known { place: Place::Waiting { due_ms }, ..known });
             }
         }
-        self.ended += u64::from(matches!(next, Next::Delivered | Next::Dead { .. }));
+        if matches!(next, Next::Delivered | Next::Dead { .. }) {
+            self.ended += 1;
+            self.leave(key, known.order_key);
+        }
     }
 
     /// The pause that a throttled answer made: exact where it asked for one, else within its bounds.
@@ -258,6 +310,38 @@ impl Model {
         self.throttled_until_ms = until_ms;
     }
 
+    /// The breaker by its rules, over all that it was told since it closed.
+    fn fuse(&mut self, key: u64, outcome: &Outcome) {
+        let (Some(limits), model) = (self.queue.limits().breaker, &mut self.breaker) else { return };
+        let works = outcome.target_works();
+        let opens = match model.state {
+            BreakerState::Closed => {
+                model.told.extend(works);
+                let in_row = model.told.iter().rev().take_while(|works| !**works).count();
+                let failed = model.told.iter().rev().take(5).filter(|works| !**works).count();
+                let is_share = limits.share.is_some() && model.told.len() >= 5 && failed >= 2;
+                in_row >= limits.failures_max as usize || is_share
+            }
+            BreakerState::HalfOpen if model.probe == key => match works {
+                Some(true) => return self.breaker = BreakerModel::default(),
+                Some(false) => true,
+                None => return model.state = BreakerState::Open { probe_ms: self.now_ms },
+            },
+            BreakerState::Open { .. } | BreakerState::HalfOpen => false,
+        };
+        if !opens {
+            return;
+        }
+        let percent = u64::from(self.queue.limits().retry_jitter_percent.min(100));
+        let pause_ms = (limits.pause_ms << model.pauses).min(limits.pause_ms_max);
+        let reach_ms = pause_ms * percent / 100;
+        model.pauses += 1;
+        model.state = self.queue.breaker();
+        let BreakerState::Open { probe_ms } = model.state else { panic!("it opens") };
+        let delay_ms = probe_ms - self.now_ms;
+        assert!((pause_ms - reach_ms..=pause_ms + reach_ms).contains(&delay_ms), "{pause_ms} {delay_ms}");
+    }
+
     fn removed(&mut self, argument: u8) {
         if argument >= 16 {
             return;
@@ -267,9 +351,20 @@ impl Model {
             assert_eq!(waiting, 0);
             return;
         };
-        let place = self.known.remove(&delivery.key).map(|known| known.place);
-        assert!(matches!(place, Some(Place::Waiting { .. })));
+        let known = self.known.remove(&delivery.key).expect("only what was put in comes out");
+        assert!(matches!(known.place, Place::Waiting { .. }));
         self.ended += 1;
+        self.leave(delivery.key, known.order_key);
+    }
+
+    fn leave(&mut self, key: u64, order_key: u64) {
+        let Some(line) = self.lines.get_mut(&order_key) else { return };
+        let at = line.iter().position(|known| *known == key).expect("it was in its line");
+        assert!(at == 0 || self.known.contains_key(&line[0]), "only a first in flight is left behind");
+        line.remove(at);
+        if line.is_empty() {
+            self.lines.remove(&order_key);
+        }
     }
 
     fn check(&self) {
@@ -281,6 +376,10 @@ impl Model {
         assert_eq!(self.queue.state(), self.state);
         assert_eq!(self.ended + self.known.len() as u64, self.next_key, "nothing is lost");
         assert_eq!(self.queue.throttled_until_ms(), self.throttled_until_ms);
+        assert_eq!(self.queue.breaker(), self.breaker.state);
+        let (cap, limits) = (self.queue.in_flight_cap(), self.queue.limits());
+        assert!((1..=limits.in_flight_max).contains(&cap));
+        assert!(limits.answer_ms_max.is_some() || cap == limits.in_flight_max);
         // What may start now may be reported by any time up to now.
         let reported_ms = self.queue.poll_timeout().map(|at_ms| at_ms.max(self.now_ms));
         assert_eq!(reported_ms, self.expected_ms().map(|at_ms| at_ms.max(self.now_ms)));
@@ -297,6 +396,7 @@ impl Model {
         while let Some(at_ms) = self.queue.poll_timeout() {
             self.at(at_ms);
             let delivery = self.queue.poll_attempt(self.now_ms).expect("the timeout said so");
+            self.started(delivery);
             let next = self.queue.handle_outcome(delivery.key, &OUTCOMES[0], self.now_ms);
             self.settle(delivery.key, OUTCOMES[0], next);
         }
@@ -306,19 +406,50 @@ impl Model {
 
     /// When the next attempt may start.
     fn expected_ms(&self) -> Option<u64> {
-        let has_room = self.flying().len() < self.queue.limits().in_flight_max as usize;
+        let has_room = self.flying().len() < self.queue.in_flight_cap() as usize;
         if self.state != TargetState::Active || !has_room {
             return None;
         }
-        let ready_ms = self.known.values().filter_map(|known| match known.place {
-            Place::Waiting { due_ms } => Some(due_ms),
-            Place::InFlight => None,
+        let is_first =
+            |key, known: &Known| self.lines.get(&known.order_key).is_none_or(|line| line[0] == key);
+        let ready_ms = self.known.iter().filter_map(|(&key, known)| match known.place {
+            Place::Waiting { due_ms } if is_first(key, known) => Some(due_ms),
+            Place::Waiting { .. } | Place::InFlight => None,
         });
-        Some(ready_ms.min()?.max(self.throttled_until_ms))
+        let probe_ms = match self.breaker.state {
+            BreakerState::Closed => 0,
+            BreakerState::Open { probe_ms } => probe_ms,
+            BreakerState::HalfOpen => return None,
+        };
+        Some(ready_ms.min()?.max(self.throttled_until_ms).max(probe_ms).max(self.rate_ms()))
+    }
+
+    /// In no span of time start more than the burst and what the rate gives in it.
+    fn rate_ms(&self) -> u64 {
+        let Some(rate) = self.queue.limits().rate else { return 0 };
+        let interval_ms = 1_000 / u64::from(rate.per_second);
+        let spans = self.starts.iter().rev().zip(1..);
+        let earliest_ms = spans.map(|(start_ms, count)| {
+            start_ms + interval_ms * (count + 1u64).saturating_sub(rate.burst.into())
+        });
+        earliest_ms.max().unwrap_or(0)
     }
 
     fn flying(&self) -> Vec<u64> {
         let flying = self.known.iter().filter(|(_, known)| matches!(known.place, Place::InFlight));
         flying.map(|(&key, _)| key).collect()
+    }
+}
+
+struct BreakerModel {
+    state: BreakerState,
+    probe: u64,
+    pauses: u32,
+    told: Vec<bool>,
+}
+
+impl Default for BreakerModel {
+    fn default() -> Self {
+        Self { state: BreakerState::Closed, probe: 0, pauses: 0, told: Vec::new() }
     }
 }

@@ -79,6 +79,10 @@ impl Slots {
         self.entries[id as usize].delivery
     }
 
+    pub(super) fn entered_ms(&self, id: SlotId) -> u64 {
+        self.entries[id as usize].entered_ms
+    }
+
     pub(super) fn set_attempt(&mut self, id: SlotId, attempt: u32) {
         self.entries[id as usize].delivery.attempt = attempt;
     }
@@ -121,7 +125,7 @@ mod tests {
     use super::*;
 
     fn delivery(key: u64) -> Delivery {
-        Delivery { key, attempt: 0, bytes: 10 }
+        Delivery { key, attempt: 0, bytes: 10, order_key: 0 }
     }
 
     #[test]
