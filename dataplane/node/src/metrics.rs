@@ -198,6 +198,10 @@ worker_metrics! {
     gauge outputs_on_standby "Outputs that use a standby now";
     outcomes probes "Probes of targets that their output does not use, by outcome";
     gauge targets_disabled "Targets disabled by a 410";
+    gauge targets_throttled "Targets held back by a 429 or 503";
+    gauge targets_breaker_open "Targets whose circuit breaker is open or half-open";
+    gauge targets_rate_limited "Targets with deliveries that wait for the rate";
+    gauge attempts_cap "Delivery attempts that may be in flight, over all targets";
     counter deliveries_without_client_certificate "Deliveries to targets that opted out of mutual TLS";
     gauge events_live "Events at the egress that are not done";
     gauge queue_depth "Deliveries waiting for an attempt";

@@ -190,7 +190,7 @@ fn a_target_that_hangs_fills_its_share_then_the_journals_then_sources_get_503() 
 fn deliveries_over_the_bound_wait_at_the_ingester() {
     let section = "attempt_timeout_ms = 600000\nin_flight_max = 1";
     let lab = Lab::new();
-    let target = mesh::target(&lab, "demo", |_, _| Answer::status(503));
+    let target = mesh::target(&lab, "demo", |_, _| Answer::status(404));
     let sections =
         lab.target_text("demo", target.address, &format!("{section}\nretry_schedule_ms = [600000]"));
     let inside = |text: &str| change(text, "[egress]\n", "[egress]\nevents_max = 1000\n");
@@ -207,7 +207,8 @@ fn deliveries_over_the_bound_wait_at_the_ingester() {
 fn dead_letters_are_kept_up_to_the_bound() {
     let lab = Lab::new();
     let target = mesh::target(&lab, "demo", |_, _| Answer::status(500));
-    let sections = lab.target_text("demo", target.address, "retry_schedule_ms = []");
+    let sections =
+        lab.target_text("demo", target.address, "retry_schedule_ms = []\nbreaker = { enabled = false }");
     let inside = |text: &str| change(text, "[egress]\n", "[egress]\ndead_letters_max = 10\n");
     let mesh = Mesh::start_with(lab, &sections, str::to_owned, inside);
     mesh.send_many(50, 64);

@@ -272,6 +272,75 @@ fn what_must_be_unique_and_what_must_exist_is_checked() {
 }
 
 #[test]
+fn each_fault_of_a_targets_limits_names_file_key_and_remedy() {
+    let lab = Lab::new();
+    let target = lab.target_text("demo", free_address(), "retry_jitter_percent = 7");
+    let good = lab.egress_text(Ports::pick(), free_address(), &target);
+    let table: [(&'static str, &str, &'static [&'static str]); 23] = [
+        ("breaker.pause_ms", "breaker.pause_ms = 0", &["give 1 to"]),
+        ("breaker.pause_ms_max", "breaker.pause_ms_max = 4999", &["give 5000 to"]),
+        ("breaker.failures_max", "breaker.failures_max = 0", &["give 1 to"]),
+        ("breaker.window", "breaker.window = 65", &["give 1 to 64"]),
+        ("breaker.failure_percent", "breaker.failure_percent = 101", &["give 1 to 100"]),
+        ("breaker.failure_percent", "breaker.failure_percent = 0", &["give 1 to 100"]),
+        ("throttle.pause_ms", "throttle.pause_ms = 0", &["give 1 to"]),
+        ("throttle.pause_ms_max", "throttle.pause_ms_max = 9", &["give 1000 to"]),
+        ("throttle.uncounted_max", "throttle.uncounted_max = 1001", &["give 0 to 1000"]),
+        ("rate.per_second", "rate.per_second = 0", &["give 1 to 1000000"]),
+        ("rate.per_second", "rate.per_second = 1000001", &["give 1 to 1000000"]),
+        ("rate.burst", "rate = { per_second = 5000, burst = 4 }", &["give 5 to"]),
+        ("retry.first_ms", "retry = { first_ms = 0, max_ms = 9, attempts_max = 3 }", &["give 1 to"]),
+        (
+            "retry.factor",
+            "retry = { first_ms = 1, factor = 0.5, max_ms = 9, attempts_max = 3 }",
+            &["give 1 to 10"],
+        ),
+        ("retry.max_ms", "retry = { first_ms = 5, max_ms = 4, attempts_max = 3 }", &["give 5 to"]),
+        (
+            "retry.attempts_max",
+            "retry = { first_ms = 1, max_ms = 9, attempts_max = 101 }",
+            &["give 1 to 100"],
+        ),
+        (
+            "has both",
+            "retry_schedule_ms = [5]\nretry = { first_ms = 1, max_ms = 9, attempts_max = 3 }",
+            &["keep one"],
+        ),
+        ("deadline_ms", "deadline_ms = 999", &["give 1000 to"]),
+        ("answer_ms_max", "answer_ms_max = 30001", &["give 1 to 30000"]),
+        ("permanent_statuses", "permanent_statuses = [200]", &["300 to 599", "\"200\""]),
+        ("permanent_statuses", "permanent_statuses = [410]", &["not 410"]),
+        ("permanent_statuses", "permanent_statuses = [\"2xx\"]", &["3xx, 4xx, 5xx"]),
+        ("nothing", "breaker.colour = 1", &["colour", "docs/configuration.md"]),
+    ];
+    let faults = table.map(|(key, text, says)| fault(key, "retry_jitter_percent = 7", text, says));
+    for (key, (_, text), _) in faults.iter().filter(|fault| fault.0.contains('_')) {
+        let said = check(&lab, &change(&good, "retry_jitter_percent = 7", text)).1;
+        assert!(said.contains(&format!("egress.targets[0].{key}")), "{key} in {said}");
+    }
+    refuse_each(&lab, &good, faults.to_vec());
+}
+
+#[test]
+fn a_schedule_may_be_computed_and_limits_may_be_turned_off() {
+    let lab = Lab::new();
+    for text in [
+        "retry = { first_ms = 100, factor = 1, max_ms = 86400000, attempts_max = 100 }",
+        "retry = { first_ms = 100, factor = 1.5, max_ms = 60000, attempts_max = 1 }",
+        "breaker = { enabled = false }",
+        "breaker = { failure_percent = 50, window = 64 }",
+        "permanent_statuses = []",
+        "permanent_statuses = [404, \"3xx\"]",
+        "rate = { per_second = 1000000 }",
+        "rate = { per_second = 1, burst = 1 }\nanswer_ms_max = 1\ndeadline_ms = 1000",
+    ] {
+        let target = lab.target_text("demo", free_address(), text);
+        let good = lab.egress_text(Ports::pick(), free_address(), &target);
+        assert_eq!(check(&lab, &good), (0, String::new()), "{text}");
+    }
+}
+
+#[test]
 fn each_fault_of_an_egress_names_file_key_and_remedy() {
     let lab = Lab::new();
     let target = lab.target_text("demo", free_address(), "in_flight_max = 4\nretry_jitter_percent = 20");

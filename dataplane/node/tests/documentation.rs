@@ -18,11 +18,12 @@ use rcgen::{
 const RAW: &str = concat!(
     include_str!("../src/config/raw.rs"),
     include_str!("../src/config/raw/access.rs"),
-    include_str!("../src/config/raw/targets.rs")
+    include_str!("../src/config/raw/targets.rs"),
+    include_str!("../src/config/raw/limits.rs")
 );
 const METRICS: &str = include_str!("../src/metrics.rs");
 /// Each struct of the raw configuration and its heading.
-const SECTIONS: [(&str, &str); 28] = [
+const SECTIONS: [(&str, &str); 32] = [
     ("Node", "[node]"),
     ("Admin", "[admin]"),
     ("Journal", "[journal]"),
@@ -51,6 +52,10 @@ const SECTIONS: [(&str, &str); 28] = [
     ("Key", "[[egress.ingesters.keys]]"),
     ("Target", "[[egress.targets]]"),
     ("TargetAuthorization", "[egress.targets.authorization]"),
+    ("Backoff", "[egress.targets.retry]"),
+    ("Throttle", "[egress.targets.throttle]"),
+    ("Breaker", "[egress.targets.breaker]"),
+    ("AttemptRate", "[egress.targets.rate]"),
 ];
 
 fn root() -> PathBuf {

@@ -68,7 +68,7 @@ fn wait_done(mesh: &Mesh, ids: &[String], times: usize) {
 
 #[test]
 fn the_life_of_an_event_is_told_over_both_nodes_and_restarts() {
-    let (mut mesh, target) = Mesh::with_target(SHORT_RETRIES, |_, _| Answer::status(503));
+    let (mut mesh, target) = Mesh::with_target(SHORT_RETRIES, |_, _| Answer::status(500));
     let id = mesh.send(b"{\"secret\":\"never shown\"}");
     let expected = ["accepted", "taken", "put off", "put off", "dead"];
     wait_until("a dead letter", || names(&life(&mesh, &id)) == expected);

@@ -36,7 +36,7 @@ pub(crate) const TUNING: Tuning = Tuning {
     egress: "",
     target: "attempt_timeout_ms = 2000\nretry_schedule_ms = [500, 1000, 2000, 4000, 4000, 4000, 4000, 4000, \
              4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, \
-             4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000]",
+             4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000]\nbreaker = { pause_ms = 500, pause_ms_max = 4000 }",
 };
 /// `request_timeout_ms` of [`TUNING`].
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);

@@ -26,7 +26,7 @@ pub struct BreakerLimits {
 
 impl Default for BreakerLimits {
     fn default() -> Self {
-        Self { failures_max: 10, share: None, pause_ms: 5_000, pause_ms_max: 300_000 }
+        Self { failures_max: 10, share: None, pause_ms: 5_000, pause_ms_max: 60_000 }
     }
 }
 

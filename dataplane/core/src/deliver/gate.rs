@@ -20,6 +20,28 @@ pub(super) struct Gate {
     jitter: Jitter,
 }
 
+/// Why no attempt at a target starts for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// It answered 429 or 503.
+    Throttled {
+        /// Until then, ms.
+        until_ms: u64,
+    },
+    /// Its circuit breaker is open until the probe.
+    BreakerOpen {
+        /// When the next delivery is the probe, ms.
+        probe_ms: u64,
+    },
+    /// Its circuit breaker's probe is in flight.
+    BreakerHalfOpen,
+    /// Its rate is used up.
+    RateLimited {
+        /// Until then, ms.
+        until_ms: u64,
+    },
+}
+
 /// An attempt that ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ended {
@@ -36,6 +58,12 @@ impl Gate {
         let in_flight_max = limits.in_flight_max;
         let concurrency = limits.answer_ms_max.map(|answer_ms| Concurrency::new(answer_ms, in_flight_max));
         Self { in_flight_max, throttle, breaker, rate, concurrency, jitter }
+    }
+
+    /// Takes changed limits: each machine begins anew.
+    pub(super) fn handle_limits(&mut self, limits: &TargetLimits) {
+        let jitter = core::mem::replace(&mut self.jitter, Jitter::new(0));
+        *self = Self::new(limits, jitter);
     }
 
     /// When an attempt may start beside those in flight, ms; `None` as long as only the end of one can tell.
@@ -99,6 +127,23 @@ impl Gate {
 
     pub(super) fn breaker(&self) -> BreakerState {
         self.breaker.as_ref().map_or(BreakerState::Closed, Breaker::state)
+    }
+
+    /// What keeps attempts from starting now: the breaker before the throttle, the throttle before the rate.
+    pub(super) fn hold(&self, now_ms: u64) -> Option<Hold> {
+        match self.breaker() {
+            BreakerState::Open { probe_ms } if probe_ms > now_ms => {
+                return Some(Hold::BreakerOpen { probe_ms });
+            }
+            BreakerState::HalfOpen => return Some(Hold::BreakerHalfOpen),
+            BreakerState::Open { .. } | BreakerState::Closed => {}
+        }
+        let until_ms = self.throttle.until_ms();
+        if until_ms > now_ms {
+            return Some(Hold::Throttled { until_ms });
+        }
+        let until_ms = self.rate.as_ref().map_or(0, RateLimiter::poll_timeout);
+        (until_ms > now_ms).then_some(Hold::RateLimited { until_ms })
     }
 
     /// Until when a 429 or 503 holds the target back, ms.

@@ -27,7 +27,7 @@ pub struct TargetLimits {
     pub permanent: StatusSet,
     /// What a 429 or 503 does.
     pub throttle: ThrottleLimits,
-    /// When a target that does not work is left alone; never without.
+    /// When a target that does not work is left alone; without it never.
     pub breaker: Option<BreakerLimits>,
     /// Attempts a second; without it as fast as they come.
     pub rate: Option<RateLimit>,

@@ -10,8 +10,8 @@
 
 mod breaker;
 mod carry;
-mod credentials;
 mod concurrency;
+mod credentials;
 #[doc(hidden)]
 pub mod fuzz;
 mod gate;
@@ -30,10 +30,11 @@ mod status;
 mod table;
 mod throttle;
 
+pub use breaker::{BreakerLimits, BreakerState, FAILURE_WINDOW_MAX, FailureShare};
 pub use credentials::{
     CREDENTIALS_BYTES_MAX, Credentials, CredentialsError, PASSWORD_BYTES_MAX, TOKEN_BYTES_MAX,
 };
-pub use breaker::{BreakerLimits, BreakerState, FAILURE_WINDOW_MAX, FailureShare};
+pub use gate::Hold;
 pub use limits::TargetLimits;
 pub use order::ORDERED_PLACE_BYTES;
 pub use outcome::{ConnectFailure, DeadReason, FaultKind, Next, Outcome};

@@ -6,11 +6,11 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
 use super::{
-    BreakerLimits, BreakerState, ConnectFailure, Delivery, FailureShare, Next, Outcome, RateLimit,
-    TargetLimits, TargetQueue, TargetState, ThrottleLimits,
+    BreakerLimits, BreakerState, ConnectFailure, DeadReason, Delivery, FailureShare, Next, Outcome,
+    RateLimit, TargetLimits, TargetQueue, TargetState, ThrottleLimits,
 };
 
-const OUTCOMES: [Outcome; 13] = [
+const OUTCOMES: [Outcome; 14] = [
     Outcome::Answered { status: 200, retry_after_ms: None },
     Outcome::Answered { status: 410, retry_after_ms: None },
     Outcome::Answered { status: 302, retry_after_ms: None },
@@ -24,10 +24,12 @@ const OUTCOMES: [Outcome; 13] = [
     Outcome::Refused,
     Outcome::TargetRemoved,
     Outcome::TransformFailed,
+    Outcome::DeadlineOver,
 ];
 
 /// What no later attempt could change.
-const ENDS_AT_ONCE: [Outcome; 3] = [
+const ENDS_AT_ONCE: [Outcome; 4] = [
+    Outcome::DeadlineOver,
     Outcome::TargetRemoved,
     Outcome::TransformFailed,
     Outcome::Answered { status: 422, retry_after_ms: Some(9) },
@@ -144,6 +146,7 @@ impl Model {
                 self.state = TargetState::Active;
             }
             _ if argument >= 240 => self.hasten(told_ms),
+            _ if argument >= 224 => self.change_limits(),
             _ => self.removed(argument),
         }
     }
@@ -160,6 +163,19 @@ impl Model {
                 *due_ms = now_ms.min(*due_ms);
             }
         }
+    }
+
+    /// Other limits: what was learnt is forgotten, and no delivery is lost.
+    fn change_limits(&mut self) {
+        let mut limits = self.queue.limits().clone();
+        limits.in_flight_max = limits.in_flight_max % 5 + 1;
+        limits.queue_max += 1;
+        let queue_max = self.queue.limits().queue_max;
+        self.queue.handle_limits(limits);
+        assert_eq!(self.queue.limits().queue_max, queue_max, "its places are reserved");
+        self.throttled_until_ms = 0;
+        self.breaker = BreakerModel::default();
+        self.starts.clear();
     }
 
     fn at(&mut self, told_ms: u64) {
@@ -234,11 +250,13 @@ impl Model {
         let Some(&key) = keys.get(usize::from(argument) % keys.len().max(1)) else { return };
         self.at(told_ms);
         let outcome = OUTCOMES[usize::from(argument / 4) % OUTCOMES.len()];
-        let next = self.queue.handle_outcome(key, &outcome, told_ms);
-        self.settle(key, outcome, next);
+        // Every fifth has a deadline that the longer delays do not meet.
+        let deadline_ms = if argument.is_multiple_of(5) { self.now_ms + 150 } else { u64::MAX };
+        let next = self.queue.handle_outcome_until(key, &outcome, deadline_ms, told_ms);
+        self.settle(key, outcome, next, deadline_ms);
     }
 
-    fn settle(&mut self, key: u64, outcome: Outcome, next: Next) {
+    fn settle(&mut self, key: u64, outcome: Outcome, next: Next, deadline_ms: u64) {
         let mut known = self.known.remove(&key).expect("the attempt was in flight");
         let limits = self.queue.limits().clone();
         let is_throttled = matches!(outcome, Outcome::Answered { status: 429 | 503, .. });
@@ -257,6 +275,10 @@ impl Model {
         let is_over = is_counted && known.attempt as usize > limits.retry_schedule_ms.len();
         match next {
             Next::Delivered => assert_eq!(outcome.label(), "delivered"),
+            Next::Dead { reason: DeadReason::DeadlineOver } if outcome != Outcome::DeadlineOver => {
+                let longest_ms = self.throttled_until_ms.max(self.now_ms + 1_000);
+                assert!(!is_over && longest_ms >= deadline_ms, "it could be tried again in time");
+            }
             Next::Dead { reason } => {
                 let is_permanent = ENDS_AT_ONCE.contains(&outcome);
                 assert!(is_over || is_permanent, "dead only after the whole schedule");
@@ -264,7 +286,7 @@ impl Model {
             }
             Next::Retry { attempt, due_ms } => {
                 assert!(!is_over && !ENDS_AT_ONCE.contains(&outcome), "it is over");
-                assert_eq!(attempt, known.attempt);
+                assert!(attempt == known.attempt && due_ms < deadline_ms, "tried again in time");
                 let (least_ms, most_ms) = match (is_throttled, is_counted) {
                     (false, _) => (self.now_ms, self.now_ms + 1_000),
                     (true, true) => {
@@ -391,14 +413,14 @@ impl Model {
         self.state = TargetState::Active;
         for key in self.flying() {
             let next = self.queue.handle_outcome(key, &OUTCOMES[0], self.now_ms);
-            self.settle(key, OUTCOMES[0], next);
+            self.settle(key, OUTCOMES[0], next, u64::MAX);
         }
         while let Some(at_ms) = self.queue.poll_timeout() {
             self.at(at_ms);
             let delivery = self.queue.poll_attempt(self.now_ms).expect("the timeout said so");
             self.started(delivery);
             let next = self.queue.handle_outcome(delivery.key, &OUTCOMES[0], self.now_ms);
-            self.settle(delivery.key, OUTCOMES[0], next);
+            self.settle(delivery.key, OUTCOMES[0], next, u64::MAX);
         }
         self.check();
         assert!(self.known.is_empty());

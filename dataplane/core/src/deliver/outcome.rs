@@ -30,6 +30,8 @@ pub enum Outcome {
     Unreadable,
     /// The target's body could not be made of the event's.
     TransformFailed,
+    /// Its time was over before the attempt.
+    DeadlineOver,
 }
 
 /// Why no connection was made.
@@ -99,6 +101,8 @@ pub enum DeadReason {
     TimedOut,
     /// Not an HTTP/1.1 answer.
     BrokenAnswer,
+    /// The target did not take it before its deadline.
+    DeadlineOver,
     /// Our own policy.
     Refused,
     /// The target is no longer configured.
@@ -181,6 +185,7 @@ impl Outcome {
             Self::TargetRemoved => return Verdict::Dead(DeadReason::TargetRemoved),
             // The same event fails the same way each time.
             Self::TransformFailed => return Verdict::Dead(DeadReason::TransformFailed),
+            Self::DeadlineOver => return Verdict::Dead(DeadReason::DeadlineOver),
             Self::ConnectFailed(_) => DeadReason::ConnectFailed,
             Self::TlsFailed => DeadReason::TlsFailed,
             Self::TimedOut => DeadReason::TimedOut,
@@ -203,7 +208,8 @@ impl Outcome {
             | Self::Refused
             | Self::TargetRemoved
             | Self::Unreadable
-            | Self::TransformFailed => None,
+            | Self::TransformFailed
+            | Self::DeadlineOver => None,
             Self::ConnectFailed(_) | Self::TlsFailed | Self::TimedOut | Self::BrokenAnswer => Some(false),
         }
     }
@@ -240,6 +246,7 @@ impl DeadReason {
             Self::TlsFailed => "tls_failed",
             Self::TimedOut => "timed_out",
             Self::BrokenAnswer => "broken_answer",
+            Self::DeadlineOver => "deadline_over",
             Self::Refused => "refused",
             Self::TargetRemoved => "target_removed",
             Self::QueueFull => "queue_full",
@@ -250,7 +257,7 @@ impl DeadReason {
     }
 
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Redirected,
         Self::ClientError,
         Self::ServerError,
@@ -259,6 +266,7 @@ impl DeadReason {
         Self::TlsFailed,
         Self::TimedOut,
         Self::BrokenAnswer,
+        Self::DeadlineOver,
         Self::Refused,
         Self::TargetRemoved,
         Self::QueueFull,
@@ -278,6 +286,7 @@ impl DeadReason {
             Self::TlsFailed => 6,
             Self::TimedOut => 7,
             Self::BrokenAnswer => 8,
+            Self::DeadlineOver => 9,
             Self::Refused => 64,
             Self::TargetRemoved => 65,
             Self::QueueFull => 66,
@@ -369,6 +378,7 @@ mod tests {
             (Outcome::TargetRemoved, Verdict::Dead(R::TargetRemoved), "target_removed"),
             (Outcome::Unreadable, retry(R::Unreadable), "unreadable"),
             (Outcome::TransformFailed, Verdict::Dead(R::TransformFailed), "transform_failed"),
+            (Outcome::DeadlineOver, Verdict::Dead(R::DeadlineOver), "deadline_over"),
         ];
         for (outcome, verdict, label) in table {
             assert_eq!(
@@ -398,6 +408,7 @@ mod tests {
             (Outcome::TargetRemoved, None),
             (Outcome::Unreadable, None),
             (Outcome::TransformFailed, None),
+            (Outcome::DeadlineOver, None),
         ] {
             assert_eq!(outcome.target_works(), expected, "{outcome:?}");
         }

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use core::cmp::Reverse;
 
 use super::breaker::BreakerState;
-use super::gate::{Ended, Gate};
+use super::gate::{Ended, Gate, Hold};
 use super::limits::TargetLimits;
 use super::order::{Order, Position};
 use super::outcome::{DeadReason, Next, Outcome, Verdict};
@@ -122,6 +122,20 @@ impl TargetQueue {
         }
     }
 
+    /// Takes changed limits but `queue_max`, whose places are reserved. What was learnt of the target is forgotten.
+    ///
+    /// # Panics
+    /// If `in_flight_max` is 0.
+    pub fn handle_limits(&mut self, limits: TargetLimits) {
+        let limits = TargetLimits { queue_max: self.limits.queue_max, ..limits };
+        if limits == self.limits {
+            return;
+        }
+        assert!(limits.in_flight_max > 0, "configuration refuses bounds of 0");
+        self.gate.handle_limits(&limits);
+        self.limits = limits;
+    }
+
     /// Takes a delivery that may start at once.
     pub fn handle_event(&mut self, delivery: Delivery, now_ms: u64) -> Result<(), QueueFull> {
         let now_ms = self.advance(now_ms);
@@ -166,6 +180,20 @@ impl TargetQueue {
     /// # Panics
     /// If no delivery of this key is in flight.
     pub fn handle_outcome(&mut self, key: u64, outcome: &Outcome, now_ms: u64) -> Next {
+        self.handle_outcome_until(key, outcome, u64::MAX, now_ms)
+    }
+
+    /// Ends an attempt of a delivery that has a deadline, ms: what would be tried again only then is dead now.
+    ///
+    /// # Panics
+    /// If no delivery of this key is in flight.
+    pub fn handle_outcome_until(
+        &mut self,
+        key: u64,
+        outcome: &Outcome,
+        deadline_ms: u64,
+        now_ms: u64,
+    ) -> Next {
         let now_ms = self.advance(now_ms);
         let at = self
             .in_flight
@@ -199,6 +227,9 @@ impl TargetQueue {
                 let Some(delay_ms) = delay_ms else { return self.bury(slot, reason) };
                 let held_ms = if is_throttled { self.gate.throttled_until_ms() } else { 0 };
                 let due_ms = now_ms.saturating_add(delay_ms).max(held_ms);
+                if due_ms >= deadline_ms {
+                    return self.bury(slot, DeadReason::DeadlineOver);
+                }
                 self.retries.push(Reverse(Retry { due_ms, key, slot }));
                 Next::Retry { attempt, due_ms }
             }
@@ -275,6 +306,11 @@ impl TargetQueue {
     /// Whether attempts may start.
     pub fn state(&self) -> TargetState {
         self.state
+    }
+
+    /// What holds the target back as a whole now, beside its state and what is in flight.
+    pub fn hold(&self, now_ms: u64) -> Option<Hold> {
+        self.gate.hold(now_ms)
     }
 
     /// Until when a 429 or 503 holds the target back, ms; in the past when none does.

@@ -3,12 +3,14 @@
 //! Nothing is checked here beyond types; [`super::validate()`] turns this into a snapshot.
 
 mod access;
+mod limits;
 mod targets;
 
 pub use access::{
     Authorization, AuthorizationKind, HeaderAction, HeaderRule, ListMode, NetworkLists, Networks, Proxies,
     ProxyProtocol, Rate, Rates, SourceCertificate,
 };
+pub use limits::{AttemptRate, Backoff, Breaker, Status, Throttle};
 use serde::{Deserialize, Serialize};
 pub use targets::{CredentialsKind, TargetAuthorization};
 
@@ -350,8 +352,18 @@ pub struct Target {
     pub attempt_timeout_ms: u64,
     #[serde(default = "retry_schedule_ms")]
     pub retry_schedule_ms: Vec<u64>,
+    pub retry: Option<Backoff>,
     #[serde(default = "retry_jitter_percent")]
     pub retry_jitter_percent: u8,
+    pub deadline_ms: Option<u64>,
+    #[serde(default = "limits::permanent_statuses")]
+    pub permanent_statuses: Vec<Status>,
+    pub answer_ms_max: Option<u64>,
+    #[serde(default)]
+    pub throttle: Throttle,
+    #[serde(default)]
+    pub breaker: Breaker,
+    pub rate: Option<AttemptRate>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
@@ -440,7 +452,8 @@ fn attempt_timeout_ms() -> u64 {
     30_000
 }
 
-fn retry_schedule_ms() -> Vec<u64> {
+/// The schedule where none is written.
+pub fn retry_schedule_ms() -> Vec<u64> {
     vec![1_000, 5_000, 30_000, 120_000, 600_000, 3_600_000, 21_600_000]
 }
 

@@ -294,6 +294,8 @@ pub struct Target {
     pub signer: TargetSigner<PreparedKey>,
     /// Queue, in-flight cap, schedule.
     pub limits: TargetLimits,
+    /// How long after its acceptance a delivery is given up, ms.
+    pub deadline_ms: Option<u64>,
     /// mTLS to it.
     pub tls: ClientTls,
     /// Whether we show our certificate.

@@ -10,6 +10,7 @@ use zen_rules::failover::Switch;
 use zen_uring::SocketId;
 
 use super::output::OutputState;
+use crate::clock::Clock;
 use crate::config::{Output, Target};
 use crate::mesh::{EventBytes, EventKey, Handoff, Message};
 
@@ -119,8 +120,14 @@ impl Owner {
         }
     }
 
-    /// Takes a changed configuration; queue bounds and schedule apply to a queue made later.
+    /// Takes a changed configuration; all limits but `queue_max` count at once.
     pub fn handle_target(&mut self, target: Arc<Target>) {
+        self.queue.handle_limits(target.limits.clone());
+        self.move_to(target);
+    }
+
+    /// Deliveries go there from now on.
+    fn move_to(&mut self, target: Arc<Target>) {
         let moved = target.address != self.target.address;
         self.target = target;
         let literal: Option<IpAddr> = self.target.address.host.parse().ok();
@@ -134,9 +141,10 @@ impl Owner {
     /// Takes a changed configuration of an output; which of its targets is in use is known here only.
     pub fn handle_output(&mut self, output: Arc<Output>) {
         let state = self.output.get_or_insert_with(|| OutputState::new(Arc::clone(&output)));
+        self.queue.handle_limits(output.targets[0].limits.clone());
         state.handle_settings(output);
         let target = Arc::clone(state.target());
-        self.handle_target(target);
+        self.move_to(target);
     }
 
     /// Takes in what an attempt said of the target that it was made with.
@@ -151,7 +159,7 @@ impl Owner {
         let output = self.output.as_mut()?;
         let switch = output.poll_switch(steady_ms)?;
         let target = Arc::clone(output.target());
-        self.handle_target(target);
+        self.move_to(target);
         // It was the other target that was gone.
         if self.is_disabled() {
             self.queue.resume(steady_ms);
@@ -207,6 +215,13 @@ impl Owner {
     /// When something may start that cannot now, Unix ms; an end of an attempt is told by itself.
     pub fn poll_timeout(&self, bytes_max: u64) -> Option<u64> {
         (self.attempt_bytes < bytes_max).then(|| self.queue.poll_timeout()).flatten()
+    }
+
+    /// When the delivery of an event that was accepted at `accepted_us` is given up, steady ms. What an operator sends
+    /// again has no deadline.
+    pub fn deadline_ms(&self, key: u64, accepted_us: u64, clock: Clock) -> Option<u64> {
+        let deadline_ms = self.target.deadline_ms.filter(|_| accepted_us > 0 && self.replay(key) == 0)?;
+        Some(clock.steady_ms + (accepted_us / 1_000 + deadline_ms).saturating_sub(clock.wall_ms))
     }
 
     /// Ends an attempt, and the delivery's stay here; returns its target index.

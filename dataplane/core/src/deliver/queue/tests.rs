@@ -381,3 +381,72 @@ fn a_removed_target_gives_everything_back() {
 fn an_outcome_without_an_attempt_is_a_bug() {
     let _ = queue(1, 1).handle_outcome(1, &OK, 0);
 }
+
+#[test]
+fn what_would_be_tried_again_after_its_deadline_is_dead_now() {
+    for (deadline_ms, expected) in [(1_200, None), (801, None), (800, Some(DeadReason::DeadlineOver))] {
+        let mut queue = queue(1, 1);
+        queue.limits.retry_jitter_percent = 0;
+        queue.limits.retry_schedule_ms = vec![800];
+        queue.handle_event(delivery(1), 0).unwrap();
+        queue.poll_attempt(0).unwrap();
+        let reason = match queue.handle_outcome_until(1, &FAILED, deadline_ms, 0) {
+            Next::Dead { reason } => Some(reason),
+            _ => None,
+        };
+        assert_eq!((reason, queue.waiting()), (expected, usize::from(expected.is_none())), "{deadline_ms}");
+    }
+}
+
+#[test]
+fn a_throttled_delivery_whose_deadline_is_within_the_pause_is_dead() {
+    let mut queue = queue(1, 1);
+    queue.handle_event(delivery(1), 0).unwrap();
+    queue.poll_attempt(0).unwrap();
+    let throttled = Outcome::Answered { status: 429, retry_after_ms: Some(5_000) };
+    let dead = Next::Dead { reason: DeadReason::DeadlineOver };
+    assert_eq!(queue.handle_outcome_until(1, &throttled, 5_000, 0), dead);
+}
+
+#[test]
+fn changed_limits_count_at_once_but_for_the_places() {
+    let mut queue = queue(1, 3);
+    for key in 1..=3 {
+        queue.handle_event(delivery(key), 0).unwrap();
+    }
+    queue.poll_attempt(0).unwrap();
+    let throttled = Outcome::Answered { status: 429, retry_after_ms: Some(60_000) };
+    let _ = queue.handle_outcome(1, &throttled, 0);
+    let same = queue.limits().clone();
+    queue.handle_limits(TargetLimits { queue_max: 99, ..same.clone() });
+    assert_eq!(queue.poll_attempt(0), None, "nothing changed, so it still waits");
+    assert_eq!(queue.limits(), &same);
+    let rate = Some(RateLimit { per_second: 10, burst: 1 });
+    queue.handle_limits(TargetLimits { in_flight_max: 2, rate, ..same });
+    assert_eq!((next_key(&mut queue, 0), next_key(&mut queue, 0)), (Some(2), None));
+    assert_eq!((next_key(&mut queue, 100), queue.in_flight()), (Some(3), 2));
+}
+
+#[test]
+fn a_target_tells_what_holds_it_back() {
+    let breaker = Some(BreakerLimits { failures_max: 1, share: None, pause_ms: 100, pause_ms_max: 100 });
+    let rate = Some(RateLimit { per_second: 1, burst: 1 });
+    let limits = TargetLimits { breaker, rate, retry_jitter_percent: 0, ..TargetLimits::default() };
+    let mut queue = TargetQueue::new(limits, 1);
+    for key in 1..=3 {
+        queue.handle_event(delivery(key), 0).unwrap();
+    }
+    assert_eq!(queue.hold(0), None);
+    let key = next_key(&mut queue, 0).unwrap();
+    assert_eq!(queue.hold(0), Some(Hold::RateLimited { until_ms: 1_000 }));
+    let throttled = Outcome::Answered { status: 429, retry_after_ms: Some(3_000) };
+    let _ = queue.handle_outcome(key, &throttled, 0);
+    assert_eq!(queue.hold(2_999), Some(Hold::Throttled { until_ms: 3_000 }));
+    let key = next_key(&mut queue, 3_000).unwrap();
+    let _ = queue.handle_outcome(key, &FAILED, 3_000);
+    assert_eq!(queue.hold(3_099), Some(Hold::BreakerOpen { probe_ms: 3_100 }));
+    let key = next_key(&mut queue, 4_000).unwrap();
+    assert_eq!(queue.hold(4_000), Some(Hold::BreakerHalfOpen));
+    let _ = queue.handle_outcome(key, &OK, 4_000);
+    assert_eq!(queue.hold(5_000), None);
+}

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use rustls_pki_types::ServerName;
 use zen_core::access::DestinationPolicy;
-use zen_core::deliver::{SignerConfig, TargetLimits, TargetSigner};
+use zen_core::deliver::{SignerConfig, TargetSigner};
 use zen_identity::{Policy, SharedPolicy, SpiffePattern, TargetRoots};
 use zen_rules::RawOutput;
 
 use super::access::networks;
 use super::faults::Faults;
-use super::{idempotency, link_client, link_listen, link_server, share, targets, unique};
+use super::{idempotency, limits, link_client, link_listen, link_server, share, targets, unique};
 use crate::config::Certificates;
 use crate::config::raw::{self, ClientCertificate, Direction};
 use crate::config::settings::{EgressSettings, HostPort, IngesterPeer, Output, Target};
@@ -164,11 +164,7 @@ fn ingester_peer(
 fn target(key: &str, raw: &raw::Target, certificates: &Certificates, faults: &mut Faults) -> Option<Target> {
     faults.name(format_args!("{key}.name"), &raw.name);
     faults.name(format_args!("{key}.key_id"), &raw.key_id);
-    faults.bound(format_args!("{key}.in_flight_max"), raw.in_flight_max, 1, 10_000);
-    faults.bound(format_args!("{key}.queue_max"), raw.queue_max, 1, 10_000_000);
-    faults.bound(format_args!("{key}.attempt_timeout_ms"), raw.attempt_timeout_ms, 100, 600_000);
-    faults.bound(format_args!("{key}.retry_schedule_ms (count)"), raw.retry_schedule_ms.len(), 0, 32);
-    faults.bound(format_args!("{key}.retry_jitter_percent"), raw.retry_jitter_percent, 0, 100);
+    let limits = limits::limits(key, raw, faults);
     let tls = target_tls(key, raw, certificates, faults);
     let (address, path) = target_url(&format!("{key}.url"), &raw.url, faults)?;
     let server_name = server_name_of(&format!("{key}.url"), &address.host, faults);
@@ -188,20 +184,13 @@ fn target(key: &str, raw: &raw::Target, certificates: &Certificates, faults: &mu
         .ok();
     let section = raw.authorization.as_ref();
     let credentials = section.map(|section| targets::authorization(key, section, faults));
-    let limits = TargetLimits {
-        in_flight_max: raw.in_flight_max,
-        queue_max: raw.queue_max,
-        retry_schedule_ms: raw.retry_schedule_ms.clone(),
-        retry_jitter_percent: raw.retry_jitter_percent,
-        attempt_timeout_ms: raw.attempt_timeout_ms,
-        ..TargetLimits::default()
-    };
     Some(Target {
         name: raw.name.clone(),
         address,
         server_name: server_name?,
         signer: signer?,
         limits,
+        deadline_ms: raw.deadline_ms,
         tls: tls?,
         client_certificate: raw.client_certificate,
         credentials: match credentials {

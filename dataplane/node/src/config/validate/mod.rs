@@ -4,6 +4,7 @@ mod access;
 mod egress;
 mod faults;
 mod ingester;
+mod limits;
 mod routing;
 mod targets;
 

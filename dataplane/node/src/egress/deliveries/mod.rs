@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use zen_core::deliver::{ConnectFailure, DeadReason, Delivery, DeliveryRequest, Next, Outcome};
+use zen_core::deliver::{ConnectFailure, DeadReason, Delivery, DeliveryRequest, Hold, Next, Outcome};
 use zen_uring::{Reactor, SocketId};
 use zeroize::Zeroize;
 
@@ -330,10 +330,32 @@ impl Deliveries {
         owners().for_each(Owner::observe);
         self.metrics.queue_depth.set(owners().map(|owner| owner.queue.waiting() as u64).sum());
         self.metrics.attempts_in_flight.set(owners().map(|owner| owner.queue.in_flight() as u64).sum());
-        self.metrics.targets_disabled.set(owners().filter(|owner| owner.is_disabled()).count() as u64);
+        self.observe_holds();
         let on_standby = |owner: &&Owner| owner.output.as_ref().is_some_and(OutputState::is_on_standby);
         self.metrics.outputs_on_standby.set(owners().filter(on_standby).count() as u64);
         self.metrics.target_connections.set(self.connections.len() as u64);
+    }
+
+    /// Targets by what holds them back now.
+    fn observe_holds(&self) {
+        let steady_ms = self.clock.steady_ms;
+        let (mut throttled, mut open, mut limited, mut disabled, mut cap) = (0, 0, 0, 0, 0);
+        for owner in self.owners.values() {
+            cap += u64::from(owner.queue.in_flight_cap());
+            disabled += u64::from(owner.is_disabled());
+            match owner.queue.hold(steady_ms) {
+                Some(Hold::Throttled { .. }) => throttled += 1,
+                Some(Hold::BreakerOpen { .. } | Hold::BreakerHalfOpen) => open += 1,
+                Some(Hold::RateLimited { .. }) if owner.queue.waiting() > 0 => limited += 1,
+                Some(Hold::RateLimited { .. }) | None => {}
+            }
+        }
+        let metrics = &self.metrics;
+        metrics.targets_disabled.set(disabled);
+        metrics.targets_throttled.set(throttled);
+        metrics.targets_breaker_open.set(open);
+        metrics.targets_rate_limited.set(limited);
+        metrics.attempts_cap.set(cap);
     }
 
     fn settings(&self) -> &EgressSettings {
@@ -467,7 +489,8 @@ impl Deliveries {
             self.metrics.deliveries_without_client_certificate.add(1);
         }
         let (status, attempts) = (outcome.status(), owner.queue.attempts(key));
-        let next = owner.queue.handle_outcome(key, outcome, self.clock.steady_ms);
+        let deadline_ms = owner.deadline_ms(key, accepted_us, self.clock).unwrap_or(u64::MAX);
+        let next = owner.queue.handle_outcome_until(key, outcome, deadline_ms, self.clock.steady_ms);
         let (index, verdict) = match next {
             Next::Delivered => {
                 let latency_us = self.clock.wall_us.saturating_sub(accepted_us);

@@ -69,6 +69,10 @@ impl Deliveries {
         let event = Event::decode(&start.bytes).map_err(|_| Outcome::Refused)?;
         let owner = self.owners.get(&start.target).ok_or(Outcome::TargetRemoved)?;
         let accepted_us = event.metadata(":accepted-us").and_then(|value| value.parse().ok()).unwrap_or(0);
+        let deadline_ms = owner.deadline_ms(start.delivery.key, accepted_us, self.clock);
+        if deadline_ms.is_some_and(|deadline_ms| deadline_ms <= self.clock.steady_ms) {
+            return Err(Outcome::DeadlineOver);
+        }
         let body_at = start.bytes.len() - event.body.len();
         let Some(made) = owner.output.as_ref().and_then(|output| output.transform(&event)) else {
             prepare_with(owner, &event, attempt, request)?;
