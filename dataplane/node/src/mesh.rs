@@ -70,6 +70,8 @@ pub struct Handoff {
     pub due_ms: u64,
     /// How often an operator sent it again.
     pub replay: u8,
+    /// Deliveries that share it go out in order; 0 is none.
+    pub order_key: u64,
     /// The event, unless memory is short: then the owner fetches it when its turn comes.
     pub bytes: Option<EventBytes>,
     /// Its size.

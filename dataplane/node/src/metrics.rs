@@ -197,6 +197,7 @@ worker_metrics! {
     reasons failovers "Outputs that went over to another target, by reason";
     gauge outputs_on_standby "Outputs that use a standby now";
     outcomes probes "Probes of targets that their output does not use, by outcome";
+    counter order_keys_missing "Deliveries that are not ordered, because their event lacks the header or member";
     gauge targets_disabled "Targets disabled by a 410";
     gauge targets_throttled "Targets held back by a 429 or 503";
     gauge targets_breaker_open "Targets whose circuit breaker is open or half-open";

@@ -276,7 +276,7 @@ fn each_fault_of_a_targets_limits_names_file_key_and_remedy() {
     let lab = Lab::new();
     let target = lab.target_text("demo", free_address(), "retry_jitter_percent = 7");
     let good = lab.egress_text(Ports::pick(), free_address(), &target);
-    let table: [(&'static str, &str, &'static [&'static str]); 23] = [
+    let table: [(&'static str, &str, &'static [&'static str]); 25] = [
         ("breaker.pause_ms", "breaker.pause_ms = 0", &["give 1 to"]),
         ("breaker.pause_ms_max", "breaker.pause_ms_max = 4999", &["give 5000 to"]),
         ("breaker.failures_max", "breaker.failures_max = 0", &["give 1 to"]),
@@ -312,6 +312,8 @@ fn each_fault_of_a_targets_limits_names_file_key_and_remedy() {
         ("permanent_statuses", "permanent_statuses = [410]", &["not 410"]),
         ("permanent_statuses", "permanent_statuses = [\"2xx\"]", &["3xx, 4xx, 5xx"]),
         ("nothing", "breaker.colour = 1", &["colour", "docs/configuration.md"]),
+        ("order_by.header", "order_by = { header = \"a b\" }", &["no header's name"]),
+        ("order_by.json_path", "order_by = { json_path = \"a..b\" }", &["such as data.id"]),
     ];
     let faults = table.map(|(key, text, says)| fault(key, "retry_jitter_percent = 7", text, says));
     for (key, (_, text), _) in faults.iter().filter(|fault| fault.0.contains('_')) {

@@ -43,8 +43,15 @@ impl FromStr for JsonPath {
 }
 
 impl JsonPath {
+    /// What `of` makes of the value at the path; nothing if it is not there, or null.
+    pub fn value<T>(&self, body: &[u8], of: impl FnOnce(&[u8]) -> T) -> Result<Option<T>, KeyError> {
+        let mut id = JsonId::new();
+        let found = self.read(body, &mut id)?;
+        Ok(found.then(|| of(id.as_bytes())))
+    }
+
     /// Reads the value at the path into `id`; false if it is not there, or null.
-    pub(super) fn read(&self, body: &[u8], id: &mut JsonId) -> Result<bool, KeyError> {
+    fn read(&self, body: &[u8], id: &mut JsonId) -> Result<bool, KeyError> {
         let text = core::str::from_utf8(body).map_err(|_| KeyError::NotJson)?;
         id.bytes = 0;
         let mut reader = Reader { rest: text.as_bytes(), id };
@@ -55,17 +62,17 @@ impl JsonPath {
 }
 
 /// The id that was found; a text as it is after its escapes, anything else as it was written.
-pub(super) struct JsonId {
+struct JsonId {
     buffer: [u8; SOURCE_ID_BYTES_MAX + 1],
     bytes: usize,
 }
 
 impl JsonId {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         Self { buffer: [0; SOURCE_ID_BYTES_MAX + 1], bytes: 0 }
     }
 
-    pub(super) fn as_bytes(&self) -> &[u8] {
+    fn as_bytes(&self) -> &[u8] {
         &self.buffer[..self.bytes]
     }
 

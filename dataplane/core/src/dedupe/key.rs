@@ -7,7 +7,7 @@
 use alloc::string::String;
 use core::fmt;
 
-use super::json::{JsonId, JsonPath};
+use super::json::JsonPath;
 use super::siphash::siphash128;
 use crate::id::{EndpointId, EventId};
 use crate::verify::{RequestView, SOURCE_ID_BYTES_MAX, Verified};
@@ -123,9 +123,7 @@ impl KeySource {
             Self::Scheme => verified.source_id,
             Self::Header(name) => header_value(request, name)?,
             Self::Json(path) => {
-                let mut id = JsonId::new();
-                let found = path.read(body, &mut id)?;
-                return Ok(found.then(|| hasher.id_key(endpoint, id.as_bytes())));
+                return path.value(body, |id| hasher.id_key(endpoint, id));
             }
             Self::Body => return Ok(Some(hasher.body_key(endpoint, body))),
         };

@@ -3,7 +3,7 @@
 //! Deliveries, outcomes and times enter [`TargetQueue`]; attempts that may start now and a verdict per
 //! outcome leave. It refuses deliveries beyond its bound. Composed in it, a file each: throttle, circuit
 //! breaker, rate and adaptive concurrency, all behind one gate, and the order of deliveries that share a key.
-//! [`Table`] knows which events are not done at all their targets, and which records of the journal they need. [`TargetSigner`] turns an event into MAC jobs and
+//! [`OrderBy`] makes that key. [`Table`] knows which events are not done at all their targets, and which records of the journal they need. [`TargetSigner`] turns an event into MAC jobs and
 //! a request head (RFC 9112 section 3), signed twice: Zen-Signature and Standard Webhooks. It refuses an
 //! event whose fields could break out of a header line. One egress worker owns both; neither reads a clock
 //! or draws randomness.
@@ -19,6 +19,7 @@ mod limits;
 mod lives;
 mod model;
 mod order;
+mod order_by;
 mod outcome;
 mod queue;
 mod rate;
@@ -37,6 +38,7 @@ pub use credentials::{
 pub use gate::Hold;
 pub use limits::TargetLimits;
 pub use order::ORDERED_PLACE_BYTES;
+pub use order_by::OrderBy;
 pub use outcome::{ConnectFailure, DeadReason, FaultKind, Next, Outcome};
 pub use queue::{Delivery, PLACE_BYTES, QueueFull, TargetQueue, TargetState};
 pub use rate::RateLimit;

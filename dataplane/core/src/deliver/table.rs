@@ -6,6 +6,7 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::ops::Bound;
 
 use smallvec::SmallVec;
@@ -38,6 +39,8 @@ pub struct TargetLife {
     pub state: DeliveryState,
     /// How often an operator sent it again.
     pub replay: u8,
+    /// Deliveries of the target that share it go out in order; 0 is none.
+    pub order_key: u64,
 }
 
 /// How far a delivery is.
@@ -185,6 +188,19 @@ impl Table {
         let is_quarantined = Event::has_metadata(held.event, QUARANTINE_LINE);
         let live = Live { record, stream, targets, bytes, bytes_len, id, is_quarantined, record_bytes };
         self.live.insert(handle, live);
+    }
+
+    /// Gives the deliveries of an event that was put in their ordering keys.
+    pub fn set_order_keys(&mut self, handle: u64, mut key_of: impl FnMut(&str) -> u64) {
+        let Some(live) = self.live.get_mut(handle) else { return };
+        live.targets.iter_mut().for_each(|target| target.order_key = key_of(&target.name));
+    }
+
+    /// Handles of the events that are not done, in the order of their arrival.
+    pub fn arrivals(&self) -> Vec<u64> {
+        let mut handles: Vec<u64> = self.by_record.iter().map(|(_, handle)| *handle).collect();
+        handles.sort_unstable();
+        handles
     }
 
     /// The time that a dead letter of now bears, Unix ms.
@@ -353,14 +369,15 @@ impl Table {
 
     fn target_life(&mut self, name: &str, replay: u8) -> TargetLife {
         if name.is_empty() {
-            return TargetLife { name: Arc::from(""), state: DeliveryState::Done, replay };
+            return TargetLife { name: Arc::from(""), state: DeliveryState::Done, replay, order_key: 0 };
         }
         let known = self.names.get(name).cloned().unwrap_or_else(|| {
             let name: Arc<str> = Arc::from(name);
             self.names.insert(Arc::clone(&name));
             name
         });
-        TargetLife { name: known, state: DeliveryState::Open { attempt: 0, due_ms: 0 }, replay }
+        let state = DeliveryState::Open { attempt: 0, due_ms: 0 };
+        TargetLife { name: known, state, replay, order_key: 0 }
     }
 }
 

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use zen_core::access::{BUCKET_BYTES, HeaderTest};
-use zen_core::deliver::{CREDENTIALS_BYTES_MAX, PLACE_BYTES};
+use zen_core::deliver::{CREDENTIALS_BYTES_MAX, ORDERED_PLACE_BYTES, PLACE_BYTES};
 use zen_core::event::EVENT_BYTES_MAX;
 use zen_core::journal::COMMITS_IN_FLIGHT_MAX;
 use zen_identity::SOURCE_CHAIN_BYTES_MAX;
@@ -253,6 +253,9 @@ impl MemoryBound {
         self.push("notes", None, workers * egress::NOTES_MAX, egress::NOTE_BYTES);
         let places = egress.queues().map(|limits| limits.queue_max as usize).sum();
         self.push("target queues", Some("egress.targets.queue_max"), places, PLACE_BYTES);
+        let ordered = egress.ordering.keys().filter_map(|name| egress.queue(name));
+        let places = ordered.map(|limits| limits.queue_max as usize).sum();
+        self.push("places in order", Some("egress.targets.queue_max"), places, ORDERED_PLACE_BYTES);
         let connections = egress.queues().map(|limits| limits.in_flight_max as usize).sum();
         let one = tls::IDLE_BYTES + egress::CONNECTION_BYTES;
         self.push("target connections", Some("egress.targets.in_flight_max"), connections, one);

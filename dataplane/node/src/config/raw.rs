@@ -10,7 +10,7 @@ pub use access::{
     Authorization, AuthorizationKind, HeaderAction, HeaderRule, ListMode, NetworkLists, Networks, Proxies,
     ProxyProtocol, Rate, Rates, SourceCertificate,
 };
-pub use limits::{AttemptRate, Backoff, Breaker, Status, Throttle};
+pub use limits::{AttemptRate, Backoff, Breaker, OrderBy, Status, Throttle};
 use serde::{Deserialize, Serialize};
 pub use targets::{CredentialsKind, TargetAuthorization};
 
@@ -364,6 +364,7 @@ pub struct Target {
     #[serde(default)]
     pub breaker: Breaker,
     pub rate: Option<AttemptRate>,
+    pub order_by: Option<OrderBy>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]

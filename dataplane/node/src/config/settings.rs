@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustls_pki_types::ServerName;
 use zen_core::access::{DestinationPolicy, HeaderRule, NetworkRules, NetworkSet, Rate};
 use zen_core::dedupe::KeySource;
-use zen_core::deliver::{Credentials, TargetLimits, TargetSigner};
+use zen_core::deliver::{Credentials, OrderBy, TargetLimits, TargetSigner};
 use zen_core::id::EndpointId;
 use zen_core::verify::Authentication;
 use zen_hmac::PreparedKey;
@@ -235,6 +235,8 @@ pub struct EgressSettings {
     pub targets: BTreeMap<String, Arc<Target>>,
     /// By name; no target has the same.
     pub outputs: BTreeMap<String, Arc<Output>>,
+    /// By the name of a target or an output, those whose deliveries go out in order.
+    pub ordering: BTreeMap<String, OrderBy>,
     /// mTLS for ingesters that dial.
     pub link_tls: ServerTls,
 }
@@ -296,6 +298,8 @@ pub struct Target {
     pub limits: TargetLimits,
     /// How long after its acceptance a delivery is given up, ms.
     pub deadline_ms: Option<u64>,
+    /// What deliveries share that go out in order.
+    pub order_by: Option<OrderBy>,
     /// mTLS to it.
     pub tls: ClientTls,
     /// Whether we show our certificate.

@@ -6,6 +6,7 @@
 
 mod connection;
 mod deliveries;
+mod ordering;
 mod orders;
 mod output;
 mod owner;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use deliveries::{ATTEMPT_COPIES, CONNECTION_BYTES, Deliveries};
+pub use ordering::recover as recover_order;
 use orders::Orders;
 pub use orders::{
     Answer, Chosen, Copy, Filter, LETTERS_PAGE_MAX, Letter, ORDERS_BYTES, Order, OrderRefused, Page, Tally,
@@ -196,11 +198,10 @@ impl Egress {
         }
     }
 
-    /// Hands out the deliveries that recovery found open.
+    /// Hands out the deliveries that recovery found open, in the order of their arrival.
     pub fn restore(&mut self) {
         self.ids.finish();
-        let handles: Vec<u64> = self.table.handles().map(|(_, handle)| handle).collect();
-        for handle in handles {
+        for handle in self.table.arrivals() {
             self.hand_out(handle);
         }
     }
@@ -422,6 +423,7 @@ impl Egress {
         let held = HeldEvent { event: &incoming.event, ..held };
         let cached = self.table.cached_bytes() + incoming.event.len() <= self.settings().cached_bytes_max;
         self.table.insert(record, &held, cached.then(|| Arc::clone(&incoming.event)));
+        self.order(record.0, &incoming.event);
         self.arrivals.push_back(Arrival {
             record,
             link: incoming.link,
@@ -494,6 +496,7 @@ impl Egress {
             attempt,
             due_ms,
             replay: target.replay,
+            order_key: target.order_key,
             bytes: live.bytes.clone(),
             bytes_len: live.bytes_len,
         };

@@ -171,7 +171,8 @@ impl Owner {
     /// Takes a delivery into the queue.
     pub fn handle_handoff(&mut self, handoff: Handoff, steady_ms: u64) -> Result<(), QueueFull> {
         let key = handoff.key.packed();
-        let delivery = Delivery { key, attempt: handoff.attempt, bytes: handoff.bytes_len, order_key: 0 };
+        let Handoff { attempt, order_key, bytes_len: bytes, .. } = handoff;
+        let delivery = Delivery { key, attempt, bytes, order_key };
         if handoff.due_ms > steady_ms || handoff.attempt > 0 {
             self.queue.handle_restored(delivery, handoff.due_ms)?;
         } else {

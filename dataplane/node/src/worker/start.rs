@@ -265,6 +265,7 @@ fn open_egress(
     let ids = launch.keys.egress.as_ref().expect("a node with an egress has its table");
     let (mut table, clock) = (Table::default(), Clock::now());
     let start = journal_start(launch, snapshot, JournalRole::Egress);
+    let ordering = &snapshot.egress.as_ref().expect("an egress has its section").ordering;
     let mut record = |record: zen_core::journal::Record<'_>| {
         egress::recover_id(ids, &record);
         if let Err(error) =
@@ -273,6 +274,7 @@ fn open_egress(
             let sequence = record.sequence.0;
             tracing::error!(%error, sequence, "a journal record with a valid checksum cannot be read");
         }
+        egress::recover_order(&mut table, ordering, &record);
     };
     let journal = journal::open(&start, reactor, &launch.maker, Arc::clone(&launch.metrics), &mut record)?;
     Ok(Egress::new(

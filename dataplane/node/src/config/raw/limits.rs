@@ -62,6 +62,15 @@ pub struct AttemptRate {
     pub burst: Option<u32>,
 }
 
+/// What deliveries share that go out in order.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OrderBy {
+    Endpoint,
+    Header(String),
+    JsonPath(String),
+}
+
 /// What judges the event itself.
 pub(super) fn permanent_statuses() -> Vec<Status> {
     [413, 415, 422, 431].map(Status::Code).to_vec()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustls_pki_types::ServerName;
 use zen_core::access::DestinationPolicy;
-use zen_core::deliver::{SignerConfig, TargetSigner};
+use zen_core::deliver::{OrderBy, SignerConfig, TargetSigner};
 use zen_identity::{Policy, SharedPolicy, SpiffePattern, TargetRoots};
 use zen_rules::RawOutput;
 
@@ -56,6 +56,7 @@ pub(super) fn egress(
         }
     }
     let outputs = outputs(&raw.outputs, &targets, faults);
+    let ordering = ordering(&targets, &outputs);
     let link_tls = link_server(certificates, Policy::new(patterns, Vec::new()), "egress.ingesters", faults)?;
     Some(EgressSettings {
         link_listen: listen,
@@ -69,6 +70,7 @@ pub(super) fn egress(
         destinations,
         targets,
         outputs,
+        ordering,
         link_tls,
     })
 }
@@ -90,6 +92,17 @@ fn check_literal(key: &str, target: &Target, policy: &DestinationPolicy, faults:
         let remedy = "add its network to egress.target_networks, or name another host";
         faults.push(format_args!("{key}.url"), format_args!("{host}: {refused}"), remedy);
     }
+}
+
+/// An output's deliveries are ordered as its primary says.
+fn ordering(
+    targets: &BTreeMap<String, Arc<Target>>,
+    outputs: &BTreeMap<String, Arc<Output>>,
+) -> BTreeMap<String, OrderBy> {
+    let of_targets = targets.iter().map(|(name, target)| (name, Some(target)));
+    let of_outputs = outputs.iter().map(|(name, output)| (name, output.targets.first()));
+    let queues = of_targets.chain(of_outputs);
+    queues.filter_map(|(name, target)| Some((name.clone(), target?.order_by.clone()?))).collect()
 }
 
 /// Outputs over targets that are declared, under names that no target has.
@@ -191,6 +204,7 @@ fn target(key: &str, raw: &raw::Target, certificates: &Certificates, faults: &mu
         signer: signer?,
         limits,
         deadline_ms: raw.deadline_ms,
+        order_by: raw.order_by.as_ref().and_then(|order_by| limits::order_by(key, order_by, faults)),
         tls: tls?,
         client_certificate: raw.client_certificate,
         credentials: match credentials {

@@ -3,7 +3,8 @@
 use std::fmt::Display;
 
 use zen_core::deliver::{
-    BreakerLimits, FAILURE_WINDOW_MAX, FailureShare, RateLimit, StatusSet, TargetLimits, ThrottleLimits,
+    BreakerLimits, FAILURE_WINDOW_MAX, FailureShare, OrderBy, RateLimit, StatusSet, TargetLimits,
+    ThrottleLimits,
 };
 
 use super::faults::Faults;
@@ -43,6 +44,30 @@ pub(super) fn limits(key: &str, raw: &raw::Target, faults: &mut Faults) -> Targe
         rate: raw.rate.map(|rate| rate_limit(key, rate, faults)),
         answer_ms_max: raw.answer_ms_max,
         ..TargetLimits::default()
+    }
+}
+
+/// What orders a target's deliveries.
+pub(super) fn order_by(key: &str, raw: &raw::OrderBy, faults: &mut Faults) -> Option<OrderBy> {
+    match raw {
+        raw::OrderBy::Endpoint => Some(OrderBy::Endpoint),
+        raw::OrderBy::Header(name) => {
+            let name = name.to_ascii_lowercase();
+            let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+            if !name.starts_with(|first: char| first.is_ascii_alphabetic()) || !name.bytes().all(is_plain) {
+                let key = format!("{key}.order_by.header");
+                faults.push(
+                    key,
+                    format_args!("\"{name}\" is no header's name"),
+                    "name one that endpoints forward",
+                );
+            }
+            Some(OrderBy::Header(name))
+        }
+        raw::OrderBy::JsonPath(path) => {
+            let key = format!("{key}.order_by.json_path");
+            faults.parse(key, path, "name the member, such as data.id").map(OrderBy::Json)
+        }
     }
 }
 

@@ -448,6 +448,7 @@ impl Egress {
         let record = record.expect("there was room just now");
         let held = HeldEvent { event: &copy.event, ..super::held(&head) };
         self.table.insert(record, &held, None);
+        self.order(record.0, &copy.event);
         self.orders.copies.push_back(record);
         for (index, name) in (0..).zip(targets) {
             self.orders.started.insert((record.0, index), Arc::clone(name));
