@@ -14,6 +14,7 @@ use zen_identity::Reloaded;
 
 use crate::admin;
 use crate::config::{self, Certificates, MemoryBound, Snapshot};
+use crate::egress::Paused;
 use crate::ingester::Access;
 use crate::mesh::{Mesh, Message};
 use crate::metrics::{Metrics, NodeMetrics};
@@ -29,8 +30,8 @@ const LOOKUPS_MAX: usize = 8;
 pub const ORDERS_MAX: usize = 8;
 /// Addresses of a name that are used.
 const ADDRESSES_MAX: usize = 16;
-/// Threads for what may block: lookups, and walks over journals.
-pub const BLOCKING_MAX: usize = LOOKUPS_MAX + admin::WALKS_MAX + admin::REPLAYS_MAX;
+/// Threads for what may block: lookups, walks over journals, and the file of paused targets.
+pub const BLOCKING_MAX: usize = LOOKUPS_MAX + admin::WALKS_MAX + admin::REPLAYS_MAX + admin::HOLDS_MAX;
 /// What a thread that resolves may need of its stack, bytes.
 pub const LOOKUP_STACK_BYTES: usize = 512 * 1024;
 
@@ -54,6 +55,8 @@ pub struct Shared {
     pub draining: AtomicBool,
     /// Orders of operators that may be on their way to workers.
     pub order_places: Arc<Semaphore>,
+    /// Targets that operators paused.
+    pub paused: Arc<Paused>,
     /// What the last reload came to.
     pub status: ArcSwap<String>,
 }

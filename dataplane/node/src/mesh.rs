@@ -19,7 +19,7 @@ use zen_core::id::EventId;
 use zen_core::journal::SegmentId;
 use zen_uring::Waker;
 
-use crate::egress::Order;
+use crate::egress::{Order, TargetOrder};
 use crate::link::LinkHandover;
 
 /// Which of a worker's two journals.
@@ -140,6 +140,8 @@ pub enum Message {
     Settled { waiter: Waiter, event_id: Option<EventId> },
     /// An operator wants this; the place is free again when it is taken.
     Order { order: Box<Order>, place: OwnedSemaphorePermit },
+    /// An operator asks about targets of yours; the place is free again when it is taken.
+    Target { order: Box<TargetOrder>, place: OwnedSemaphorePermit },
     /// Stop taking work in, finish what is there.
     Drain,
 }

@@ -199,6 +199,7 @@ worker_metrics! {
     outcomes probes "Probes of targets that their output does not use, by outcome";
     counter order_keys_missing "Deliveries that are not ordered, because their event lacks the header or member";
     gauge targets_disabled "Targets disabled by a 410";
+    gauge targets_paused "Targets that operators paused";
     gauge targets_throttled "Targets held back by a 429 or 503";
     gauge targets_breaker_open "Targets whose circuit breaker is open or half-open";
     gauge targets_rate_limited "Targets with deliveries that wait for the rate";

@@ -15,7 +15,7 @@ use crate::config::{
 };
 use crate::control::{self, Control, Resolver, Shared};
 use crate::dedupe::{self, HashKeyError, Keys, Waiting};
-use crate::egress::{Table, Watermarks};
+use crate::egress::{Paused, PausedError, Table, Watermarks};
 use crate::ingester::{self, Access, Recovering};
 use crate::journal::{self, OpenError, spawn_segment_maker};
 use crate::mesh::{JournalRole, Mesh};
@@ -35,6 +35,9 @@ pub enum StartError {
     /// The secret that keys are made with.
     #[error("{0}")]
     HashKey(#[from] HashKeyError),
+    /// The file of paused targets.
+    #[error("{0}")]
+    Paused(#[from] PausedError),
     /// A table of keys.
     #[error("idempotency: {0}")]
     Keys(#[from] zen_core::dedupe::LimitsError),
@@ -94,6 +97,7 @@ pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
     let _lock = lock_data_dir(&snapshot)?;
     let keys = tables(&snapshot)?;
     remove_orphans(&snapshot, &keys)?;
+    let paused = Arc::new(Paused::load(&snapshot.node.data_dir)?);
     let mesh = Mesh::new(snapshot.node.workers);
     let order_places = usize::from(mesh.workers()) * control::ORDERS_MAX;
     let maker = spawn_segment_maker(mesh.clone())?;
@@ -110,6 +114,7 @@ pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
         link_places: Quota::default(),
         draining: AtomicBool::new(false),
         order_places: Arc::new(Semaphore::new(order_places)),
+        paused,
         status: ArcSwap::from_pointee("generation 1 in force".to_owned()),
     });
     let (resolver, questions) = Resolver::channel();

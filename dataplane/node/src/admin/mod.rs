@@ -1,12 +1,13 @@
 //! Admin over loopback HTTP and a unix socket: health, readiness, metrics, status.
 //!
 //! Loopback only reads that. On the socket, whose mode is 0600, dead letters and events are looked at and sent
-//! again, too; each order leaves an audit line with the peer's uid.
+//! again, too, and targets paused and resumed; each order leaves an audit line with the peer's uid.
 
 mod answer;
 mod dead_letters;
 mod event_replay;
 mod events;
+mod targets;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -26,6 +27,7 @@ pub use dead_letters::{FOUND_BYTES, PAGE_BYTES};
 pub use event_replay::COPIES_BYTES;
 pub use events::LIFE_BYTES;
 use prometheus_client::registry::Registry;
+pub use targets::{FAILURE_BYTES, TARGET_BYTES};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -46,6 +48,9 @@ const PAGES_MAX: usize = 1;
 pub const WALKS_MAX: usize = 1;
 /// Walks for events that are put in once more; others are refused.
 pub const REPLAYS_MAX: usize = 1;
+
+/// Orders to pause or resume targets worked off at a time; who gives more waits.
+pub const HOLDS_MAX: usize = 1;
 
 /// Why the admin listeners do not stand.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +89,8 @@ struct Admin {
     walks: Arc<Semaphore>,
     /// Walks for events that are put in once more.
     replays: Arc<Semaphore>,
+    /// Orders to pause or resume.
+    holds: Arc<Semaphore>,
 }
 
 impl Admin {
@@ -134,6 +141,7 @@ pub async fn serve(listeners: Listeners, shared: Arc<Shared>, metrics: Metrics, 
         pages: places(PAGES_MAX),
         walks: places(WALKS_MAX),
         replays: places(REPLAYS_MAX),
+        holds: places(HOLDS_MAX),
     };
     let tcp = listeners.tcp.and_then(|listener| tokio::net::TcpListener::from_std(listener).ok());
     let unix = listeners.unix.and_then(|listener| tokio::net::UnixListener::from_std(listener).ok());
@@ -174,6 +182,10 @@ fn orders() -> Router<Admin> {
         .route("/events/{id}", get(events::show))
         .route("/events/{id}/body", post(events::body))
         .route("/events/replay", post(event_replay::replay))
+        .route("/targets", get(targets::list))
+        .route("/targets/{name}", get(targets::show))
+        .route("/targets/{name}/pause", post(targets::pause))
+        .route("/targets/{name}/resume", post(targets::resume))
         .layer(DefaultBodyLimit::max(answer::BODY_BYTES_MAX))
 }
 

@@ -1,4 +1,4 @@
-//! Commands: for a running node, over its admin socket, dead letters and events; `route` needs none.
+//! Commands: for a running node, over its admin socket, dead letters, events and targets; `route` needs none.
 //!
 //! Arguments enter; a table for people or a JSON object per line leaves. Exit codes: 0 done, 1 refused or failed, 2 bad arguments.
 
@@ -6,6 +6,7 @@ mod client;
 mod dead_letters;
 mod events;
 mod route;
+mod targets;
 mod time;
 
 use std::io::{self, Write};
@@ -27,6 +28,9 @@ pub enum Command {
     /// Events: the life of one, sent again by time, the body of one.
     #[command(subcommand)]
     Events(events::Events),
+    /// Targets: how they are, pause, resume.
+    #[command(subcommand)]
+    Targets(targets::Targets),
     /// Which flows would take an event, and why; or what an output would make of it. No node is needed.
     Route(route::Route),
 }
@@ -60,6 +64,7 @@ pub fn run(command: Command) -> Result<(), CliError> {
     match command {
         Command::DeadLetters(command) => command.run(),
         Command::Events(command) => command.run(),
+        Command::Targets(command) => command.run(),
         Command::Route(command) => Ok(command.run()?),
     }
 }

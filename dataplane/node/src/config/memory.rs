@@ -259,6 +259,13 @@ impl MemoryBound {
         let connections = egress.queues().map(|limits| limits.in_flight_max as usize).sum();
         let one = tls::IDLE_BYTES + egress::CONNECTION_BYTES;
         self.push("target connections", Some("egress.targets.in_flight_max"), connections, one);
+        let primaries = egress.outputs.values().map(|output| &output.targets[0]);
+        let targets = || egress.targets.values().chain(primaries.clone());
+        let excerpts =
+            targets().map(|target| target.limits.in_flight_max as usize * target.answer_excerpt_bytes_max);
+        self.push("excerpts of answers", Some("egress.targets.in_flight_max"), 1, excerpts.sum());
+        let told = admin::TARGET_BYTES + admin::FAILURE_BYTES;
+        self.push("what is told of targets", None, targets().count(), told);
         let attempts = egress.attempt_memory_bytes_max;
         self.push("attempts", Some("egress.attempt_memory_bytes_max"), workers, attempts);
         self.push(

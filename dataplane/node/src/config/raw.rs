@@ -365,6 +365,8 @@ pub struct Target {
     pub breaker: Breaker,
     pub rate: Option<AttemptRate>,
     pub order_by: Option<OrderBy>,
+    #[serde(default)]
+    pub answer_excerpt_bytes_max: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]

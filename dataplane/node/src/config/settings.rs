@@ -300,6 +300,8 @@ pub struct Target {
     pub deadline_ms: Option<u64>,
     /// What deliveries share that go out in order.
     pub order_by: Option<OrderBy>,
+    /// How much of a failed answer's body is kept to be shown, bytes.
+    pub answer_excerpt_bytes_max: usize,
     /// mTLS to it.
     pub tls: ClientTls,
     /// Whether we show our certificate.

@@ -59,6 +59,8 @@ pub struct Connection {
     stream: Option<Stream>,
     plaintext: Vec<u8>,
     parser: ResponseParser,
+    /// The beginning of the answer's body, where the target's settings want it.
+    excerpt: Vec<u8>,
     job: Option<Job>,
     answer_begun: bool,
     used_before: bool,
@@ -78,6 +80,7 @@ impl Connection {
             stream: None,
             plaintext: Vec::new(),
             parser: ResponseParser::new(limits),
+            excerpt: Vec::new(),
             job: Some(job),
             answer_begun: false,
             used_before: false,
@@ -188,6 +191,11 @@ impl Connection {
         }
     }
 
+    /// The beginning of the answer that ended an attempt.
+    pub fn take_excerpt(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.excerpt)
+    }
+
     /// The target that it was made for.
     pub fn settings(&self) -> &Arc<Target> {
         &self.settings
@@ -216,7 +224,8 @@ impl Connection {
         loop {
             match self.parser.handle_bytes(&mut input) {
                 Ok(Progress::NeedMore) => return Step::Busy,
-                Ok(Progress::Head | Progress::Body(_)) => {}
+                Ok(Progress::Head) => {}
+                Ok(Progress::Body(piece)) => self.keep_excerpt(piece),
                 Ok(Progress::End) => break,
                 Err(_) => return self.fail(Outcome::BrokenAnswer),
             }
@@ -231,6 +240,13 @@ impl Connection {
         self.idle_since_ms = clock.steady_ms;
         let job = self.job.take().expect("an answer belongs to a job");
         Step::Answered(job, outcome)
+    }
+
+    fn keep_excerpt(&mut self, piece: &[u8]) {
+        if !matches!(self.parser.status(), 200..=299) {
+            let left = self.settings.answer_excerpt_bytes_max.saturating_sub(self.excerpt.len());
+            self.excerpt.extend_from_slice(&piece[..piece.len().min(left)]);
+        }
     }
 
     fn is_expired(&self, clock: Clock) -> bool {

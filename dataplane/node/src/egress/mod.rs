@@ -4,12 +4,14 @@
 //! The worker whose journal holds an event is its origin; it keeps the table of live events and
 //! writes what became of them. Deliveries travel to the owner of their target and verdicts come back.
 
+mod condition;
 mod connection;
 mod deliveries;
 mod ordering;
 mod orders;
 mod output;
 mod owner;
+mod paused;
 mod probe;
 mod upkeep;
 mod watermarks;
@@ -18,6 +20,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub use condition::{Condition, EXCERPT_BYTES_MAX, Failure, TargetOrder};
 pub use deliveries::{ATTEMPT_COPIES, CONNECTION_BYTES, Deliveries};
 pub use ordering::recover as recover_order;
 use orders::Orders;
@@ -26,6 +29,7 @@ pub use orders::{
     Work,
 };
 pub use owner::PARCEL_BYTES;
+pub use paused::{Hold, Paused, PausedError};
 pub use probe::PROBE_BYTES;
 use upkeep::Found;
 pub use watermarks::Watermarks;

@@ -9,7 +9,9 @@ use zen_core::deliver::{Delivery, Next, Outcome, QueueFull, TargetQueue, TargetS
 use zen_rules::failover::Switch;
 use zen_uring::SocketId;
 
+use super::condition::Failure;
 use super::output::OutputState;
+use super::paused::Hold;
 use crate::clock::Clock;
 use crate::config::{Output, Target};
 use crate::mesh::{EventBytes, EventKey, Handoff, Message};
@@ -79,6 +81,11 @@ pub struct Owner {
     addresses: Vec<IpAddr>,
     addresses_until_ms: u64,
     resolving: bool,
+    /// By an operator; the queue's own state may be another, as after a 410.
+    is_paused: bool,
+    /// The beginning of the answer whose attempt ends now.
+    excerpt: Vec<u8>,
+    last_failure: Option<Failure>,
     turn: usize,
     backlog: Arc<AtomicUsize>,
 }
@@ -116,6 +123,9 @@ impl Owner {
             addresses_until_ms: if literal.is_some() { u64::MAX } else { 0 },
             addresses: literal.into_iter().collect(),
             resolving: false,
+            is_paused: false,
+            excerpt: Vec::new(),
+            last_failure: None,
             turn: 0,
         }
     }
@@ -154,6 +164,30 @@ impl Owner {
         }
     }
 
+    /// An operator pauses or resumes it.
+    pub fn handle_hold(&mut self, hold: Hold, steady_ms: u64) {
+        self.is_paused = hold == Hold::Pause;
+        match hold {
+            Hold::Pause => self.queue.pause(steady_ms),
+            Hold::Resume => self.queue.resume(steady_ms),
+        }
+    }
+
+    /// The beginning of an answer, for the failure that its attempt ends with.
+    pub fn handle_excerpt(&mut self, excerpt: Vec<u8>) {
+        self.excerpt = excerpt;
+    }
+
+    /// An attempt did not deliver.
+    pub fn handle_failure(&mut self, outcome: &Outcome, steady_ms: u64) {
+        self.last_failure = Some(Failure::of(outcome, steady_ms, std::mem::take(&mut self.excerpt)));
+    }
+
+    /// The last attempt that did not deliver.
+    pub fn last_failure(&self) -> Option<&Failure> {
+        self.last_failure.as_ref()
+    }
+
     /// Goes over to another target of the output if it is time; what waits goes there at once.
     pub fn poll_switch(&mut self, steady_ms: u64) -> Option<Switch> {
         let output = self.output.as_mut()?;
@@ -163,6 +197,9 @@ impl Owner {
         // It was the other target that was gone.
         if self.is_disabled() {
             self.queue.resume(steady_ms);
+            if self.is_paused {
+                self.queue.pause(steady_ms);
+            }
         }
         self.queue.hasten(steady_ms);
         Some(switch)

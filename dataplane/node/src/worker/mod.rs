@@ -318,6 +318,12 @@ impl Worker {
                 }
                 drop(place);
             }
+            Message::Target { order, place } => {
+                if let Some(deliveries) = &mut self.deliveries {
+                    deliveries.handle_order(*order);
+                }
+                drop(place);
+            }
             Message::Drain => self.drain(),
         }
     }

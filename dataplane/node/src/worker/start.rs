@@ -153,10 +153,10 @@ impl Worker {
         let egress = snapshot.egress.is_some().then(|| open_egress(&launch, &snapshot, &mut reactor));
         let Launch { index, shared, resolver, metrics, .. } = launch;
         let (mesh, counters) = (shared.mesh.for_worker(index), Arc::clone(&metrics));
-        let deliveries = snapshot
-            .egress
-            .is_some()
-            .then(|| Deliveries::new(index, Arc::clone(&snapshot), mesh.clone(), resolver.clone(), counters));
+        let deliveries = snapshot.egress.is_some().then(|| {
+            let paused = Arc::clone(&shared.paused);
+            Deliveries::new(index, Arc::clone(&snapshot), paused, mesh.clone(), resolver.clone(), counters)
+        });
         let places = shared.link_places.clone();
         let links = Links::new(index, Arc::clone(&snapshot), mesh, resolver, places, Arc::clone(&metrics));
         Ok(Self {

@@ -107,6 +107,8 @@ pub struct Answer {
     pub delay: Duration,
     /// What follows the answer.
     pub then: Then,
+    /// Bytes that are sent instead, whatever they are, and how many more of `x`.
+    pub raw: Option<(Vec<u8>, u64)>,
 }
 
 /// What follows an answer.
@@ -121,7 +123,18 @@ pub enum Then {
 impl Answer {
     /// A status and nothing else.
     pub fn status(status: u16) -> Self {
-        Self { status, headers: Vec::new(), delay: Duration::ZERO, then: Then::Keep }
+        Self { status, headers: Vec::new(), delay: Duration::ZERO, then: Then::Keep, raw: None }
+    }
+
+    /// These bytes, then `fill` more.
+    pub fn raw(bytes: impl Into<Vec<u8>>, fill: u64) -> Self {
+        Self { raw: Some((bytes.into(), fill)), ..Self::status(200) }
+    }
+
+    /// With a status and a body.
+    pub fn body(status: u16, body: &[u8]) -> Self {
+        let head = format!("HTTP/1.1 {status} Scripted\r\ncontent-length: {}\r\n\r\n", body.len());
+        Self::raw([head.as_bytes(), body].concat(), 0)
     }
 
     /// With a header line.
@@ -172,6 +185,7 @@ struct Shared {
     handshakes_failed: AtomicUsize,
     busy: AtomicUsize,
     busy_max: AtomicUsize,
+    filled: AtomicUsize,
 }
 
 impl Target {
@@ -199,6 +213,7 @@ impl Target {
             handshakes_failed: AtomicUsize::new(0),
             busy: AtomicUsize::new(0),
             busy_max: AtomicUsize::new(0),
+            filled: AtomicUsize::new(0),
         });
         let (config, accepting) = (server_config(tls), Arc::clone(&shared));
         std::thread::spawn(move || {
@@ -247,6 +262,11 @@ impl Target {
         self.shared.handshakes_failed.load(Ordering::Acquire)
     }
 
+    /// Bytes of raw answers' fill that were sent.
+    pub fn filled(&self) -> usize {
+        self.shared.filled.load(Ordering::Acquire)
+    }
+
     /// Most requests that were being answered at once.
     pub fn busy_max(&self) -> usize {
         self.shared.busy_max.load(Ordering::Acquire)
@@ -284,6 +304,12 @@ fn serve(
         if answer.status == 0 {
             return Ok(());
         }
+        if let Some((bytes, fill)) = &answer.raw {
+            stream.write_all(bytes)?;
+            stream.flush()?;
+            fill_up(stream, *fill, shared)?;
+            continue;
+        }
         let mut text = format!("HTTP/1.1 {} Scripted\r\ncontent-length: 0\r\n", answer.status);
         for (name, value) in &answer.headers {
             write!(text, "{name}: {value}\r\n").unwrap();
@@ -295,6 +321,19 @@ fn serve(
             return Ok(());
         }
     }
+}
+
+/// Sends what the peer takes of `fill` bytes.
+fn fill_up(stream: &mut impl Write, fill: u64, shared: &Shared) -> io::Result<()> {
+    let piece = [b'x'; 16 * 1024];
+    let mut left = fill;
+    while left > 0 {
+        let length = left.min(piece.len() as u64) as usize;
+        stream.write_all(&piece[..length])?;
+        shared.filled.fetch_add(length, Ordering::AcqRel);
+        left -= length as u64;
+    }
+    stream.flush()
 }
 
 /// Request line, header lines, body.

@@ -17,6 +17,7 @@ use crate::config::Certificates;
 use crate::config::raw::{self, ClientCertificate, Direction};
 use crate::config::settings::{EgressSettings, HostPort, IngesterPeer, Output, Target};
 use crate::crypto::NodeCrypto;
+use crate::egress::EXCERPT_BYTES_MAX;
 use crate::journal::RetentionLimits;
 use crate::tls::ClientTls;
 
@@ -178,6 +179,8 @@ fn target(key: &str, raw: &raw::Target, certificates: &Certificates, faults: &mu
     faults.name(format_args!("{key}.name"), &raw.name);
     faults.name(format_args!("{key}.key_id"), &raw.key_id);
     let limits = limits::limits(key, raw, faults);
+    let key_of_excerpt = format!("{key}.answer_excerpt_bytes_max");
+    faults.bound(key_of_excerpt, raw.answer_excerpt_bytes_max as usize, 0, EXCERPT_BYTES_MAX);
     let tls = target_tls(key, raw, certificates, faults);
     let (address, path) = target_url(&format!("{key}.url"), &raw.url, faults)?;
     let server_name = server_name_of(&format!("{key}.url"), &address.host, faults);
@@ -204,6 +207,7 @@ fn target(key: &str, raw: &raw::Target, certificates: &Certificates, faults: &mu
         signer: signer?,
         limits,
         deadline_ms: raw.deadline_ms,
+        answer_excerpt_bytes_max: raw.answer_excerpt_bytes_max as usize,
         order_by: raw.order_by.as_ref().and_then(|order_by| limits::order_by(key, order_by, faults)),
         tls: tls?,
         client_certificate: raw.client_certificate,

@@ -4,6 +4,7 @@
 //! to idle connections or to new ones. A slow target only fills its own queue.
 
 mod destinations;
+mod holds;
 mod outputs;
 mod signing;
 
@@ -11,13 +12,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use zen_core::deliver::{ConnectFailure, DeadReason, Delivery, DeliveryRequest, Hold, Next, Outcome};
+use zen_core::deliver::{ConnectFailure, DeadReason, Delivery, DeliveryRequest, Next, Outcome};
 use zen_uring::{Reactor, SocketId};
 use zeroize::Zeroize;
 
 use super::connection::{Connection, Job, Step, connect_failure};
 use super::output::OutputState;
 use super::owner::{Owner, Place, Turn};
+use super::paused::{Hold, Paused};
 use super::probe::Probes;
 use crate::clock::Clock;
 use crate::config::{ClientCertificate, EgressSettings, Snapshot};
@@ -59,6 +61,7 @@ pub struct Deliveries {
     requests: Vec<DeliveryRequest>,
     spare_heads: Vec<Vec<u8>>,
     snapshot: Arc<Snapshot>,
+    paused: Arc<Paused>,
     mesh: Mesh,
     resolver: Resolver,
     entropy: Entropy,
@@ -72,6 +75,7 @@ impl Deliveries {
     pub fn new(
         worker: u16,
         snapshot: Arc<Snapshot>,
+        paused: Arc<Paused>,
         mesh: Mesh,
         resolver: Resolver,
         metrics: Arc<WorkerMetrics>,
@@ -86,6 +90,7 @@ impl Deliveries {
             requests: Vec::new(),
             spare_heads: Vec::new(),
             snapshot,
+            paused,
             mesh,
             resolver,
             entropy: Entropy::default(),
@@ -148,7 +153,11 @@ impl Deliveries {
         if let Some(owner) = self.owners.get_mut(name) {
             return change(owner);
         }
-        let owner = make(u64::from_le_bytes(self.entropy.bytes()), self.mesh.backlog_of(&Arc::from(name)));
+        let seed = u64::from_le_bytes(self.entropy.bytes());
+        let mut owner = make(seed, self.mesh.backlog_of(&Arc::from(name)));
+        if self.paused.contains(name) {
+            owner.handle_hold(Hold::Pause, self.clock.steady_ms);
+        }
         self.owners.insert(Arc::clone(&owner.name), owner);
     }
 
@@ -336,28 +345,6 @@ impl Deliveries {
         self.metrics.target_connections.set(self.connections.len() as u64);
     }
 
-    /// Targets by what holds them back now.
-    fn observe_holds(&self) {
-        let steady_ms = self.clock.steady_ms;
-        let (mut throttled, mut open, mut limited, mut disabled, mut cap) = (0, 0, 0, 0, 0);
-        for owner in self.owners.values() {
-            cap += u64::from(owner.queue.in_flight_cap());
-            disabled += u64::from(owner.is_disabled());
-            match owner.queue.hold(steady_ms) {
-                Some(Hold::Throttled { .. }) => throttled += 1,
-                Some(Hold::BreakerOpen { .. } | Hold::BreakerHalfOpen) => open += 1,
-                Some(Hold::RateLimited { .. }) if owner.queue.waiting() > 0 => limited += 1,
-                Some(Hold::RateLimited { .. }) | None => {}
-            }
-        }
-        let metrics = &self.metrics;
-        metrics.targets_disabled.set(disabled);
-        metrics.targets_throttled.set(throttled);
-        metrics.targets_breaker_open.set(open);
-        metrics.targets_rate_limited.set(limited);
-        metrics.attempts_cap.set(cap);
-    }
-
     fn settings(&self) -> &EgressSettings {
         self.snapshot.egress.as_ref().expect("a worker has an egress because the configuration has one")
     }
@@ -448,6 +435,7 @@ impl Deliveries {
         let target = Arc::clone(&connection.target);
         if let Step::Answered(_, outcome) | Step::Failed(_, outcome) = &step {
             owner.handle_outcome(connection.settings(), outcome, self.clock.steady_ms);
+            owner.handle_excerpt(connection.take_excerpt());
         }
         let fits = connection.fits(&owner.target);
         let stays = matches!(step, Step::Busy) || fits && matches!(step, Step::Answered(..));
@@ -489,6 +477,9 @@ impl Deliveries {
             self.metrics.deliveries_without_client_certificate.add(1);
         }
         let (status, attempts) = (outcome.status(), owner.queue.attempts(key));
+        if !matches!(status, 200..=299) {
+            owner.handle_failure(outcome, self.clock.steady_ms);
+        }
         let deadline_ms = owner.deadline_ms(key, accepted_us, self.clock).unwrap_or(u64::MAX);
         let next = owner.queue.handle_outcome_until(key, outcome, deadline_ms, self.clock.steady_ms);
         let (index, verdict) = match next {
