@@ -53,6 +53,7 @@ fn a_delivery_arrives_intact_and_signed() {
         "zen-attempt",
         "zen-endpoint",
         "zen-event-id",
+        "zen-hops",
         "zen-signature",
     ];
     assert_eq!(names, expected, "only what is on the allow list, and what a delivery has of its own");

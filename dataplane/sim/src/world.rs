@@ -419,10 +419,8 @@ impl World {
             Trouble::WriteErrors => context.write_errors_until_ms[node.0] = until_ms,
             Trouble::BitRot => self.rot(node),
             Trouble::Operator => {
-                let egress = context.plan.egress(context.prng.below(context.plan.egresses));
-                if let State::Up(Running::Egress(egress)) = &mut self.nodes[egress.0].state {
-                    egress.handle_operator(&mut self.context);
-                }
+                let egress = context.prng.below(context.plan.egresses);
+                self.operate(egress);
             }
             Trouble::Target => {
                 let target = context.prng.below(self.targets.len());
@@ -456,6 +454,13 @@ impl World {
         }
     }
 
+    fn operate(&mut self, egress: usize) {
+        let node = self.context.plan.egress(egress);
+        if let State::Up(Running::Egress(egress)) = &mut self.nodes[node.0].state {
+            egress.handle_operator(&mut self.context);
+        }
+    }
+
     fn resume_targets(&mut self) {
         for node in &mut self.nodes {
             if let State::Up(Running::Egress(egress)) = &mut node.state {
@@ -473,6 +478,9 @@ impl World {
         context.clock_offset_ms.fill(0);
         self.targets.iter_mut().for_each(|target| target.set_mood(Mood::Well));
         self.resume_targets();
+        if self.context.plan.troubles.contains(&Trouble::Operator) {
+            (0..self.context.plan.egresses).for_each(|egress| self.operate(egress));
+        }
         self.context.schedule(CLOCK_MS, Step::Check);
     }
 
