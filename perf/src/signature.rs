@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 pub(crate) const WINDOW_MS: u64 = 300_000;
 
 /// Headers of a delivery that are not forwarded from the source.
-const OWN_HEADERS: [&str; 14] = [
+const OWN_HEADERS: [&str; 16] = [
     "host",
     "content-type",
     "content-length",
@@ -24,6 +24,8 @@ const OWN_HEADERS: [&str; 14] = [
     "zen-endpoint",
     "zen-attempt",
     "zen-hops",
+    "traceparent",
+    "tracestate",
     "zen-signature",
     "webhook-id",
     "webhook-timestamp",

@@ -3,7 +3,7 @@
 //! `id[16] endpoint[16] content_type_len:u16 headers_len:u32 body_len:u32 content_type headers body`,
 //! integers little-endian. `headers` is the canonical form: lines `name:value LF`, names lower case
 //! and sorted, first the metadata lines whose names begin with `:` (`:accepted-us`, `:generation`,
-//! `:hops`, `:quarantine`, `:source-id`, `:tenant`), then the forwarded headers of the source.
+//! `:hops`, `:quarantine`, `:source-id`, `:tenant`, `:traceparent`, `:tracestate`), then the forwarded headers of the source.
 
 use alloc::vec::Vec;
 

@@ -21,4 +21,5 @@ pub mod id;
 pub mod journal;
 pub mod link;
 pub mod record;
+pub mod trace;
 pub mod verify;

@@ -19,15 +19,17 @@ const RAW: &str = concat!(
     include_str!("../src/config/raw.rs"),
     include_str!("../src/config/raw/access.rs"),
     include_str!("../src/config/raw/targets.rs"),
-    include_str!("../src/config/raw/limits.rs")
+    include_str!("../src/config/raw/limits.rs"),
+    include_str!("../src/config/raw/tracing.rs")
 );
 const METRICS: &str = include_str!("../src/metrics.rs");
 /// Each struct of the raw configuration and its heading.
-const SECTIONS: [(&str, &str); 32] = [
+const SECTIONS: [(&str, &str); 33] = [
     ("Node", "[node]"),
     ("Admin", "[admin]"),
     ("Journal", "[journal]"),
     ("Identity", "[identity]"),
+    ("Tracing", "[tracing]"),
     ("Ingester", "[ingester]"),
     ("Endpoint", "[[ingester.endpoints]]"),
     ("IdempotencyTable", "[ingester.idempotency]"),

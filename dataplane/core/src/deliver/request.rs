@@ -21,6 +21,7 @@ use crate::envelope::{Metadata, is_forwarded_name, write_signature};
 use crate::event::{CONTENT_TYPE_BYTES_MAX, Event, HEADERS_BYTES_MAX, push_header_line};
 use crate::hops::sent_hops;
 use crate::id::{EndpointId, EventId, is_name};
+use crate::trace::{TRACEPARENT, TRACESTATE, TRACESTATE_LINE, TraceParent, attempt_span};
 
 /// Most signing keys of a target: the newest, and those it replaces.
 pub const SIGNER_KEYS_MAX: usize = 4;
@@ -106,6 +107,8 @@ pub struct DeliveryRequest {
     content_type: String,
     /// What is forwarded, in canonical form.
     headers: String,
+    /// The trace's lines of the head, if the event belongs to one.
+    trace: String,
     /// Signed before the body, by Zen-Signature and by Standard Webhooks.
     zen_text: Vec<u8>,
     standard_text: Vec<u8>,
@@ -161,6 +164,8 @@ impl<K> TargetSigner<K> {
             hops: sent_hops(event),
             body_bytes: event.body.len(),
         };
+        request.trace.clear();
+        write_trace(event, &attempt, &mut request.trace);
         request.zen_text.clear();
         Metadata {
             key_id: &self.key_id,
@@ -221,6 +226,7 @@ impl<K> TargetSigner<K> {
         if attempt.replay > 0 {
             out.push(format_args!("zen-replay: {}\r\n", attempt.replay));
         }
+        out.join(&[&request.trace]);
         request.signature.clear();
         write_signature(&mut request.signature, &self.key_id, attempt.time_ms, &attempt.nonce, zen_tags);
         out.join(&["zen-signature: ", &request.signature, "\r\n"]);
@@ -303,6 +309,17 @@ fn forward_headers(event: &Event<'_>, out: &mut String) -> Result<(), RequestErr
         }
     }
     Ok(())
+}
+
+/// The attempt is a span of the event's trace, and the parent of what the target does.
+fn write_trace(event: &Event<'_>, attempt: &Attempt, out: &mut String) {
+    let Some(parent) = TraceParent::of_event(event) else { return };
+    let parent = parent.with_parent(attempt_span(&attempt.nonce));
+    write!(out, "{TRACEPARENT}: {parent}\r\n").expect("a string takes any text");
+    let state = event.metadata(TRACESTATE_LINE).filter(|state| !has_control(state));
+    if let Some(state) = state {
+        write!(out, "{TRACESTATE}: {state}\r\n").expect("a string takes any text");
+    }
 }
 
 /// RFC 9110 `tchar`, lower case only.
@@ -455,6 +472,25 @@ mod tests {
     #[test]
     fn the_whole_head_with_signatures_made_elsewhere() {
         assert_eq!(written(&sample()).unwrap(), EXPECTED);
+    }
+
+    #[test]
+    fn a_trace_goes_on_with_the_attempt_as_its_parent() {
+        let trace = ":traceparent:00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\n";
+        let headers =
+            format!(":tenant:acme\n{trace}:tracestate:a=1,b=2\nx-github-event:push\nx-github-event:second\n");
+        let lines =
+            "traceparent: 00-0af7651916cd43dd8448eb211c80319c-f0f1f2f3f4f5f6f7-01\r\ntracestate: a=1,b=2\r\n";
+        let expected = EXPECTED.replace("zen-signature:", &format!("{lines}zen-signature:"));
+        assert_eq!(
+            written(&Event { headers: &headers, ..sample() }).unwrap(),
+            expected,
+            "and the signatures are the same"
+        );
+        for (from, to) in [("b7ad6b7169203331", "0000000000000000"), (trace, "")] {
+            let headers = headers.replace(from, to);
+            assert_eq!(written(&Event { headers: &headers, ..sample() }).unwrap(), EXPECTED, "{headers}");
+        }
     }
 
     #[test]

@@ -160,7 +160,7 @@ fn any_equal(ours: &[Tag], theirs: &[Tag]) -> bool {
 /// Whether a header (lower-case name) belongs to the source and is signed: not one that a delivery
 /// writes itself, nor one that the HTTP connection or a proxy owns.
 pub fn is_forwarded_name(name: &str) -> bool {
-    const OWNED: [&str; 19] = [
+    const OWNED: [&str; 21] = [
         "accept",
         "accept-encoding",
         "authorization",
@@ -174,6 +174,8 @@ pub fn is_forwarded_name(name: &str) -> bool {
         "proxy-authorization",
         "proxy-connection",
         "te",
+        "traceparent",
+        "tracestate",
         "trailer",
         "transfer-encoding",
         "upgrade",

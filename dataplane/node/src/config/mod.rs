@@ -19,6 +19,7 @@ pub use routing::Routing;
 pub use settings::{
     EgressPeer, EgressSettings, Endpoint, HostPort, IdempotencySettings, IngesterPeer, IngesterSettings,
     JournalSettings, NodeSettings, Output, ProxySettings, Settings, SourceCertificates, Target,
+    TracingSettings,
 };
 use zen_identity::{ReloadingCertificate, SvidFiles, SvidStore, TrustDomain};
 
@@ -32,6 +33,8 @@ pub struct Snapshot {
     pub node: NodeSettings,
     /// Journal bounds.
     pub journal: JournalSettings,
+    /// Which events get a trace.
+    pub tracing: TracingSettings,
     /// Present when this node takes webhooks in.
     pub ingester: Option<IngesterSettings>,
     /// Present when this node delivers.

@@ -5,6 +5,7 @@
 mod access;
 mod limits;
 mod targets;
+mod tracing;
 
 pub use access::{
     Authorization, AuthorizationKind, HeaderAction, HeaderRule, ListMode, NetworkLists, Networks, Proxies,
@@ -13,6 +14,7 @@ pub use access::{
 pub use limits::{AttemptRate, Backoff, Breaker, OrderBy, Status, Throttle};
 use serde::{Deserialize, Serialize};
 pub use targets::{CredentialsKind, TargetAuthorization};
+pub use tracing::Tracing;
 
 /// The whole file. Every key is described in `docs/configuration.md`.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -23,6 +25,8 @@ pub struct Raw {
     pub admin: Admin,
     #[serde(default)]
     pub journal: Journal,
+    #[serde(default)]
+    pub tracing: Tracing,
     pub identity: Identity,
     pub ingester: Option<Ingester>,
     pub egress: Option<Egress>,

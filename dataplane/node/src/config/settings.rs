@@ -69,6 +69,13 @@ pub struct JournalSettings {
     pub on_damage: OnDamage,
 }
 
+/// Which events get a trace.
+#[derive(Clone, Copy, Debug)]
+pub struct TracingSettings {
+    /// An event that comes without a trace gets one if a random 32-bit number is below this.
+    pub sample_below: u64,
+}
+
 /// A node's table of keys: how many, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdempotencySettings {

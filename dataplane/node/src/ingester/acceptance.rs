@@ -11,6 +11,7 @@ use zen_core::verify::Verified;
 use zen_rules::{Document, Headers, Matched, Subject};
 
 use super::access::Marks;
+use super::trace::push_trace;
 use super::{Accepted, Claim, Ingester};
 use crate::config::Endpoint;
 use crate::stream::Stream;
@@ -31,6 +32,7 @@ pub fn accepted(
     let (id, now_us) = ingester.new_event_id();
     let mut lines = String::from_utf8(ingester.take_buffer(HEAD_BYTES)).expect("it is empty");
     push_metadata(&mut lines, endpoint, (verified, marks), now_us, ingester.generation());
+    push_trace(&mut lines, head, ingester);
     push_forwarded(&mut lines, head, &endpoint.forward_headers);
     let event = Event {
         id,

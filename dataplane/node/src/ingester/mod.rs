@@ -12,6 +12,7 @@ mod index;
 mod outbox;
 mod refused;
 mod source;
+mod trace;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use zen_core::dedupe::{EventKey, IndexEntry, Waiter};
 use zen_core::event::EVENT_BYTES_MAX;
 use zen_core::id::{EndpointId, EventId, EventIds};
 use zen_core::journal::{AppendError, COMMITS_IN_FLIGHT_MAX, Kind, Record, Sequence};
+use zen_core::trace::TraceParent;
 use zen_rules::Matched;
 use zen_uring::{AlignedBuffer, Reactor, SocketId};
 
@@ -340,6 +342,15 @@ impl Ingester {
     pub fn new_event_id(&mut self) -> (EventId, u64) {
         let now_us = self.clock.wall_us;
         (self.ids.next(now_us / 1000, self.entropy.bytes()), now_us)
+    }
+
+    /// A trace for an event that came without one, for a share of them.
+    pub fn new_trace(&mut self) -> Option<TraceParent> {
+        let below = self.snapshot.tracing.sample_below;
+        if below == 0 || u64::from(u32::from_le_bytes(self.entropy.bytes())) >= below {
+            return None;
+        }
+        TraceParent::begin(self.entropy.bytes(), self.entropy.bytes())
     }
 
     /// Counts what a connection holds in place of what was `counted`; `false` if that is over the bound.

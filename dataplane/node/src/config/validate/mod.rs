@@ -7,6 +7,7 @@ mod ingester;
 mod limits;
 mod routing;
 mod targets;
+mod tracing;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use zen_identity::{Policy, SharedPolicy};
 
 use self::egress::egress;
 use self::ingester::ingester;
+use self::tracing::tracing;
 use super::memory::{MemoryBound, mib};
 use super::raw::{self, Raw};
 use super::settings::{IdempotencySettings, JournalSettings, NodeSettings, Settings};
@@ -54,6 +56,7 @@ pub(super) fn snapshot(
     if raw.ingester.is_none() && raw.egress.is_none() {
         faults.push("ingester, egress", "neither is there", "add [ingester], [egress] or both");
     }
+    let tracing = tracing(&raw.tracing, &mut faults);
     let ingester =
         raw.ingester.as_ref().and_then(|section| ingester(section, node.workers, certificates, &mut faults));
     let egress = raw
@@ -68,7 +71,7 @@ pub(super) fn snapshot(
     if !faults.found.is_empty() {
         return Err(ConfigError::Faults(faults.found));
     }
-    Ok(Snapshot { generation, raw, node, journal, ingester, egress })
+    Ok(Snapshot { generation, raw, node, journal, tracing, ingester, egress })
 }
 
 /// The flows of one endpoint alone.
