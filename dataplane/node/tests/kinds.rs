@@ -1,11 +1,16 @@
 //! Kinds of targets: how a node proves itself to them, and what they are sent.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use mesh::{Mesh, SHORT_RETRIES, target, verifier};
 use nix::sys::signal::Signal;
+use support::client::github;
 use support::node::run;
-use support::{Lab, Ports, WHSEC, change};
+use support::{GITHUB, Lab, Ports, WHSEC, change};
 use target::Answer;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 #[path = "support/mesh.rs"]
 mod mesh;
@@ -111,4 +116,91 @@ fn the_sources_authorization_is_not_forwarded() {
     let output = run(&["--config", file.to_str().unwrap(), "--check-config"]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.code() == Some(1) && said.contains("forward_headers"), "{said}");
+}
+
+/// A CloudEvent of the source's own, and what comes of it at a target with these keys.
+fn forwarded_cloud_event(extra: &str, body: &[u8]) -> (String, target::Delivery) {
+    let lab = Lab::new();
+    let demo = target(&lab, "demo", |_, _| Answer::status(200));
+    let section = lab.target_text("demo", demo.address, extra);
+    let forward = |text: &str| {
+        let to = "forward_headers = [\"x-github-event\", \"ce-id\", \"ce-custom\", \"ce\"]";
+        change(text, "forward_headers = [\"x-github-event\"]", to)
+    };
+    let mesh = Mesh::start_with(lab, &section, forward, str::to_owned);
+    let answer = mesh.source().ask(&github(GITHUB, body, "CE-Id: theirs\r\nce-custom: 1\r\nce: 2\r\n"));
+    let id = answer.json()["id"].as_str().unwrap().to_owned();
+    let delivery = demo.wait(1)[0].clone();
+    assert_eq!(delivery.verify(&mut verifier("demo")).as_deref(), Ok(&*id));
+    delivery.check_standard_webhooks(WHSEC);
+    assert_eq!((delivery.header("x-github-event"), delivery.header("ce")), ("push", "2"));
+    (id, delivery)
+}
+
+#[test]
+fn a_binary_cloud_event_has_signed_attributes_of_its_own() {
+    let (id, delivery) = forwarded_cloud_event("format = \"cloudevents-binary\"", b"not json");
+    assert_eq!(delivery.header("ce-id"), id);
+    assert_eq!(delivery.header("ce-source"), format!("/hooks/{GITHUB}"));
+    assert_eq!(delivery.header("ce-type"), "io.zen-mesh.webhook");
+    assert_eq!(delivery.header("ce-specversion"), "1.0");
+    let time = OffsetDateTime::parse(delivery.header("ce-time"), &Rfc3339).unwrap();
+    assert!((OffsetDateTime::now_utc() - time).abs() < time::Duration::MINUTE, "{time}");
+    assert!(delivery.values("ce-custom").is_empty());
+    assert_eq!((delivery.header("content-type"), &delivery.body[..]), ("application/json", &b"not json"[..]));
+
+    let mut forged = delivery;
+    let kind = forged.headers.iter_mut().find(|(name, _)| name == "ce-type").unwrap();
+    kind.1.push('x');
+    assert!(forged.verify(&mut verifier("demo")).is_err(), "the attributes are signed");
+}
+
+#[test]
+fn a_structured_cloud_event_encloses_the_body() {
+    const NAMED: &str = "format = \"cloudevents-structured\"\ncloudevents_type = \"com.github.push\"\n\
+        cloudevents_source = \"https://github.com/zen\"";
+    let body = b"{ \"a\":\n [1.0, \"\\u00e9\"] }";
+    let (id, delivery) = forwarded_cloud_event(NAMED, body);
+    assert_eq!(delivery.header("content-type"), "application/cloudevents+json");
+    assert!(delivery.headers.iter().all(|(name, _)| !name.starts_with("ce-")), "{:?}", delivery.headers);
+    let text = String::from_utf8(delivery.body).unwrap();
+    assert!(text.contains(std::str::from_utf8(body).unwrap()), "{text}");
+    let event: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((&event["id"], &event["specversion"]), (&id.into(), &"1.0".into()));
+    assert_eq!(event["source"], "https://github.com/zen");
+    assert_eq!(
+        (&event["type"], &event["datacontenttype"]),
+        (&"com.github.push".into(), &"application/json".into())
+    );
+    assert_eq!(event["data"]["a"][0], 1.0);
+
+    // It says JSON and is none: a consumer must not take it for data.
+    let bytes: Vec<u8> = (0..=255).cycle().take(70_000).collect();
+    let (_, delivery) = forwarded_cloud_event(NAMED, &bytes);
+    let event: serde_json::Value = serde_json::from_slice(&delivery.body).unwrap();
+    assert_eq!(event.get("data"), None);
+    assert_eq!(BASE64.decode(event["data_base64"].as_str().unwrap()).unwrap(), bytes);
+}
+
+#[test]
+fn attributes_belong_to_cloud_events() {
+    let (lab, address) = (Lab::new(), "127.0.0.1:1".parse().unwrap());
+    for (extra, says) in [
+        ("cloudevents_type = \"a\"", "cloudevents_type: does not belong to the format original"),
+        (
+            "format = \"cloudevents-binary\"\ncloudevents_source = \"a b\"",
+            "cloudevents_source: source: expected",
+        ),
+        (
+            "format = \"cloudevents-structured\"\ncloudevents_type = \"a\\\"\"",
+            "cloudevents_type: type: expected",
+        ),
+        ("format = \"cloudevents\"", "docs/configuration.md"),
+    ] {
+        let text = lab.egress_text(Ports::pick(), address, &lab.target_text("demo", address, extra));
+        let file = lab.write("inside.toml", &text);
+        let output = run(&["--config", file.to_str().unwrap(), "--check-config"]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && said.contains(says), "\"{says}\" in {said}");
+    }
 }

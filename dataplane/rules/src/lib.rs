@@ -14,6 +14,7 @@ pub mod failover;
 mod flow;
 #[doc(hidden)]
 pub mod fuzz;
+mod json;
 mod kind;
 mod output;
 mod path;
@@ -33,6 +34,7 @@ pub use condition::{
 pub use document::{DEPTH_MAX, DOCUMENT_BYTES_MAX, Document, Fault, NODES_MAX, STEPS_MAX};
 pub use explain::{Decision, Explanation, FlowExplanation, LeafExplanation, Seen};
 pub use flow::{FLOWS_MAX, Flow, Flows, Matched, Matching, OnError, RawFlow, Routed, TARGETS_MAX};
+pub use json::is_json;
 pub use kind::Kind;
 pub use output::{Output, RawOutput, STANDBY_MAX};
 pub use path::{PATH_BYTES_MAX, PATH_NESTING_MAX, PATH_SEGMENTS_MAX, Path, PathError};

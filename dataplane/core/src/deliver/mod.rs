@@ -10,6 +10,7 @@
 
 mod breaker;
 mod carry;
+pub mod cloudevents;
 mod concurrency;
 mod credentials;
 #[doc(hidden)]

@@ -16,6 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
 use super::Credentials;
+use super::cloudevents::CE_HEADERS_BYTES_MAX;
 use crate::crypto::{Mac, MacJob, Tag};
 use crate::envelope::{Metadata, is_forwarded_name, write_signature};
 use crate::event::{CONTENT_TYPE_BYTES_MAX, Event, HEADERS_BYTES_MAX, push_header_line};
@@ -295,7 +296,7 @@ fn check_config(config: &SignerConfig<'_>) -> Result<(), SignerError> {
 
 /// Appends the lines of the source's headers that a target gets.
 fn forward_headers(event: &Event<'_>, out: &mut String) -> Result<(), RequestError> {
-    if event.headers.len() > HEADERS_BYTES_MAX {
+    if event.headers.len() > HEADERS_BYTES_MAX + CE_HEADERS_BYTES_MAX {
         return Err(RequestError::Headers);
     }
     for line in event.forwarded_headers().split_inclusive('\n') {

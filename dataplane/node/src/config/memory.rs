@@ -6,14 +6,15 @@
 use std::fmt;
 
 use zen_core::access::{BUCKET_BYTES, HeaderTest};
+use zen_core::deliver::cloudevents::structured_bytes_max;
 use zen_core::deliver::{CREDENTIALS_BYTES_MAX, ORDERED_PLACE_BYTES, PLACE_BYTES};
-use zen_core::event::EVENT_BYTES_MAX;
+use zen_core::event::{BODY_BYTES_MAX, EVENT_BYTES_MAX};
 use zen_core::journal::COMMITS_IN_FLIGHT_MAX;
 use zen_identity::SOURCE_CHAIN_BYTES_MAX;
 use zen_rules::SMALL_PATTERN_BYTES;
 
 use super::Routing;
-use super::settings::{ClientCertificates, EgressSettings, IngesterSettings, Settings};
+use super::settings::{ClientCertificates, EgressSettings, Format, IngesterSettings, Settings};
 use crate::dedupe::Waiting;
 use crate::journal::MAKER_BYTES;
 use crate::{admin, control, dedupe, egress, ingester, link, tls, worker};
@@ -274,16 +275,24 @@ impl MemoryBound {
             egress.queues().count(),
             egress::ATTEMPT_COPIES * EVENT_BYTES_MAX,
         );
-        self.kinds(egress);
+        self.kinds(egress, workers);
         self.outputs(egress, workers);
     }
 
     /// What only some kinds of targets need.
-    fn kinds(&mut self, egress: &EgressSettings) {
+    fn kinds(&mut self, egress: &EgressSettings, workers: usize) {
         let in_flight = egress.queues().map(|limits| limits.in_flight_max as usize).sum();
         if egress.targets.values().any(|target| target.credentials.is_some()) {
             let one = egress::ATTEMPT_COPIES * CREDENTIALS_BYTES_MAX;
             self.push("credentials", Some("egress.targets.in_flight_max"), in_flight, one);
+        }
+        if egress.targets.values().any(|target| matches!(target.format, Format::Structured(_))) {
+            // Beyond the body itself, which is among the attempts, and one that is being made.
+            let envelopes = egress::ATTEMPT_COPIES * structured_bytes_max(0);
+            self.push("envelopes", Some("egress.targets.in_flight_max"), in_flight, envelopes);
+            let base64 = egress.attempt_memory_bytes_max.div_ceil(3);
+            self.push("bodies in base64", Some("egress.attempt_memory_bytes_max"), workers, base64);
+            self.push("body being enclosed", None, workers, structured_bytes_max(BODY_BYTES_MAX));
         }
     }
 

@@ -17,9 +17,9 @@ pub use memory::{MemoryBound, mib};
 pub use raw::{Admin as AdminSection, ClientCertificate, Direction, OnDamage, ProxyProtocol, Raw};
 pub use routing::Routing;
 pub use settings::{
-    EgressPeer, EgressSettings, Endpoint, HostPort, IdempotencySettings, IngesterPeer, IngesterSettings,
-    JournalSettings, NodeSettings, Output, ProxySettings, Settings, SourceCertificates, Target,
-    TracingSettings,
+    EgressPeer, EgressSettings, Endpoint, Format, HostPort, IdempotencySettings, IngesterPeer,
+    IngesterSettings, JournalSettings, NodeSettings, Output, ProxySettings, Settings, SourceCertificates,
+    Target, TracingSettings,
 };
 use zen_identity::{ReloadingCertificate, SvidFiles, SvidStore, TrustDomain};
 

@@ -13,7 +13,7 @@ pub use access::{
 };
 pub use limits::{AttemptRate, Backoff, Breaker, OrderBy, Status, Throttle};
 use serde::{Deserialize, Serialize};
-pub use targets::{CredentialsKind, TargetAuthorization};
+pub use targets::{CredentialsKind, TargetAuthorization, TargetFormat};
 pub use tracing::Tracing;
 
 /// The whole file. Every key is described in `docs/configuration.md`.
@@ -348,6 +348,10 @@ pub struct Target {
     #[serde(default)]
     pub client_certificate: ClientCertificate,
     pub authorization: Option<TargetAuthorization>,
+    #[serde(default)]
+    pub format: TargetFormat,
+    pub cloudevents_type: Option<String>,
+    pub cloudevents_source: Option<String>,
     #[serde(default = "in_flight_max")]
     pub in_flight_max: u32,
     #[serde(default = "queue_max")]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rustls_pki_types::ServerName;
 use zen_core::access::{DestinationPolicy, HeaderRule, NetworkRules, NetworkSet, Rate};
 use zen_core::dedupe::KeySource;
+use zen_core::deliver::cloudevents::CloudEvents;
 use zen_core::deliver::{Credentials, OrderBy, TargetLimits, TargetSigner};
 use zen_core::id::EndpointId;
 use zen_core::verify::Authentication;
@@ -315,4 +316,17 @@ pub struct Target {
     pub client_certificate: ClientCertificate,
     /// What its `Authorization` header is, if it wants one.
     pub credentials: Option<Credentials>,
+    /// What it is sent.
+    pub format: Format,
+}
+
+/// What a target is sent of an event.
+#[derive(Clone, Debug)]
+pub enum Format {
+    /// The body as it came, or as an output makes it.
+    Original,
+    /// That, with the attributes of a CloudEvent in headers.
+    Binary(CloudEvents),
+    /// A CloudEvent in JSON, with that in it.
+    Structured(CloudEvents),
 }

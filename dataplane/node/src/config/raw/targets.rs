@@ -17,3 +17,12 @@ pub enum CredentialsKind {
     Bearer,
     Basic,
 }
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum TargetFormat {
+    #[default]
+    Original,
+    CloudeventsBinary,
+    CloudeventsStructured,
+}

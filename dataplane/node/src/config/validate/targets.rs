@@ -1,11 +1,13 @@
-//! How a node proves itself to a target beside its certificate and its signatures.
+//! Kinds of targets: what they are sent, and how a node proves itself beside its certificate and its signatures.
 
 use std::fmt::Display;
 
 use zen_core::deliver::Credentials;
+use zen_core::deliver::cloudevents::{AttributeError, CloudEvents};
 
 use super::faults::Faults;
-use crate::config::raw::{self, CredentialsKind};
+use crate::config::raw::{self, CredentialsKind, TargetFormat};
+use crate::config::settings::Format;
 
 /// The credentials of a target; a fault is found for each key that is missing or out of place.
 pub(super) fn authorization(
@@ -37,6 +39,28 @@ pub(super) fn authorization(
             made.map_err(|error| faults.push(&key, error, "see docs/configuration.md, targets")).ok()
         }
     }
+}
+
+/// What a target is sent.
+pub(super) fn format(key: &str, raw: &raw::Target, faults: &mut Faults) -> Option<Format> {
+    let attributes =
+        [("cloudevents_type", &raw.cloudevents_type), ("cloudevents_source", &raw.cloudevents_source)];
+    if raw.format == TargetFormat::Original {
+        stray(key, "the format original", attributes, faults);
+        return Some(Format::Original);
+    }
+    let [kind, source] = attributes.map(|(_, value)| value.as_deref());
+    let made = CloudEvents::new(kind, source).map_err(|error| {
+        let name = match error {
+            AttributeError::Type => "cloudevents_type",
+            AttributeError::Source => "cloudevents_source",
+        };
+        faults.push(format_args!("{key}.{name}"), error, "see docs/wire-formats.md, CloudEvents");
+    });
+    Some(match raw.format {
+        TargetFormat::CloudeventsStructured => Format::Structured(made.ok()?),
+        _ => Format::Binary(made.ok()?),
+    })
 }
 
 fn required<'a>(key: impl Display, value: Option<&'a str>, faults: &mut Faults) -> Option<&'a str> {

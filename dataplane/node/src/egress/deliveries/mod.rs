@@ -4,6 +4,7 @@
 //! to idle connections or to new ones. A slow target only fills its own queue.
 
 mod destinations;
+mod format;
 mod holds;
 mod outputs;
 mod signing;

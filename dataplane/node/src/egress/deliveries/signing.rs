@@ -6,10 +6,10 @@ use zen_core::crypto::Mac;
 use zen_core::deliver::{Attempt, DeliveryRequest, Outcome};
 use zen_core::event::Event;
 
+use super::format::prepare_as;
 use super::{Deliveries, HEAD_BYTES, SPARE_HEAD_BYTES_MAX, Start};
 use crate::crypto::NodeCrypto;
 use crate::egress::connection::Job;
-use crate::egress::owner::Owner;
 use crate::mesh::EventBytes;
 
 impl Deliveries {
@@ -75,7 +75,11 @@ impl Deliveries {
         }
         let body_at = start.bytes.len() - event.body.len();
         let Some(made) = owner.output.as_ref().and_then(|output| output.transform(&event)) else {
-            prepare_with(owner, &event, attempt, request)?;
+            let body = prepare_as(owner, &event, attempt, request)?;
+            if let Some(body) = body {
+                start.bytes = body;
+                return Ok((0, accepted_us));
+            }
             return Ok((body_at, accepted_us));
         };
         let made = made.map_err(|error| {
@@ -84,17 +88,8 @@ impl Deliveries {
             Outcome::TransformFailed
         })?;
         let sent = Event { content_type: made.content_type, body: &made.body, ..event };
-        prepare_with(owner, &sent, attempt, request)?;
-        start.bytes = EventBytes::from(made.body);
+        let body = prepare_as(owner, &sent, attempt, request)?;
+        start.bytes = body.unwrap_or_else(|| EventBytes::from(made.body));
         Ok((0, accepted_us))
     }
-}
-
-fn prepare_with(
-    owner: &Owner,
-    event: &Event<'_>,
-    attempt: Attempt,
-    request: &mut DeliveryRequest,
-) -> Result<(), Outcome> {
-    owner.target.signer.prepare(&NodeCrypto, event, attempt, request).map_err(|_| Outcome::Refused)
 }
