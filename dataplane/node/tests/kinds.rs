@@ -1,14 +1,17 @@
 //! Kinds of targets: how a node proves itself to them, and what they are sent.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::os::unix::fs::MetadataExt as _;
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use mesh::{Mesh, SHORT_RETRIES, target, verifier};
+use mesh::{Mesh, SHORT_RETRIES, numbered, target, verifier};
 use nix::sys::signal::Signal;
 use support::client::github;
 use support::node::run;
 use support::{GITHUB, Lab, Ports, WHSEC, change};
-use target::Answer;
+use target::{Answer, Target};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -199,6 +202,113 @@ fn attributes_belong_to_cloud_events() {
     ] {
         let text = lab.egress_text(Ports::pick(), address, &lab.target_text("demo", address, extra));
         let file = lab.write("inside.toml", &text);
+        let output = run(&["--config", file.to_str().unwrap(), "--check-config"]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && said.contains(says), "\"{says}\" in {said}");
+    }
+}
+
+/// A target's section behind a unix socket in the lab.
+fn unix_section(name: &str, extra: &str) -> String {
+    format!(
+        "[[egress.targets]]\nname = \"{name}\"\nurl = \"http://localhost/in\"\nunix_socket = \"app.sock\"\n\
+         key_id = \"{name}-1\"\nsecret_file = \"secrets/target\"\n{extra}\n\n"
+    )
+}
+
+#[test]
+fn a_unix_socket_gets_signed_deliveries_over_connections_that_stay() {
+    let lab = Lab::new();
+    let ours = lab.path("pki").metadata().unwrap().uid();
+    let demo = Target::start_unix(&lab.path("app.sock"), |number, _| match number {
+        0 => Answer::status(500),
+        1 => Answer::status(200).closing(),
+        _ => Answer::status(200),
+    });
+    let mesh = Mesh::start(lab, &unix_section("demo", &format!("{SHORT_RETRIES}\npeer_uid = {ours}")));
+    let body = numbered(0, 300_000);
+    let id = mesh.send(&body);
+    let deliveries = demo.wait(2);
+    for delivery in &deliveries {
+        assert_eq!((delivery.line.as_str(), delivery.header("host")), ("POST /in HTTP/1.1", "localhost"));
+        assert!(delivery.body == body);
+        assert_eq!(delivery.verify(&mut verifier("demo")).as_deref(), Ok(&*id));
+        delivery.check_standard_webhooks(WHSEC);
+    }
+    assert_eq!((deliveries[0].connection, deliveries[1].connection), (0, 0));
+    mesh.inside.wait_metric("zen_deliveries_total{outcome=\"delivered\"}", 1.0);
+    // It had closed the connection that was kept.
+    mesh.send(b"{}");
+    assert_eq!(demo.wait(3)[2].connection, 1);
+    assert_eq!(mesh.inside.metric("zen_deliveries_without_client_certificate_total") as u64, 0);
+}
+
+#[test]
+fn a_unix_socket_that_is_not_there_is_tried_again_and_named() {
+    let mesh = Mesh::start(
+        Lab::new(),
+        &unix_section("demo", "retry_schedule_ms = [200, 200, 200, 200, 200, 200, 5000]"),
+    );
+    let id = mesh.send(b"{}");
+    mesh.inside.wait_metric("zen_deliveries_total{outcome=\"connect_no_socket\"}", 1.0);
+    let demo = Target::start_unix(&mesh.lab.path("app.sock"), |_, _| Answer::status(200));
+    assert_eq!(demo.wait(1)[0].event_id(), id);
+}
+
+#[test]
+fn a_unix_socket_that_another_user_listens_on_gets_nothing() {
+    let lab = Lab::new();
+    let other = lab.path("pki").metadata().unwrap().uid() + 1;
+    let demo = Target::start_unix(&lab.path("app.sock"), |_, _| Answer::status(200));
+    let mesh = Mesh::start(lab, &unix_section("demo", &format!("{SHORT_RETRIES}\npeer_uid = {other}")));
+    mesh.send(b"{}");
+    mesh.inside.wait_metric("zen_dead_letters_total", 1.0);
+    assert_eq!(mesh.inside.metric("zen_deliveries_total{outcome=\"connect_wrong_peer\"}") as u64, 3);
+    assert!(demo.connections() >= 1 && demo.deliveries().is_empty());
+}
+
+#[test]
+fn a_unix_socket_that_does_not_answer_is_given_up_in_time() {
+    let lab = Lab::new();
+    let silent = Duration::from_secs(30);
+    let demo = Target::start_unix(&lab.path("app.sock"), move |_, _| Answer::status(200).after(silent));
+    let mesh = Mesh::start(lab, &unix_section("demo", &format!("{SHORT_RETRIES}\nattempt_timeout_ms = 200")));
+    mesh.send(b"{}");
+    mesh.inside.wait_metric("zen_deliveries_total{outcome=\"timed_out\"}", 3.0);
+    assert_eq!(demo.wait(3).len(), 3);
+}
+
+#[test]
+fn a_unix_socket_stands_by_for_a_target_that_is_down() {
+    let lab = Lab::new();
+    let demo = Target::start_unix(&lab.path("app.sock"), |_, _| Answer::status(200));
+    let long = "retry_schedule_ms = [600000]";
+    let nowhere = lab.target_text("first", support::free_address(), long);
+    let output = "[[egress.outputs]]\nname = \"demo\"\nprimary = \"first\"\nstandby = [\"second\"]\n\
+        failover = { switch_after_ms = 300, cooldown_ms = 0, require_healthy_for_ms = 300 }\n";
+    let mesh = Mesh::start(lab, &format!("{nowhere}{}{output}", unix_section("second", long)));
+    mesh.inside.wait_metric("zen_probes_total{outcome=\"works\"}", 1.0);
+    let id = mesh.send(b"{}");
+    let delivery = &demo.wait(1)[0];
+    assert_eq!(delivery.verify(&mut verifier("second")).as_deref(), Ok(&*id));
+    assert_eq!(mesh.inside.metric("zen_failovers_total{reason=\"unhealthy\"}") as u64, 1);
+}
+
+#[test]
+fn plain_http_goes_over_unix_sockets_only() {
+    let (lab, nowhere) = (Lab::new(), "127.0.0.1:1".parse().unwrap());
+    let long = format!("unix_socket = \"{}\"", "s".repeat(120));
+    for (from, to, says) in [
+        ("unix_socket = \"app.sock\"\n", "", "is not https"),
+        ("http://localhost", "https://localhost", "is not http;"),
+        ("secret_file", "ca_file = \"pki/bundle.pem\"\nsecret_file", "keys of TLS"),
+        ("secret_file", "client_certificate = \"none\"\nsecret_file", "keys of TLS"),
+        ("unix_socket = \"app.sock\"", long.as_str(), "is over 107 bytes"),
+        ("unix_socket = \"app.sock\"\n", "peer_uid = 0\n", "peer_uid: does not belong to https"),
+        ("localhost/in", "localhost/in#f", "holds what a request target may not"),
+    ] {
+        let section = change(&unix_section("demo", ""), from, to);
+        let file = lab.write("inside.toml", &lab.egress_text(Ports::pick(), nowhere, &section));
         let output = run(&["--config", file.to_str().unwrap(), "--check-config"]);
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.code() == Some(1) && said.contains(says), "\"{says}\" in {said}");

@@ -7,6 +7,7 @@
 use std::{
     net::SocketAddr,
     os::fd::OwnedFd,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -18,6 +19,7 @@ use crate::{
     error::{DrainTimeout, OpError, SetupError},
     files::{Transfer, Work},
     ring::Ring,
+    socket::Address,
     table::TABLE_ENTRIES_MAX,
     timers::Timers,
     waker::Waker,
@@ -175,7 +177,19 @@ impl Reactor {
 
     /// Begins a TCP connection, with `TCP_NODELAY`; `Completion::Connected` follows.
     pub fn connect(&mut self, address: SocketAddr) -> Result<SocketId, OpError> {
+        on_engine!(&mut self.engine, connect(address.into()))
+    }
+
+    /// Begins a connection to the unix stream socket at `path`; `Completion::Connected` follows. While the
+    /// listener's queue is full a ring waits, and epoll reports `WouldBlock` at once.
+    pub fn connect_unix(&mut self, path: &Path) -> Result<SocketId, OpError> {
+        let address = Address::unix(path)?;
         on_engine!(&mut self.engine, connect(address))
+    }
+
+    /// The user at the other end of a unix socket (`SO_PEERCRED`): of a listener, who called `listen(2)`.
+    pub fn peer_uid(&self, socket: SocketId) -> Option<u32> {
+        on_engine!(&self.engine, peer_uid(socket))
     }
 
     /// The peer's address (`getpeername(2)`); none for a unix socket or one that is not connected.

@@ -3,12 +3,13 @@
 use std::{
     net::{SocketAddr, SocketAddrV4, SocketAddrV6},
     os::fd::{AsRawFd, OwnedFd},
+    path::Path,
 };
 
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     sys::socket::{
-        AddressFamily, SockFlag, SockType, SockaddrLike, SockaddrStorage, getpeername, getsockname,
+        AddressFamily, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, getpeername, getsockname,
         getsockopt, setsockopt, socket, sockopt,
     },
 };
@@ -22,12 +23,50 @@ pub(crate) const ACCEPT_REST_MS: u64 = 100;
 pub(crate) const ACCEPT_PASSING: [i32; 5] =
     [libc::ECANCELED, libc::ECONNABORTED, libc::EINTR, libc::EAGAIN, libc::EPROTO];
 
-/// A TCP socket for a connection to `address`, with `TCP_NODELAY`.
-pub(crate) fn for_connection_to(address: SocketAddr) -> Result<OwnedFd, OpError> {
-    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+/// Where a connection leads, as the kernel reads it.
+#[derive(Debug)]
+pub(crate) enum Address {
+    Internet(SockaddrStorage),
+    Unix(UnixAddr),
+}
+
+impl Address {
+    pub(crate) fn unix(path: &Path) -> Result<Self, OpError> {
+        UnixAddr::new(path).map(Self::Unix).map_err(OpError::system("sockaddr_un"))
+    }
+
+    pub(crate) fn as_ptr(&self) -> *const libc::sockaddr {
+        match self {
+            Self::Internet(address) => address.as_ptr(),
+            Self::Unix(address) => SockaddrLike::as_ptr(address),
+        }
+    }
+
+    pub(crate) fn len(&self) -> libc::socklen_t {
+        match self {
+            Self::Internet(address) => address.len(),
+            Self::Unix(address) => SockaddrLike::len(address),
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Self::Internet(address.into())
+    }
+}
+
+/// A socket for a connection to `address`; over TCP with `TCP_NODELAY`.
+pub(crate) fn for_connection_to(address: &Address) -> Result<OwnedFd, OpError> {
+    let family = match address {
+        Address::Internet(address) => address.family().expect("an internet address has a family"),
+        Address::Unix(_) => AddressFamily::Unix,
+    };
     let fd =
         socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).map_err(OpError::system("socket"))?;
-    setsockopt(&fd, sockopt::TcpNoDelay, &true).map_err(OpError::system("setsockopt TCP_NODELAY"))?;
+    if matches!(address, Address::Internet(_)) {
+        setsockopt(&fd, sockopt::TcpNoDelay, &true).map_err(OpError::system("setsockopt TCP_NODELAY"))?;
+    }
     Ok(fd)
 }
 
@@ -50,6 +89,13 @@ pub(crate) fn peer_of(fd: &OwnedFd) -> Option<SocketAddr> {
     let address = getpeername::<SockaddrStorage>(fd.as_raw_fd()).ok()?;
     let v4 = address.as_sockaddr_in().map(|address| SocketAddrV4::from(*address).into());
     v4.or_else(|| address.as_sockaddr_in6().map(|address| SocketAddrV6::from(*address).into()))
+}
+
+/// The user that a unix socket's peer runs as, as of its `connect` or `listen`; none for another socket.
+pub(crate) fn peer_uid_of(fd: &OwnedFd) -> Option<u32> {
+    let peer = getsockopt(fd, sockopt::PeerCredentials).ok()?;
+    // A TCP socket answers, too, for nobody.
+    (peer.pid() != 0).then(|| peer.uid())
 }
 
 /// Whether calls on the descriptor wait.

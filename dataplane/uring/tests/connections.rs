@@ -5,6 +5,7 @@ use std::{
     collections::HashMap,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
+    os::unix::{fs::MetadataExt, net::UnixListener},
     thread,
     time::Duration,
 };
@@ -17,6 +18,9 @@ mod harness;
 
 on_both! {
     connect_succeeds_where_somebody_listens_and_is_refused_where_nobody_does,
+    a_unix_socket_is_connected_to_and_says_whose_it_is,
+    a_unix_socket_that_is_not_there_or_does_not_listen_is_reported,
+    a_full_queue_of_a_unix_socket_harms_nobody,
     a_connect_that_hangs_can_be_closed,
     one_multishot_accept_takes_five_hundred_connections,
     a_full_table_closes_what_it_cannot_hold_and_counts_it,
@@ -52,6 +56,79 @@ fn connect_succeeds_where_somebody_listens_and_is_refused_where_nobody_does(back
         reactor.close(refused);
         refused == socket
     });
+    harness.drained();
+}
+
+fn a_unix_socket_is_connected_to_and_says_whose_it_is(backend: Backend) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let mut harness = Harness::small(backend);
+    let listener = UnixListener::bind(&path).unwrap();
+    let socket = harness.reactor.connect_unix(&path).unwrap();
+    harness.until("connection", |_, completion| {
+        let Completion::Connected { socket: connected, result } = completion else {
+            panic!("{completion:?}")
+        };
+        result.unwrap();
+        connected == socket
+    });
+    assert_eq!(harness.reactor.peer(socket), None);
+    let ours = folder.path().metadata().unwrap().uid();
+    assert_eq!(harness.reactor.peer_uid(socket), Some(ours));
+    let (mut accepted, _) = listener.accept().unwrap();
+    harness.reactor.receive(socket);
+    harness.send(socket, b"hello");
+    let mut hello = [0; 5];
+    accepted.read_exact(&mut hello).unwrap();
+    accepted.write_all(&hello).unwrap();
+    assert_eq!(harness.received(socket, 5), b"hello");
+
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = harness.reactor.connect(tcp.local_addr().unwrap()).unwrap();
+    harness.until("connection", |_, completion| matches!(completion, Completion::Connected { .. }));
+    assert_eq!(harness.reactor.peer_uid(other), None);
+    harness.drained();
+}
+
+fn a_unix_socket_that_is_not_there_or_does_not_listen_is_reported(backend: Backend) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut harness = Harness::small(backend);
+    let (missing, left) = (folder.path().join("missing"), folder.path().join("left"));
+    drop(UnixListener::bind(&left).unwrap());
+    for (path, expected) in
+        [(missing, std::io::ErrorKind::NotFound), (left, std::io::ErrorKind::ConnectionRefused)]
+    {
+        harness.reactor.connect_unix(&path).unwrap();
+        harness.until("refusal", |reactor, completion| {
+            let Completion::Connected { socket, result } = completion else { panic!("{completion:?}") };
+            assert_eq!(result.unwrap_err().kind(), expected);
+            reactor.close(socket);
+            true
+        });
+    }
+    let long = folder.path().join("x".repeat(108));
+    assert!(matches!(harness.reactor.connect_unix(&long), Err(OpError::System { .. })));
+    assert_eq!(harness.drained().sockets_open, 0);
+}
+
+fn a_full_queue_of_a_unix_socket_harms_nobody(backend: Backend) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let mut harness = Harness::small(backend);
+    let listener = UnixListener::bind(&path).unwrap();
+    nix::sys::socket::listen(&listener, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
+    let sockets: Vec<_> = (0..8).map(|_| harness.reactor.connect_unix(&path).unwrap()).collect();
+    let connected = harness
+        .during(Duration::from_millis(50))
+        .into_iter()
+        .filter(|completion| matches!(completion, Completion::Connected { result, .. } if result.is_ok()));
+    assert!((1..8).contains(&connected.count()));
+    for socket in sockets {
+        harness.reactor.close(socket);
+    }
+    harness.during(Duration::from_millis(50));
+    let counters = harness.reactor.counters();
+    assert_eq!((counters.sockets_open, counters.operations_in_flight), (0, 1), "only the waker's read");
     harness.drained();
 }
 

@@ -49,6 +49,12 @@ pub enum ConnectFailure {
     TimedOut,
     /// The peer reset the connection while it was being made.
     Reset,
+    /// There is no unix socket at the path.
+    NoSocket,
+    /// This user may not connect to it.
+    NotPermitted,
+    /// Another user listens than the one that is configured.
+    WrongPeer,
     /// We had no socket, descriptor or memory for it.
     NoResources,
     /// Anything else.
@@ -225,6 +231,9 @@ impl ConnectFailure {
             Self::Forbidden => "connect_forbidden",
             Self::TimedOut => "connect_timed_out",
             Self::Reset => "connect_reset",
+            Self::NoSocket => "connect_no_socket",
+            Self::NotPermitted => "connect_not_permitted",
+            Self::WrongPeer => "connect_wrong_peer",
             Self::NoResources => "connect_no_resources",
             Self::Other => "connect_failed",
         }

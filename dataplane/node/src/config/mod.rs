@@ -19,7 +19,7 @@ pub use routing::Routing;
 pub use settings::{
     EgressPeer, EgressSettings, Endpoint, Format, HostPort, IdempotencySettings, IngesterPeer,
     IngesterSettings, JournalSettings, NodeSettings, Output, ProxySettings, Settings, SourceCertificates,
-    Target, TracingSettings,
+    Target, TracingSettings, Transport,
 };
 use zen_identity::{ReloadingCertificate, SvidFiles, SvidStore, TrustDomain};
 

@@ -339,6 +339,8 @@ pub struct Key {
 pub struct Target {
     pub name: String,
     pub url: String,
+    pub unix_socket: Option<String>,
+    pub peer_uid: Option<u32>,
     pub key_id: String,
     pub secret_file: String,
     pub previous_secret_file: Option<String>,

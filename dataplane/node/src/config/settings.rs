@@ -296,10 +296,10 @@ pub struct IngesterPeer {
 pub struct Target {
     /// Audience of its signatures.
     pub name: String,
-    /// Where it is.
+    /// Where it is; nowhere, if it is behind a unix socket.
     pub address: HostPort,
-    /// For SNI and, without SPIFFE ids, for the name check.
-    pub server_name: ServerName<'static>,
+    /// How it is spoken to.
+    pub transport: Transport,
     /// Signs deliveries and writes request heads.
     pub signer: TargetSigner<PreparedKey>,
     /// Queue, in-flight cap, schedule.
@@ -310,14 +310,30 @@ pub struct Target {
     pub order_by: Option<OrderBy>,
     /// How much of a failed answer's body is kept to be shown, bytes.
     pub answer_excerpt_bytes_max: usize,
-    /// mTLS to it.
-    pub tls: ClientTls,
     /// Whether we show our certificate.
     pub client_certificate: ClientCertificate,
     /// What its `Authorization` header is, if it wants one.
     pub credentials: Option<Credentials>,
     /// What it is sent.
     pub format: Format,
+}
+
+/// How a target is spoken to.
+pub enum Transport {
+    /// TLS over TCP.
+    Tls {
+        /// mTLS to it.
+        tls: ClientTls,
+        /// For SNI and, without SPIFFE ids, for the name check.
+        server_name: ServerName<'static>,
+    },
+    /// Plain HTTP over a unix socket of this host.
+    Unix {
+        /// Its file.
+        path: PathBuf,
+        /// Who must listen on it.
+        peer_uid: Option<u32>,
+    },
 }
 
 /// What a target is sent of an event.

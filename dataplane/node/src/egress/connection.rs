@@ -6,11 +6,11 @@ use zen_core::deliver::{ConnectFailure, Outcome, parse_retry_after};
 use zen_core::http1::{Limits, Progress, ResponseParser};
 use zen_uring::{Reactor, SocketId};
 
+use super::channel::{Channel, Unwilling};
 use crate::clock::Clock;
 use crate::config::Target;
 use crate::mesh::EventBytes;
-use crate::stream::Stream;
-use crate::tls::{Tls, TlsError};
+use crate::tls::TlsError;
 
 /// Longest answer body that is read; it is not kept.
 const ANSWER_BODY_BYTES_MAX: usize = 64 * 1024;
@@ -56,7 +56,7 @@ pub struct Connection {
     /// The reactor's name for it.
     pub socket: SocketId,
     settings: Arc<Target>,
-    stream: Option<Stream>,
+    channel: Option<Channel>,
     plaintext: Vec<u8>,
     parser: ResponseParser,
     /// The beginning of the answer's body, where the target's settings want it.
@@ -77,7 +77,7 @@ impl Connection {
             target,
             socket,
             settings,
-            stream: None,
+            channel: None,
             plaintext: Vec::new(),
             parser: ResponseParser::new(limits),
             excerpt: Vec::new(),
@@ -89,15 +89,16 @@ impl Connection {
         }
     }
 
-    /// TCP is up, or not: start TLS and put the request behind the handshake.
+    /// The socket is connected, or not: start TLS, if that is spoken, and put the request behind the handshake.
     pub fn handle_connected(&mut self, result: Result<(), std::io::Error>, reactor: &mut Reactor) -> Step {
         if let Err(error) = result {
             return self.fail(Outcome::ConnectFailed(connect_failure(&error)));
         }
-        let Ok(tls) = Tls::connect(&self.settings.tls, self.settings.server_name.clone()) else {
-            return self.fail(Outcome::TlsFailed);
-        };
-        self.stream = Some(Stream::start(self.socket, tls, reactor));
+        match Channel::start(&self.settings, self.socket, reactor) {
+            Ok(channel) => self.channel = Some(channel),
+            Err(Unwilling::Tls) => return self.fail(Outcome::TlsFailed),
+            Err(Unwilling::WrongPeer) => return self.fail(Outcome::ConnectFailed(ConnectFailure::WrongPeer)),
+        }
         self.send_job(reactor);
         Step::Busy
     }
@@ -113,10 +114,10 @@ impl Connection {
 
     /// Decrypts what came from the target.
     pub fn decrypt(&mut self, bytes: &[u8]) -> Result<(), TlsError> {
-        let Some(stream) = &mut self.stream else {
+        let Some(channel) = &mut self.channel else {
             return Ok(());
         };
-        stream.handle_ciphertext(bytes, &mut self.plaintext)
+        channel.handle_bytes(bytes, &mut self.plaintext)
     }
 
     /// Works on what [`Connection::decrypt`] came to.
@@ -126,15 +127,15 @@ impl Connection {
         reactor: &mut Reactor,
         clock: Clock,
     ) -> Step {
-        let Some(stream) = &mut self.stream else {
+        let Some(channel) = &mut self.channel else {
             return Step::Busy;
         };
-        stream.flush(reactor);
+        channel.flush(reactor);
         if let Err(error) = decrypted {
             tracing::warn!(target = &*self.target, %error, "TLS with a target failed");
             return self.fail(Outcome::TlsFailed);
         }
-        let said_goodbye = stream.tls.peer_closed();
+        let said_goodbye = channel.peer_closed();
         let mut plaintext = std::mem::take(&mut self.plaintext);
         let step = self.parse(&plaintext, clock);
         plaintext.clear();
@@ -175,8 +176,8 @@ impl Connection {
         if result.is_err() {
             return self.handle_closed(clock);
         }
-        if let Some(stream) = &mut self.stream {
-            stream.handle_sent(buffer, reactor);
+        if let Some(channel) = &mut self.channel {
+            channel.handle_sent(buffer, reactor);
         }
         Step::Busy
     }
@@ -232,7 +233,7 @@ impl Connection {
         }
         let outcome = self.outcome(clock);
         if self.not_after_ms.is_none() {
-            self.not_after_ms = self.stream.as_ref().and_then(|stream| stream.tls.peer_not_after_ms());
+            self.not_after_ms = self.channel.as_ref().and_then(Channel::peer_not_after_ms);
         }
         if !self.parser.keep_alive() || !input.is_empty() || self.is_expired(clock) {
             return self.fail(outcome);
@@ -263,10 +264,10 @@ impl Connection {
 
     fn send_job(&mut self, reactor: &mut Reactor) {
         let job = self.job.as_ref().expect("a job was set");
-        let stream = self.stream.as_mut().expect("the connection is up");
+        let channel = self.channel.as_mut().expect("the connection is up");
         self.parser.start();
-        stream.write_parts([&job.head, &job.event[job.rest_at..]]);
-        stream.flush(reactor);
+        channel.write_parts([&job.head, &job.event[job.rest_at..]]);
+        channel.flush(reactor);
     }
 
     fn fail(&mut self, outcome: Outcome) -> Step {
@@ -282,6 +283,8 @@ pub fn connect_failure(error: &std::io::Error) -> ConnectFailure {
         ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => ConnectFailure::Unreachable,
         ErrorKind::TimedOut => ConnectFailure::TimedOut,
         ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => ConnectFailure::Reset,
+        ErrorKind::NotFound => ConnectFailure::NoSocket,
+        ErrorKind::PermissionDenied => ConnectFailure::NotPermitted,
         ErrorKind::OutOfMemory => ConnectFailure::NoResources,
         _ => ConnectFailure::Other,
     }

@@ -4,6 +4,7 @@
 //! The worker whose journal holds an event is its origin; it keeps the table of live events and
 //! writes what became of them. Deliveries travel to the owner of their target and verdicts come back.
 
+mod channel;
 mod condition;
 mod connection;
 mod deliveries;

@@ -1,4 +1,4 @@
-//! Probes: TCP and TLS to targets that an output does not use now, to know whether it could.
+//! Probes: a connection, and over TCP a handshake, to targets that an output does not use now, to know whether it could.
 //!
 //! A probe sends no request. It says goodbye after the handshake and waits for the peer's: a server that
 //! does not take our certificate says so only then (RFC 8446 section 4.4.2.4).
@@ -6,12 +6,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use zen_uring::{Reactor, SocketId};
+use zen_uring::{OpError, Reactor, SocketId};
 
-use crate::config::Target;
+use super::channel::Channel;
+use crate::config::{Target, Transport};
 use crate::sockets::BySocket;
 use crate::stream::Stream;
-use crate::tls::{Tls, TlsError};
+use crate::tls::TlsError;
 
 /// How long a probe may take.
 const TIMEOUT_MS: u64 = 4_000;
@@ -62,6 +63,11 @@ impl Probes {
         steady_ms: u64,
     ) -> bool {
         let question = Question { output: Arc::clone(output), target, deadline_ms: steady_ms + TIMEOUT_MS };
+        if let Transport::Unix { path, .. } = &question.target.transport {
+            let begun = reactor.connect_unix(path);
+            self.take_dialled(question, begun);
+            return false;
+        }
         match question.target.address.host.parse() {
             Ok(address) => {
                 self.dial(question, address, reactor);
@@ -95,12 +101,16 @@ impl Probes {
     ) -> Option<Finding> {
         let probe = self.open.get_mut(socket)?;
         let target = &probe.question.target;
-        let tls = result.ok().and_then(|()| Tls::connect(&target.tls, target.server_name.clone()).ok());
-        let Some(tls) = tls else { return self.end(socket, false, reactor) };
-        let mut stream = Stream::start(socket, tls, reactor);
-        stream.flush(reactor);
-        probe.stream = Some(stream);
-        None
+        match result.ok().and_then(|()| Channel::start(target, socket, reactor).ok()) {
+            None => self.end(socket, false, reactor),
+            // There is no handshake whose end would say more.
+            Some(Channel::Plain(_)) => self.end(socket, true, reactor),
+            Some(Channel::Tls(mut stream)) => {
+                stream.flush(reactor);
+                probe.stream = Some(stream);
+                None
+            }
+        }
     }
 
     /// Whether a socket is one of ours.
@@ -176,8 +186,13 @@ impl Probes {
 
     fn dial(&mut self, question: Question, address: IpAddr, reactor: &mut Reactor) {
         let address = SocketAddr::new(address, question.target.address.port);
+        let begun = reactor.connect(address);
+        self.take_dialled(question, begun);
+    }
+
+    fn take_dialled(&mut self, question: Question, begun: Result<SocketId, OpError>) {
         // Without a socket nothing is learned of the target.
-        if let Ok(socket) = reactor.connect(address) {
+        if let Ok(socket) = begun {
             self.open.insert(socket, Probe { question, stream: None });
         }
     }

@@ -8,6 +8,7 @@
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -205,16 +206,7 @@ impl Target {
     ) -> Self {
         let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared {
-            script: Mutex::new(Arc::new(script)),
-            deliveries: Mutex::default(),
-            arrived: Condvar::new(),
-            connections: AtomicUsize::new(0),
-            handshakes_failed: AtomicUsize::new(0),
-            busy: AtomicUsize::new(0),
-            busy_max: AtomicUsize::new(0),
-            filled: AtomicUsize::new(0),
-        });
+        let shared = Arc::new(Shared::new(Arc::new(script)));
         let (config, accepting) = (server_config(tls), Arc::clone(&shared));
         std::thread::spawn(move || {
             for socket in listener.incoming().map_while(Result::ok) {
@@ -223,11 +215,32 @@ impl Target {
                 std::thread::spawn(move || {
                     let mut stream = StreamOwned::new(ServerConnection::new(config).unwrap(), socket);
                     // How a connection ends is the peer's business; what came over it was recorded.
-                    let _ = serve(&mut stream, connection, &shared);
+                    let _ = greet(&mut stream, connection, &shared);
                 });
             }
         });
         Self { address, shared }
+    }
+
+    /// Plain HTTP on a unix socket; its address leads nowhere.
+    pub fn start_unix(
+        path: &Path,
+        script: impl Fn(usize, &Delivery) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        let listener = UnixListener::bind(path).unwrap();
+        let shared = Arc::new(Shared::new(Arc::new(script)));
+        let accepting = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            for mut socket in listener.incoming().map_while(Result::ok) {
+                let shared = Arc::clone(&accepting);
+                let connection = shared.connections.fetch_add(1, Ordering::AcqRel);
+                std::thread::spawn(move || {
+                    let _ = socket.set_read_timeout(Some(READ_TIMEOUT));
+                    let _ = serve(&mut socket, None, connection, &shared);
+                });
+            }
+        });
+        Self { address: SocketAddr::from(([127, 0, 0, 1], 0)), shared }
     }
 
     /// Answers differently from now on.
@@ -273,7 +286,22 @@ impl Target {
     }
 }
 
-fn serve(
+impl Shared {
+    fn new(script: Arc<Script>) -> Self {
+        Self {
+            script: Mutex::new(script),
+            deliveries: Mutex::default(),
+            arrived: Condvar::new(),
+            connections: AtomicUsize::new(0),
+            handshakes_failed: AtomicUsize::new(0),
+            busy: AtomicUsize::new(0),
+            busy_max: AtomicUsize::new(0),
+            filled: AtomicUsize::new(0),
+        }
+    }
+}
+
+fn greet(
     stream: &mut StreamOwned<ServerConnection, TcpStream>,
     connection: usize,
     shared: &Shared,
@@ -285,6 +313,15 @@ fn serve(
         return Err(error);
     }
     let peer = zen_identity::peer_id(stream.conn.peer_certificates()).map(|id| id.to_string());
+    serve(stream, peer, connection, shared)
+}
+
+fn serve(
+    stream: &mut (impl Read + Write),
+    peer: Option<String>,
+    connection: usize,
+    shared: &Shared,
+) -> io::Result<()> {
     let mut buffered = Vec::new();
     loop {
         let (line, headers, body) = read_request(stream, &mut buffered)?;

@@ -10,7 +10,7 @@ use nix::{
     errno::Errno,
     sys::{
         epoll::EpollFlags,
-        socket::{MsgFlags, Shutdown, SockaddrStorage, connect, getsockopt, recv, send, shutdown, sockopt},
+        socket::{MsgFlags, Shutdown, connect, getsockopt, recv, send, shutdown, sockopt},
     },
 };
 
@@ -18,7 +18,7 @@ use super::{Poller, Source};
 use crate::{
     completion::{Completion, SocketId},
     error::OpError,
-    socket::{Waiting, for_connection_to, peer_of, set_waiting},
+    socket::{Address, Waiting, for_connection_to, peer_of, peer_uid_of, set_waiting},
     table::Key,
 };
 
@@ -131,12 +131,16 @@ impl Poller {
         self.insert_socket(Socket::new(fd))
     }
 
-    pub(crate) fn connect(&mut self, address: SocketAddr) -> Result<SocketId, OpError> {
+    pub(crate) fn connect(&mut self, address: Address) -> Result<SocketId, OpError> {
         // The peer must not see a connection that has no place here.
         self.check_room()?;
-        let fd = for_connection_to(address)?;
+        let fd = for_connection_to(&address)?;
         set_waiting(&fd, Waiting::Nonblocking)?;
-        let connecting = match connect(fd.as_raw_fd(), &SockaddrStorage::from(address)) {
+        let begun = match &address {
+            Address::Internet(address) => connect(fd.as_raw_fd(), address),
+            Address::Unix(address) => connect(fd.as_raw_fd(), address),
+        };
+        let connecting = match begun {
             Err(Errno::EINPROGRESS | Errno::EINTR) => Connecting::Pending,
             known => Connecting::Known(known),
         };
@@ -150,6 +154,10 @@ impl Poller {
 
     pub(crate) fn peer(&self, id: SocketId) -> Option<SocketAddr> {
         peer_of(&self.sockets.get(id.0)?.fd)
+    }
+
+    pub(crate) fn peer_uid(&self, id: SocketId) -> Option<u32> {
+        peer_uid_of(&self.sockets.get(id.0)?.fd)
     }
 
     pub(crate) fn receive(&mut self, id: SocketId) {

@@ -7,7 +7,6 @@ use std::{
 };
 
 use io_uring::{cqueue, opcode, types};
-use nix::sys::socket::{SockaddrLike, SockaddrStorage};
 
 use super::{
     NO_SLOT, Ring,
@@ -18,7 +17,7 @@ use super::{
 use crate::{
     completion::{Completion, SocketId},
     error::OpError,
-    socket::{Waiting, for_connection_to, peer_of, set_waiting},
+    socket::{Address, Waiting, for_connection_to, peer_of, peer_uid_of, set_waiting},
     table::Key,
 };
 
@@ -33,7 +32,7 @@ pub(super) struct Socket {
     receiving: Receiving,
     outgoing: Option<Outgoing>,
     /// The address of a `connect` in flight; boxed, since the kernel reads it there.
-    address: Option<Box<SockaddrStorage>>,
+    address: Option<Box<Address>>,
     shutdown: bool,
     /// Receive, send, connect and shutdown: at most one of each in flight.
     operations: u8,
@@ -91,9 +90,9 @@ impl Ring {
         self.insert_socket(Socket::new(fd))
     }
 
-    pub(crate) fn connect(&mut self, address: SocketAddr) -> Result<SocketId, OpError> {
-        let fd = for_connection_to(address)?;
-        let address = Box::new(SockaddrStorage::from(address));
+    pub(crate) fn connect(&mut self, address: Address) -> Result<SocketId, OpError> {
+        let fd = for_connection_to(&address)?;
+        let address = Box::new(address);
         let connect =
             opcode::Connect::new(types::Fd(fd.as_raw_fd()), address.as_ptr(), address.len()).build();
         let id = self.insert_socket(Socket { address: Some(address), operations: 1, ..Socket::new(fd) })?;
@@ -104,6 +103,10 @@ impl Ring {
 
     pub(crate) fn peer(&self, id: SocketId) -> Option<SocketAddr> {
         peer_of(&self.sockets.get(id.0)?.fd)
+    }
+
+    pub(crate) fn peer_uid(&self, id: SocketId) -> Option<u32> {
+        peer_uid_of(&self.sockets.get(id.0)?.fd)
     }
 
     pub(crate) fn receive(&mut self, id: SocketId) {

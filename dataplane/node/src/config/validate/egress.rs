@@ -15,7 +15,7 @@ use super::faults::Faults;
 use super::{idempotency, limits, link_client, link_listen, link_server, share, targets, unique};
 use crate::config::Certificates;
 use crate::config::raw::{self, ClientCertificate, Direction};
-use crate::config::settings::{EgressSettings, HostPort, IngesterPeer, Output, Target};
+use crate::config::settings::{EgressSettings, HostPort, IngesterPeer, Output, Target, Transport};
 use crate::crypto::NodeCrypto;
 use crate::egress::EXCERPT_BYTES_MAX;
 use crate::journal::RetentionLimits;
@@ -181,20 +181,17 @@ fn target(key: &str, raw: &raw::Target, certificates: &Certificates, faults: &mu
     let limits = limits::limits(key, raw, faults);
     let key_of_excerpt = format!("{key}.answer_excerpt_bytes_max");
     faults.bound(key_of_excerpt, raw.answer_excerpt_bytes_max as usize, 0, EXCERPT_BYTES_MAX);
-    let tls = target_tls(key, raw, certificates, faults);
-    let (address, path) = target_url(&format!("{key}.url"), &raw.url, faults)?;
-    let server_name = server_name_of(&format!("{key}.url"), &address.host, faults);
+    let place = match &raw.unix_socket {
+        Some(socket) => targets::unix(key, raw, socket, faults),
+        None => https(key, raw, certificates, faults),
+    };
+    let TargetPlace { address, host, path, transport } = place?;
     let mut secrets = vec![faults.whsec(format_args!("{key}.secret_file"), &raw.secret_file)?];
     if let Some(previous) = &raw.previous_secret_file {
         secrets.push(faults.whsec(format_args!("{key}.previous_secret_file"), previous)?);
     }
-    let config = SignerConfig {
-        target: &raw.name,
-        host: &host_header(&address),
-        path: &path,
-        key_id: &raw.key_id,
-        secrets: &secrets,
-    };
+    let config =
+        SignerConfig { target: &raw.name, host: &host, path: &path, key_id: &raw.key_id, secrets: &secrets };
     let signer = TargetSigner::new(&NodeCrypto, &config)
         .map_err(|error| faults.push(key, error, "see docs/configuration.md, targets"))
         .ok();
@@ -204,13 +201,12 @@ fn target(key: &str, raw: &raw::Target, certificates: &Certificates, faults: &mu
     Some(Target {
         name: raw.name.clone(),
         address,
-        server_name: server_name?,
+        transport,
         signer: signer?,
         limits,
         deadline_ms: raw.deadline_ms,
         answer_excerpt_bytes_max: raw.answer_excerpt_bytes_max as usize,
         order_by: raw.order_by.as_ref().and_then(|order_by| limits::order_by(key, order_by, faults)),
-        tls: tls?,
         client_certificate: raw.client_certificate,
         format: format?,
         credentials: match credentials {
@@ -259,15 +255,47 @@ fn target_tls(
         .ok()
 }
 
-fn target_url(key: &str, url: &str, faults: &mut Faults) -> Option<(HostPort, String)> {
-    let Some(rest) = url.strip_prefix("https://") else {
+/// Where requests go and how, with the `Host` that they name.
+pub(super) struct TargetPlace {
+    pub(super) address: HostPort,
+    pub(super) host: String,
+    pub(super) path: String,
+    pub(super) transport: Transport,
+}
+
+fn https(
+    key: &str,
+    raw: &raw::Target,
+    certificates: &Certificates,
+    faults: &mut Faults,
+) -> Option<TargetPlace> {
+    let tls = target_tls(key, raw, certificates, faults);
+    if raw.peer_uid.is_some() {
+        faults.push(format_args!("{key}.peer_uid"), "does not belong to https", "remove it");
+    }
+    let url_key = format!("{key}.url");
+    let Some(rest) = raw.url.strip_prefix("https://") else {
         faults.push(
-            key,
-            format_args!("\"{url}\" is not https"),
-            "targets are reached over TLS: give https://host[:port]/path",
+            &url_key,
+            format_args!("\"{}\" is not https", raw.url),
+            "targets are reached over TLS: give https://host[:port]/path, or http:// with a unix_socket",
         );
         return None;
     };
+    let (address, path) = target_url(&url_key, &raw.url, rest, 443, faults)?;
+    let server_name = server_name_of(&url_key, &address.host, faults)?;
+    let host = host_header(&address, 443);
+    Some(TargetPlace { address, host, path, transport: Transport::Tls { tls: tls?, server_name } })
+}
+
+/// Host and path of `url`, whose scheme is not in `rest` any more.
+pub(super) fn target_url(
+    key: &str,
+    url: &str,
+    rest: &str,
+    port: u16,
+    faults: &mut Faults,
+) -> Option<(HostPort, String)> {
     let at = rest.find('/').unwrap_or(rest.len());
     let (authority, path) = rest.split_at(at);
     let path = if path.is_empty() { "/" } else { path };
@@ -280,7 +308,7 @@ fn target_url(key: &str, url: &str, faults: &mut Faults) -> Option<(HostPort, St
         return None;
     }
     let has_port = authority.rfind(':').is_some_and(|colon| !authority[colon..].contains(']'));
-    let address = if has_port { authority.to_owned() } else { format!("{authority}:443") };
+    let address = if has_port { authority.to_owned() } else { format!("{authority}:{port}") };
     Some((faults.host_port(key, &address)?, path.to_owned()))
 }
 
@@ -294,10 +322,10 @@ fn server_name_of(key: &str, host: &str, faults: &mut Faults) -> Option<ServerNa
     }
 }
 
-fn host_header(address: &HostPort) -> String {
+pub(super) fn host_header(address: &HostPort, default_port: u16) -> String {
     let host = match address.host.parse::<IpAddr>() {
         Ok(IpAddr::V6(address)) => format!("[{address}]"),
         _ => address.host.clone(),
     };
-    if address.port == 443 { host } else { format!("{host}:{}", address.port) }
+    if address.port == default_port { host } else { format!("{host}:{}", address.port) }
 }

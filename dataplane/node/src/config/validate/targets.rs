@@ -5,9 +5,10 @@ use std::fmt::Display;
 use zen_core::deliver::Credentials;
 use zen_core::deliver::cloudevents::{AttributeError, CloudEvents};
 
+use super::egress::{TargetPlace, host_header, target_url};
 use super::faults::Faults;
-use crate::config::raw::{self, CredentialsKind, TargetFormat};
-use crate::config::settings::Format;
+use crate::config::raw::{self, ClientCertificate, CredentialsKind, TargetFormat};
+use crate::config::settings::{Format, HostPort, Transport};
 
 /// The credentials of a target; a fault is found for each key that is missing or out of place.
 pub(super) fn authorization(
@@ -39,6 +40,38 @@ pub(super) fn authorization(
             made.map_err(|error| faults.push(&key, error, "see docs/configuration.md, targets")).ok()
         }
     }
+}
+
+/// Longest path of a unix socket, bytes (unix(7)).
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// A target behind a unix socket, which no other host can reach: plain HTTP, and no name to be resolved.
+pub(super) fn unix(key: &str, raw: &raw::Target, socket: &str, faults: &mut Faults) -> Option<TargetPlace> {
+    if raw.ca_file.is_some()
+        || !raw.spiffe_ids.is_empty()
+        || raw.client_certificate == ClientCertificate::None
+    {
+        let remedy = "remove ca_file, spiffe_ids and client_certificate; peer_uid says who must listen";
+        faults.push(key, "has keys of TLS, which a unix_socket does not speak", remedy);
+    }
+    let path = faults.resolve(socket);
+    if path.as_os_str().len() > SOCKET_PATH_BYTES_MAX {
+        let problem = format_args!("{} is over {SOCKET_PATH_BYTES_MAX} bytes", path.display());
+        faults.push(format_args!("{key}.unix_socket"), problem, "give a shorter path");
+    }
+    let url_key = format!("{key}.url");
+    let Some(rest) = raw.url.strip_prefix("http://") else {
+        let problem = format_args!("\"{}\" is not http", raw.url);
+        faults.push(&url_key, problem, "over a unix_socket give http://localhost/path");
+        return None;
+    };
+    let (address, url_path) = target_url(&url_key, &raw.url, rest, 80, faults)?;
+    Some(TargetPlace {
+        host: host_header(&address, 80),
+        address: HostPort { host: String::new(), port: 0 },
+        path: url_path,
+        transport: Transport::Unix { path, peer_uid: raw.peer_uid },
+    })
 }
 
 /// What a target is sent.

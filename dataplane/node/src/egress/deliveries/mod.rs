@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use zen_core::deliver::{ConnectFailure, DeadReason, Delivery, DeliveryRequest, Next, Outcome};
-use zen_uring::{Reactor, SocketId};
+use zen_uring::{OpError, Reactor, SocketId};
 use zeroize::Zeroize;
 
 use super::connection::{Connection, Job, Step, connect_failure};
@@ -23,7 +23,7 @@ use super::owner::{Owner, Place, Turn};
 use super::paused::{Hold, Paused};
 use super::probe::Probes;
 use crate::clock::Clock;
-use crate::config::{ClientCertificate, EgressSettings, Snapshot};
+use crate::config::{ClientCertificate, EgressSettings, Snapshot, Transport};
 use crate::control::Resolver;
 use crate::entropy::Entropy;
 use crate::mesh::{EventBytes, EventKey, Fetched, Handoff, Mesh, Message, Verdict};
@@ -392,6 +392,10 @@ impl Deliveries {
             let outcome = Outcome::ConnectFailed(ConnectFailure::Reset);
             return self.finish(target, job.key, job.accepted_us, &outcome);
         }
+        if let Transport::Unix { path, .. } = &owner.target.transport {
+            let begun = reactor.connect_unix(path);
+            return self.take_dialled(target, job, begun);
+        }
         let address = match owner.poll_place(self.clock.steady_ms) {
             Place::At(address) => address,
             place => {
@@ -407,9 +411,14 @@ impl Deliveries {
                 return;
             }
         };
-        match reactor.connect(address) {
+        let begun = reactor.connect(address);
+        self.take_dialled(target, job, begun);
+    }
+
+    fn take_dialled(&mut self, target: &Arc<str>, job: Job, begun: Result<SocketId, OpError>) {
+        match begun {
             Ok(socket) => {
-                let settings = Arc::clone(&owner.target);
+                let settings = Arc::clone(&job.target);
                 let connection = Connection::dialling(Arc::clone(target), settings, socket, job);
                 self.connections.insert(socket, connection);
             }
