@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use mesh::{Mesh, SHORT_RETRIES, delivered, distinct, numbered, send, target, verifier};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use support::node::{run, wait_until};
-use support::{GITHUB, Lab};
+use support::{GITHUB, Lab, change};
 use target::{Answer, Delivery, Target};
 
 #[path = "support/mesh.rs"]
@@ -140,6 +141,50 @@ fn many_are_sent_again_by_filter_while_live_events_flow() {
     assert_eq!(letters(&mesh, &["--until", "1h"]), Vec::<Value>::new());
     assert_eq!(ordered(&mesh, "discard", &["--kind", "destination"]), "done: 30 done, 0 skipped\n");
     wait_letters(&mesh, 0);
+}
+
+#[test]
+fn replays_leave_room_for_live_events() {
+    let (mesh, target) =
+        Mesh::with_target(&format!("in_flight_max = 8\n{NO_RETRIES}"), |_, _| Answer::status(404));
+    mesh.send_many(12, 100);
+    wait_letters(&mesh, 12);
+    let is_held = Arc::new(AtomicBool::new(true));
+    let held = Arc::clone(&is_held);
+    target.script(move |_, delivery| {
+        while !delivery.values("zen-replay").is_empty() && held.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Answer::status(200)
+    });
+    let before = target.deliveries().len();
+    let replays =
+        || target.deliveries()[before..].iter().filter(|one| !one.values("zen-replay").is_empty()).count();
+    std::thread::scope(|scope| {
+        // It says that it is under way as long as the target holds what it got.
+        scope.spawn(|| ordered(&mesh, "replay", &["--all"]));
+        wait_until("two replays", || replays() == 2);
+        mesh.send_many(20, 100);
+        target.wait(before + 2 + 20);
+        assert_eq!(replays(), 2, "a quarter of the target's attempts");
+        is_held.store(false, Ordering::Relaxed);
+    });
+    wait_letters(&mesh, 0);
+    assert_eq!(replays(), 12);
+}
+
+#[test]
+fn letters_of_a_target_that_is_gone_stay_letters() {
+    let (mesh, _target) = Mesh::with_target(NO_RETRIES, |_, _| Answer::status(404));
+    mesh.send(b"{}");
+    wait_letters(&mesh, 1);
+    mesh.lab.write("inside.toml", &change(&mesh.inside_text, "name = \"demo\"", "name = \"renamed\""));
+    mesh.inside.signal(Signal::SIGHUP);
+    wait_until("the reload", || mesh.inside.get("/status").1.contains("generation 2 "));
+    assert_eq!(ordered(&mesh, "replay", &["--all"]), "done: 0 done, 0 skipped\n");
+    let id = letters(&mesh, &[])[0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(ordered(&mesh, "replay", &[&id]), "done: 0 done, 1 skipped\n");
+    assert_eq!((letters(&mesh, &[]).len(), mesh.inside.metric("zen_replays_total") as u64), (1, 0));
 }
 
 #[test]

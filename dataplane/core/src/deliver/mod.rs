@@ -42,7 +42,7 @@ pub use order::ORDERED_PLACE_BYTES;
 pub use order_by::OrderBy;
 pub use outcome::{ConnectFailure, DeadReason, FaultKind, Next, Outcome};
 pub use queue::{Delivery, PLACE_BYTES, QueueFull, TargetQueue, TargetState};
-pub use rate::RateLimit;
+pub use rate::{RateLimit, RateLimiter};
 pub use request::{
     Attempt, DeliveryRequest, HOST_BYTES_MAX, PATH_BYTES_MAX, RequestError, SIGNER_KEYS_MAX, SignerConfig,
     SignerError, TargetSigner, USER_AGENT, write_delivery,

@@ -1,41 +1,44 @@
-//! Attempts per second at one target: a token bucket as one number, the time at which it is full again (ITU-T I.371).
+//! Starts per second, of attempts at a target or of replays: a token bucket as one number, the time at which it is full
+//! again (ITU-T I.371).
 //!
-//! Starts of attempts enter, the time of the earliest next start leaves. A bucket that fills in less than a millisecond,
+//! Starts enter, the time of the earliest next start leaves. A bucket that fills in less than a millisecond,
 //! which is the grain of the times, gives no more than its burst in each.
 
-/// How fast attempts may start.
+/// How fast something may start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RateLimit {
-    /// Attempts a second, 1 to 1 000 000.
+    /// Starts a second, 1 to 1 000 000.
     pub per_second: u32,
-    /// Attempts at once after a rest; at least 1, and a thousandth of `per_second` to reach that.
+    /// Starts at once after a rest; at least 1, and a thousandth of `per_second` to reach that.
     pub burst: u32,
 }
 
 const MS_NS: u64 = 1_000_000;
 const SECOND_NS: u64 = 1_000 * MS_NS;
 
+/// A bucket, full at first.
 #[derive(Debug)]
 #[expect(clippy::struct_field_names, reason = "units come last")]
-pub(super) struct RateLimiter {
+pub struct RateLimiter {
     interval_ns: u64,
     burst_ns: u64,
     full_at_ns: u64,
 }
 
 impl RateLimiter {
-    pub(super) fn new(limit: RateLimit) -> Self {
+    /// Begins full.
+    pub fn new(limit: RateLimit) -> Self {
         let interval_ns = SECOND_NS.div_ceil(limit.per_second.max(1).into());
         Self { interval_ns, burst_ns: interval_ns * u64::from(limit.burst.max(1)), full_at_ns: 0 }
     }
 
-    /// When an attempt may start, ms.
-    pub(super) fn poll_timeout(&self) -> u64 {
+    /// When the next may start, ms.
+    pub fn poll_timeout(&self) -> u64 {
         (self.full_at_ns + self.interval_ns).saturating_sub(self.burst_ns).div_ceil(MS_NS)
     }
 
-    /// An attempt starts.
-    pub(super) fn handle_start(&mut self, now_ms: u64) {
+    /// One starts.
+    pub fn handle_start(&mut self, now_ms: u64) {
         self.full_at_ns = self.full_at_ns.max(now_ms.saturating_mul(MS_NS)).saturating_add(self.interval_ns);
     }
 }

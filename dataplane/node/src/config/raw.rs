@@ -307,6 +307,8 @@ pub struct Egress {
     pub idempotency: IdempotencyTable,
     #[serde(default)]
     pub retention: Retention,
+    #[serde(default = "replay_per_second")]
+    pub replay_per_second: u32,
     #[serde(default)]
     pub ingesters: Vec<IngesterPeer>,
     #[serde(default)]
@@ -442,6 +444,10 @@ fn events_max() -> u32 {
 /// All that `events_max` allows: nothing that was accepted is thrown away before links stop asking.
 fn dead_letters_max() -> u32 {
     events_max()
+}
+
+fn replay_per_second() -> u32 {
+    1000
 }
 
 fn cached_bytes_max() -> u64 {

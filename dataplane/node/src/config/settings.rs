@@ -235,6 +235,8 @@ pub struct EgressSettings {
     pub idempotency: IdempotencySettings,
     /// Segments kept for replay: the share of one worker.
     pub retention: RetentionLimits,
+    /// Deliveries that operators' orders start a second: the share of one worker.
+    pub replay_per_second: u32,
     /// Peers, in file order.
     pub ingesters: Vec<IngesterPeer>,
     /// Where targets may be.

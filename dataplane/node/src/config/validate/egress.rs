@@ -37,6 +37,7 @@ pub(super) fn egress(
     faults.bound("egress.dead_letters_max", raw.dead_letters_max, 0, 10_000_000);
     faults.bound("egress.cached_bytes_max", raw.cached_bytes_max, 2 << 20, 64 << 30);
     faults.bound("egress.attempt_memory_bytes_max", raw.attempt_memory_bytes_max, 4 << 20, 64 << 30);
+    faults.bound("egress.replay_per_second", raw.replay_per_second, 1, 1_000_000);
     let listen = link_listen("egress", raw.link_listen.as_ref(), faults);
     let mut ingesters = Vec::new();
     let mut patterns = Vec::new();
@@ -67,6 +68,7 @@ pub(super) fn egress(
         attempt_memory_bytes_max: share(raw.attempt_memory_bytes_max, workers, 4 << 20),
         idempotency: idempotency("egress", raw.idempotency, faults),
         retention: retention(raw.retention, workers, segment_bytes, faults),
+        replay_per_second: raw.replay_per_second.div_ceil(u32::from(workers)),
         ingesters,
         destinations,
         targets,

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use zen_core::deliver::{DeliveryState, LetterKey};
+use zen_core::deliver::{DeliveryState, LetterKey, RateLimit, RateLimiter};
 use zen_core::journal::{Kind, Sequence};
 use zen_core::record::{Ending, HeldEvent, Note, OutcomeRecord, RetryRecord};
 use zen_uring::Reactor;
@@ -29,6 +29,8 @@ const LOOKS_MAX: u32 = 1024;
 const CHANGES_MAX: u32 = 32;
 /// Orders that wait for room look again after this.
 const BLOCKED_MS: u64 = 10;
+/// Starts of deliveries are let go at so many of this a second, so that few come at once.
+const PACES_PER_SECOND: u32 = 1000 / BLOCKED_MS as u32;
 /// Orders use this share of a target's attempts and of its queue.
 const ROOM_SHARE: u32 = 4;
 
@@ -43,8 +45,16 @@ pub struct Orders {
     started: BTreeMap<(u64, u8), Arc<str>>,
     /// Copies that are handed out when they are durable.
     copies: VecDeque<Sequence>,
+    pace: Option<Pace>,
     due_ms: Option<u64>,
     draining: bool,
+}
+
+/// How fast deliveries are started, whatever room targets have: live traffic shares this machine with them.
+#[derive(Debug)]
+struct Pace {
+    per_second: u32,
+    limiter: RateLimiter,
 }
 
 #[derive(Debug)]
@@ -83,7 +93,7 @@ struct Budget {
 enum Step {
     Done,
     Skipped,
-    /// Its target has no room to spare.
+    /// Its target has no room to spare, or enough were started just now.
     NoRoom,
     /// The journal has no room, or is being read.
     Later,
@@ -183,6 +193,7 @@ impl Egress {
             self.orders.due_ms = None;
             return;
         }
+        self.take_pace();
         let mut budget = Budget { looks: LOOKS_MAX, changes: CHANGES_MAX };
         let mut jobs = std::mem::take(&mut self.orders.jobs);
         jobs.rotate_left(1);
@@ -369,7 +380,7 @@ impl Egress {
         let due_ms = self.clock.unix_of(due_ms);
         self.note(Note::Retry(RetryRecord { handle, target, replay, attempt: 0, due_ms }));
         self.orders.started.insert((handle, target), name);
-        self.metrics.replays.add(1);
+        self.count_replay();
         self.hand_out_one(handle, target);
         Step::Done
     }
@@ -453,8 +464,24 @@ impl Egress {
         for (index, name) in (0..).zip(targets) {
             self.orders.started.insert((record.0, index), Arc::clone(name));
         }
-        self.metrics.replays.add(1);
+        self.count_replay();
         true
+    }
+
+    /// Takes the configured pace if it is another one.
+    fn take_pace(&mut self) {
+        let per_second = self.settings().replay_per_second;
+        if self.orders.pace.as_ref().is_none_or(|pace| pace.per_second != per_second) {
+            let burst = per_second.div_ceil(PACES_PER_SECOND);
+            let limiter = RateLimiter::new(RateLimit { per_second, burst });
+            self.orders.pace = Some(Pace { per_second, limiter });
+        }
+    }
+
+    fn count_replay(&mut self) {
+        let now_ms = self.clock.steady_ms;
+        self.orders.pace.iter_mut().for_each(|pace| pace.limiter.handle_start(now_ms));
+        self.metrics.replays.add(1);
     }
 
     /// `Done` if a target has room to spare, `Skipped` if it is not configured.
@@ -462,7 +489,9 @@ impl Egress {
         let Some(limits) = self.settings().queue(name) else { return Step::Skipped };
         let attempts_max = (limits.in_flight_max / ROOM_SHARE).max(1) as usize;
         let backlog_max = (limits.queue_max / ROOM_SHARE).max(1) as usize;
-        let has_room = self.orders.started_at(name) < attempts_max
+        let pace = self.orders.pace.as_ref();
+        let has_room = pace.is_none_or(|pace| pace.limiter.poll_timeout() <= self.clock.steady_ms)
+            && self.orders.started_at(name) < attempts_max
             && self.mesh.backlog_of(name).load(Ordering::Relaxed) < backlog_max;
         if has_room { Step::Done } else { Step::NoRoom }
     }
