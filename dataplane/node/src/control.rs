@@ -200,7 +200,7 @@ fn reload(control: &Control) {
             tracing::error!("configuration refused, generation {} stays: {error}", current.generation);
             format!("generation {} in force; the last reload was refused: {error}", current.generation)
         }
-        Ok(next) => match current.needs_restart(&next) {
+        Ok(mut next) => match current.needs_restart(&next) {
             Some(key) => {
                 tracing::error!(
                     "configuration refused, generation {} stays: {key} needs a restart",
@@ -213,6 +213,7 @@ fn reload(control: &Control) {
             }
             None => {
                 let generation = next.generation;
+                next.tracing.export.clone_from(&current.tracing.export);
                 control.node_metrics.memory_bound_bytes.set(MemoryBound::of(&next.settings()).total());
                 control.shared.snapshot.store(Arc::new(next));
                 control.shared.mesh.ring_all();

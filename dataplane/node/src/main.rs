@@ -16,6 +16,7 @@ mod mesh;
 mod metrics;
 mod quota;
 mod sockets;
+mod spans;
 mod start;
 mod stream;
 mod tls;

@@ -21,6 +21,7 @@ use crate::journal::{self, OpenError, spawn_segment_maker};
 use crate::mesh::{JournalRole, Mesh};
 use crate::metrics::{Metrics, NodeMetrics, WorkerMetrics};
 use crate::quota::Quota;
+use crate::spans;
 use crate::worker::{self, Launch, Tables, WorkerError};
 
 /// Why a node did not start, or did not end well. Each says what to do.
@@ -134,6 +135,10 @@ pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
     });
     let threads = worker::start_all(launches.collect(), &done)?;
     drop(done);
+    let mut counted = metrics;
+    if let Some(export) = shared.snapshot.load().tracing.export.clone() {
+        counted.push(spans::start(export, shared.snapshot.load().node.name.clone())?);
+    }
     let node_metrics = Arc::new(NodeMetrics::default());
     let bound = MemoryBound::of(&shared.snapshot.load().settings()).total();
     node_metrics.memory_bound_bytes.set(bound);
@@ -142,7 +147,7 @@ pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
         config_file: file.to_path_buf(),
         certificates,
         questions,
-        metrics: Metrics::new(metrics, Arc::clone(&node_metrics)),
+        metrics: Metrics::new(counted, Arc::clone(&node_metrics)),
         node_metrics,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()

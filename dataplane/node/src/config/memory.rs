@@ -17,7 +17,7 @@ use super::Routing;
 use super::settings::{ClientCertificates, EgressSettings, Format, IngesterSettings, Settings};
 use crate::dedupe::Waiting;
 use crate::journal::MAKER_BYTES;
-use crate::{admin, control, dedupe, egress, ingester, link, tls, worker};
+use crate::{admin, control, dedupe, egress, ingester, link, spans, tls, worker};
 
 /// The program, its libraries' tables, the control thread and its runtime; measured.
 const PROCESS_BYTES: usize = 20 << 20;
@@ -119,6 +119,12 @@ impl MemoryBound {
         self.push("admin connections", None, admin::CONNECTIONS_MAX, admin::CONNECTION_BYTES);
         let (walks, commit) = (admin::WALKS_MAX, settings.journal.commit_bytes_max);
         self.push("walks over a journal", None, walks, commit + admin::LIFE_BYTES);
+        if settings.tracing.export.is_some() {
+            self.push("spans", Some("tracing.otlp_endpoint"), spans::SPANS_MAX, spans::SPAN_BYTES);
+            self.push("message of spans", None, 1, spans::EXPORT_BYTES);
+            let workers = usize::from(settings.node.workers);
+            self.push("open spans", Some("tracing.otlp_endpoint"), workers, ingester::OPEN_SPANS_BYTES);
+        }
         self.push("blocking threads", None, control::BLOCKING_MAX, control::LOOKUP_STACK_BYTES);
         self.push("worker stacks", Some("node.workers"), workers, worker::STACK_BYTES);
         let reactor = worker::reactor_limits(settings).memory_bytes();

@@ -33,7 +33,7 @@ pub struct Snapshot {
     pub node: NodeSettings,
     /// Journal bounds.
     pub journal: JournalSettings,
-    /// Which events get a trace.
+    /// Which events get a trace, and where spans go.
     pub tracing: TracingSettings,
     /// Present when this node takes webhooks in.
     pub ingester: Option<IngesterSettings>,
@@ -150,6 +150,7 @@ impl Snapshot {
         Settings {
             node: &self.node,
             journal: self.journal,
+            tracing: &self.tracing,
             ingester: self.ingester.as_ref(),
             egress: self.egress.as_ref(),
         }
@@ -185,6 +186,8 @@ impl Snapshot {
             (identity(self) != identity(next), "certificate file paths"),
             (self.raw.admin.listen != next.raw.admin.listen, "admin.listen"),
             (self.raw.admin.socket != next.raw.admin.socket, "admin.socket"),
+            (self.raw.tracing.otlp_endpoint != next.raw.tracing.otlp_endpoint, "tracing.otlp_endpoint"),
+            (self.raw.tracing.otlp_ca_file != next.raw.tracing.otlp_ca_file, "tracing.otlp_ca_file"),
         ]
         .into_iter()
         .find_map(|(changed, key)| changed.then_some(key))

@@ -19,6 +19,7 @@ use zen_rules::Pattern;
 use super::Routing;
 use super::raw::{ClientCertificate, Direction, OnDamage, ProxyProtocol};
 use crate::journal::RetentionLimits;
+use crate::spans::Export;
 use crate::tls::{ClientTls, ServerTls};
 
 /// All of it but what was written.
@@ -28,6 +29,8 @@ pub struct Settings<'a> {
     pub node: &'a NodeSettings,
     /// Journal bounds.
     pub journal: JournalSettings,
+    /// Traces and spans.
+    pub tracing: &'a TracingSettings,
     /// The ingester's part.
     pub ingester: Option<&'a IngesterSettings>,
     /// The egress's part.
@@ -70,11 +73,13 @@ pub struct JournalSettings {
     pub on_damage: OnDamage,
 }
 
-/// Which events get a trace.
-#[derive(Clone, Copy, Debug)]
+/// Which events get a trace, and where spans go.
+#[derive(Clone)]
 pub struct TracingSettings {
     /// An event that comes without a trace gets one if a random 32-bit number is below this.
     pub sample_below: u64,
+    /// The collector; one for the life of the process.
+    pub export: Option<Arc<Export>>,
 }
 
 /// A node's table of keys: how many, and for how long.

@@ -10,6 +10,7 @@ use super::channel::{Channel, Unwilling};
 use crate::clock::Clock;
 use crate::config::Target;
 use crate::mesh::EventBytes;
+use crate::spans::OpenSpan;
 use crate::tls::TlsError;
 
 /// Longest answer body that is read; it is not kept.
@@ -33,6 +34,8 @@ pub struct Job {
     pub deadline_ms: u64,
     /// For whom it is signed.
     pub target: Arc<Target>,
+    /// If the event is sampled and spans are exported.
+    pub span: Option<Box<OpenSpan>>,
 }
 
 /// What a connection came to.

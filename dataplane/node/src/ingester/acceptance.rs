@@ -11,9 +11,10 @@ use zen_core::verify::Verified;
 use zen_rules::{Document, Headers, Matched, Subject};
 
 use super::access::Marks;
-use super::trace::push_trace;
+use super::trace::{Received, push_trace};
 use super::{Accepted, Claim, Ingester};
 use crate::config::Endpoint;
+use crate::spans::OpenSpan;
 use crate::stream::Stream;
 
 /// Room for most events' header lines, and for everything before a body; bytes.
@@ -32,7 +33,7 @@ pub fn accepted(
     let (id, now_us) = ingester.new_event_id();
     let mut lines = String::from_utf8(ingester.take_buffer(HEAD_BYTES)).expect("it is empty");
     push_metadata(&mut lines, endpoint, (verified, marks), now_us, ingester.generation());
-    push_trace(&mut lines, head, ingester);
+    let received = push_trace(&mut lines, head, ingester);
     push_forwarded(&mut lines, head, &endpoint.forward_headers);
     let event = Event {
         id,
@@ -58,6 +59,16 @@ pub fn accepted(
         matched,
         head: encoded,
         body,
+        span: received.map(|Received { trace, span, parent }| {
+            Box::new(OpenSpan {
+                trace_id: trace,
+                span_id: span,
+                parent_id: parent,
+                event_id: id,
+                endpoint: endpoint.id,
+                start_us: now_us,
+            })
+        }),
     }
 }
 

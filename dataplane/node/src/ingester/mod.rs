@@ -29,7 +29,7 @@ use zen_core::dedupe::{EventKey, IndexEntry, Waiter};
 use zen_core::event::EVENT_BYTES_MAX;
 use zen_core::id::{EndpointId, EventId, EventIds};
 use zen_core::journal::{AppendError, COMMITS_IN_FLIGHT_MAX, Kind, Record, Sequence};
-use zen_core::trace::TraceParent;
+use zen_core::trace::{TraceParent, attempt_span};
 use zen_rules::Matched;
 use zen_uring::{AlignedBuffer, Reactor, SocketId};
 
@@ -39,6 +39,7 @@ use crate::dedupe::Keys;
 use crate::entropy::Entropy;
 use crate::journal::{Journal, SMALLEST_RECORD_BYTES};
 use crate::metrics::WorkerMetrics;
+use crate::spans::{OpenSpan, Span, SpanKind};
 
 /// Buffers for bodies, heads and answers that are kept for reuse.
 pub const SPARE_BUFFERS_MAX: usize = 256;
@@ -46,6 +47,11 @@ pub const SPARE_BUFFERS_MAX: usize = 256;
 pub const SPARE_BUFFER_BYTES_MAX: usize = 8 * 1024;
 /// Longest plaintext buffer kept for the next receive, bytes.
 pub const SCRATCH_BYTES_MAX: usize = 256 * 1024;
+
+/// Spans of events that have no answer yet, in one worker.
+const OPEN_SPANS_MAX: usize = 1024;
+/// Memory for them, bytes.
+pub const OPEN_SPANS_BYTES: usize = 2 * OPEN_SPANS_MAX * size_of::<(Sequence, OpenSpan)>();
 
 /// A verified event on its way into the journal.
 pub struct Accepted {
@@ -65,6 +71,8 @@ pub struct Accepted {
     pub head: Vec<u8>,
     /// The body.
     pub body: Vec<u8>,
+    /// If the event is sampled and spans are exported.
+    pub span: Option<Box<OpenSpan>>,
 }
 
 impl Accepted {
@@ -131,6 +139,7 @@ pub struct Ingester {
     pending: VecDeque<Pending>,
     held: VecDeque<Accepted>,
     refused: VecDeque<SocketId>,
+    spans: VecDeque<(Sequence, OpenSpan)>,
     outboxes: Vec<Outbox>,
     claims: Claims,
     index: Index,
@@ -166,6 +175,7 @@ impl Ingester {
             pending: VecDeque::with_capacity(pending_max),
             held: VecDeque::new(),
             refused: VecDeque::new(),
+            spans: VecDeque::new(),
             outboxes,
             claims,
             index,
@@ -276,6 +286,7 @@ impl Ingester {
         self.metrics.events_accepted.add(1);
         self.metrics.bytes_accepted.add(pending.body_bytes as u64);
         pending.route(&mut self.outboxes);
+        self.end_spans(pending.sequence);
         if let Some(claim) = pending.claim {
             self.settle(pending.sequence, claim, pending.id);
         }
@@ -290,6 +301,7 @@ impl Ingester {
     /// The write failed and is being repeated: whoever waits is told to come again. What is in the journal
     /// may still become durable, so its key stays pending; what is not has a free key.
     pub fn handle_write_error(&mut self) {
+        self.spans.clear();
         for pending in self.pending.drain(..) {
             pending.route(&mut self.outboxes);
             if let Some(claim) = pending.claim {
@@ -351,6 +363,33 @@ impl Ingester {
             return None;
         }
         TraceParent::begin(self.entropy.bytes(), self.entropy.bytes())
+    }
+
+    /// Whether spans of sampled events go anywhere.
+    pub fn exports_spans(&self) -> bool {
+        self.snapshot.tracing.export.is_some()
+    }
+
+    /// The id of a span that begins now.
+    pub fn new_span_id(&mut self) -> [u8; 8] {
+        attempt_span(&self.entropy.bytes())
+    }
+
+    fn hold_span(&mut self, sequence: Sequence, span: OpenSpan) {
+        if self.spans.len() < OPEN_SPANS_MAX {
+            self.spans.push_back((sequence, span));
+        } else {
+            self.metrics.spans_dropped.add("full");
+        }
+    }
+
+    /// Events up to here have their answers.
+    fn end_spans(&mut self, answered: Sequence) {
+        while let Some((_, open)) = self.spans.pop_front_if(|span| span.0 <= answered) {
+            let Some(export) = &self.snapshot.tracing.export else { return };
+            let (kind, outcome, end_us) = (SpanKind::Receive, "accepted", Clock::now().wall_us);
+            export.handle_span(Span { open, kind, outcome, end_us }, &self.metrics);
+        }
     }
 
     /// Counts what a connection holds in place of what was `counted`; `false` if that is over the bound.
@@ -563,6 +602,9 @@ impl Ingester {
                 return None;
             }
         };
+        if let Some(span) = accepted.span {
+            self.hold_span(sequence, *span);
+        }
         self.pending.push_back(Pending {
             sequence,
             socket: accepted.socket,

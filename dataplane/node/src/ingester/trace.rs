@@ -8,21 +8,33 @@ use zen_core::trace::{
 
 use super::Ingester;
 
+/// The ids of the span in which a sampled event is received, if spans are exported.
+pub struct Received {
+    /// Its trace.
+    pub trace: [u8; 16],
+    /// Its own, which is the parent in the event's metadata.
+    pub span: [u8; 8],
+    /// The source's; zeros for a trace that begins here.
+    pub parent: [u8; 8],
+}
+
 /// Appends the lines of a request's trace, if it has one that can be read, or of a new one.
-pub fn push_trace(lines: &mut String, head: &RequestHead, ingester: &mut Ingester) {
+pub fn push_trace(lines: &mut String, head: &RequestHead, ingester: &mut Ingester) -> Option<Received> {
     let Some(value) = head.header(TRACEPARENT) else {
-        if let Some(parent) = ingester.new_trace() {
-            push_parent(lines, parent);
-        }
-        return;
+        let parent = ingester.new_trace()?;
+        push_parent(lines, parent);
+        let received = Received { trace: parent.trace_id, span: parent.parent_id, parent: [0; 8] };
+        return ingester.exports_spans().then_some(received);
     };
     let is_single = values(head, TRACEPARENT).count() == 1;
-    let Some(parent) = TraceParent::parse(value).filter(|_| is_single) else { return };
-    push_parent(lines, parent);
+    let parent = TraceParent::parse(value).filter(|_| is_single)?;
+    let span_id = (parent.is_sampled() && ingester.exports_spans()).then(|| ingester.new_span_id());
+    push_parent(lines, span_id.map_or(parent, |span_id| parent.with_parent(span_id)));
     let states: Vec<&str> = values(head, TRACESTATE).collect();
     if let Some(state) = combine_tracestate(states.iter().copied()) {
         push_header_line(lines, TRACESTATE_LINE, &state);
     }
+    span_id.map(|span| Received { trace: parent.trace_id, span, parent: parent.parent_id })
 }
 
 fn push_parent(lines: &mut String, parent: TraceParent) {

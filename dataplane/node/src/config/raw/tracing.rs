@@ -1,4 +1,4 @@
-//! Traces as written: which events get one.
+//! Traces as written: which events get one, and where spans go.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,4 +6,6 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields, default)]
 pub struct Tracing {
     pub sample_percent: f64,
+    pub otlp_endpoint: Option<String>,
+    pub otlp_ca_file: Option<String>,
 }

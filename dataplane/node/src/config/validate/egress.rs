@@ -314,7 +314,7 @@ pub(super) fn target_url(
     Some((faults.host_port(key, &address)?, path.to_owned()))
 }
 
-fn server_name_of(key: &str, host: &str, faults: &mut Faults) -> Option<ServerName<'static>> {
+pub(super) fn server_name_of(key: &str, host: &str, faults: &mut Faults) -> Option<ServerName<'static>> {
     match ServerName::try_from(host.to_owned()) {
         Ok(name) => Some(name),
         Err(error) => {

@@ -64,8 +64,13 @@ pub(super) fn snapshot(
         .as_ref()
         .and_then(|section| egress(section, node.workers, journal.segment_bytes, certificates, &mut faults));
     if faults.found.is_empty() {
-        let settings =
-            Settings { node: &node, journal, ingester: ingester.as_ref(), egress: egress.as_ref() };
+        let settings = Settings {
+            node: &node,
+            journal,
+            tracing: &tracing,
+            ingester: ingester.as_ref(),
+            egress: egress.as_ref(),
+        };
         memory(&settings, &mut faults);
     }
     if !faults.found.is_empty() {

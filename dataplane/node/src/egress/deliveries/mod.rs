@@ -8,6 +8,7 @@ mod format;
 mod holds;
 mod outputs;
 mod signing;
+mod spans;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -214,7 +215,7 @@ impl Deliveries {
             if job.target.address.host != host {
                 self.unresolved.push((target, job));
             } else if addresses.is_empty() {
-                self.finish(&target, job.key, job.accepted_us, &outcome);
+                self.end_job(&target, job, &outcome);
             } else {
                 self.dial(&target, job, reactor);
             }
@@ -390,7 +391,7 @@ impl Deliveries {
         if !Arc::ptr_eq(&job.target, &owner.target) {
             // It is signed for the target that was in use before, or with a key that was replaced.
             let outcome = Outcome::ConnectFailed(ConnectFailure::Reset);
-            return self.finish(target, job.key, job.accepted_us, &outcome);
+            return self.end_job(target, job, &outcome);
         }
         if let Transport::Unix { path, .. } = &owner.target.transport {
             let begun = reactor.connect_unix(path);
@@ -406,7 +407,7 @@ impl Deliveries {
                     self.unresolved.push((Arc::clone(target), job));
                 } else {
                     let outcome = Outcome::ConnectFailed(ConnectFailure::NoResources);
-                    self.finish(target, job.key, job.accepted_us, &outcome);
+                    self.end_job(target, job, &outcome);
                 }
                 return;
             }
@@ -424,7 +425,7 @@ impl Deliveries {
             }
             Err(error) => {
                 let outcome = Outcome::ConnectFailed(connect_failure(&std::io::Error::other(error)));
-                self.finish(target, job.key, job.accepted_us, &outcome);
+                self.end_job(target, job, &outcome);
             }
         }
     }
@@ -468,6 +469,7 @@ impl Deliveries {
     }
 
     fn end_job(&mut self, target: &Arc<str>, job: Job, outcome: &Outcome) {
+        self.end_span(target, &job, outcome);
         self.finish(target, job.key, job.accepted_us, outcome);
         let mut head = job.head;
         if job.target.credentials.is_some() {

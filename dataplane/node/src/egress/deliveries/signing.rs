@@ -11,6 +11,7 @@ use super::{Deliveries, HEAD_BYTES, SPARE_HEAD_BYTES_MAX, Start};
 use crate::crypto::NodeCrypto;
 use crate::egress::connection::Job;
 use crate::mesh::EventBytes;
+use crate::spans::OpenSpan;
 
 impl Deliveries {
     /// Signs a batch in one call; what cannot be signed ends here.
@@ -24,12 +25,12 @@ impl Deliveries {
             let made = start.delivery.attempt;
             let attempt = Attempt { made, replay, time_ms: self.clock.wall_ms, nonce };
             match self.prepare(&mut start, attempt, request) {
-                Ok((body_at, accepted_us)) => prepared.push((start, request, body_at, accepted_us)),
+                Ok(made) => prepared.push((start, request, made)),
                 Err(outcome) => self.finish(&start.target, start.delivery.key, 0, &outcome),
             }
         }
         let mut jobs = Vec::with_capacity(prepared.len() * 2);
-        for (start, request, body_at, _) in &prepared {
+        for (start, request, Prepared { body_at, .. }) in &prepared {
             let signer = &self.owners[&start.target].target.signer;
             signer.push_jobs(request, &start.bytes[*body_at..], &mut jobs);
         }
@@ -38,7 +39,7 @@ impl Deliveries {
         drop(jobs);
         let mut tags = &tags[..];
         let mut signed = Vec::with_capacity(prepared.len());
-        for (start, request, body_at, accepted_us) in prepared {
+        for (start, request, Prepared { body_at, accepted_us, span }) in prepared {
             let target = Arc::clone(&self.owners[&start.target].target);
             let (own, rest) = tags.split_at(target.signer.tags());
             tags = rest;
@@ -52,20 +53,20 @@ impl Deliveries {
             }
             let deadline_ms = self.clock.steady_ms + target.limits.attempt_timeout_ms;
             let (key, event) = (start.delivery.key, start.bytes);
-            let job = Job { key, head, event, rest_at, accepted_us, deadline_ms, target };
+            let job = Job { key, head, event, rest_at, accepted_us, deadline_ms, target, span };
             signed.push((start.target, job));
         }
         self.requests = requests;
         signed
     }
 
-    /// Where the body begins in the bytes to be sent, and when the event was accepted. A transform puts its own body there.
+    /// Readies a request. A transform puts its own body into the bytes to be sent.
     fn prepare(
         &self,
         start: &mut Start,
         attempt: Attempt,
         request: &mut DeliveryRequest,
-    ) -> Result<(usize, u64), Outcome> {
+    ) -> Result<Prepared, Outcome> {
         let event = Event::decode(&start.bytes).map_err(|_| Outcome::Refused)?;
         let owner = self.owners.get(&start.target).ok_or(Outcome::TargetRemoved)?;
         let accepted_us = event.metadata(":accepted-us").and_then(|value| value.parse().ok()).unwrap_or(0);
@@ -73,14 +74,15 @@ impl Deliveries {
         if deadline_ms.is_some_and(|deadline_ms| deadline_ms <= self.clock.steady_ms) {
             return Err(Outcome::DeadlineOver);
         }
+        let span = self.open_span(&event, &attempt);
         let body_at = start.bytes.len() - event.body.len();
         let Some(made) = owner.output.as_ref().and_then(|output| output.transform(&event)) else {
             let body = prepare_as(owner, &event, attempt, request)?;
             if let Some(body) = body {
                 start.bytes = body;
-                return Ok((0, accepted_us));
+                return Ok(Prepared { body_at: 0, accepted_us, span });
             }
-            return Ok((body_at, accepted_us));
+            return Ok(Prepared { body_at, accepted_us, span });
         };
         let made = made.map_err(|error| {
             self.metrics.transform_failures.add(error.label());
@@ -90,6 +92,15 @@ impl Deliveries {
         let sent = Event { content_type: made.content_type, body: &made.body, ..event };
         let body = prepare_as(owner, &sent, attempt, request)?;
         start.bytes = body.unwrap_or_else(|| EventBytes::from(made.body));
-        Ok((0, accepted_us))
+        Ok(Prepared { body_at: 0, accepted_us, span })
     }
+}
+
+/// What is known of an attempt when its request is ready.
+struct Prepared {
+    /// Where the body begins in the bytes to be sent.
+    body_at: usize,
+    /// When the event was accepted, Unix µs.
+    accepted_us: u64,
+    span: Option<Box<OpenSpan>>,
 }
