@@ -2,6 +2,7 @@
 //!
 //! A row that ends with its head is answered before any byte of its body: nothing of it can have been kept.
 //! What is tested elsewhere: broken framing in `http.rs`, rates and proxies in `access.rs`, time-outs in `bounds.rs`.
+//! `docs/security-model.md` has the whole list.
 //! Nothing here chooses a target: events go where the flows of their endpoint lead, so another tenant's target is
 //! reached only through that tenant's endpoint.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
