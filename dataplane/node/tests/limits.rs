@@ -1,6 +1,8 @@
 //! What holds a target back: throttle, circuit breaker, rate, permanent answers, schedule, deadline.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::time::Duration;
+
 use mesh::{Mesh, delivered, distinct, numbered, target};
 use nix::sys::signal::Signal;
 use support::node::{run, wait_until};
@@ -93,7 +95,7 @@ fn a_rate_spreads_what_comes_at_once() {
 
 #[test]
 fn attempts_adapt_to_a_slow_target_one_at_a_time() {
-    let slow = |_: usize, _: &Delivery| Answer::status(200).after(std::time::Duration::from_millis(50));
+    let slow = |_: usize, _: &Delivery| Answer::status(200).after(Duration::from_millis(50));
     let (mesh, target) = Mesh::with_target("answer_ms_max = 10", slow);
     mesh.send_many(20, 10);
     target.wait(20);
@@ -162,4 +164,64 @@ fn what_waited_past_its_deadline_is_not_sent() {
     assert_eq!(target.deliveries().len(), 1);
     assert!(letters(&mesh).iter().all(|letter| letter["reason"] == "deadline_over"));
     assert_eq!(mesh.inside.metric("zen_deliveries_total{outcome=\"deadline_over\"}") as u64, 1);
+}
+
+/// Bodies and heads without an end, answers that are none, silence: what a broken or hostile target may say.
+fn bad_answers() -> Vec<(&'static str, Answer, &'static str)> {
+    const TWO_GB: u64 = 2 << 30;
+    let silent = Answer::status(200).after(Duration::from_mins(1));
+    let long_line = "HTTP/1.1 200 OK\r\nx-long: ";
+    let many_lines = format!("HTTP/1.1 200 OK\r\n{}", "x-many: 1\r\n".repeat(100_000));
+    vec![
+        (
+            "says 2 GB",
+            Answer::raw("HTTP/1.1 200 OK\r\ncontent-length: 2147483648\r\n\r\n", TWO_GB),
+            "broken_answer",
+        ),
+        ("never ends", Answer::raw("HTTP/1.1 200 OK\r\n\r\n", TWO_GB), "broken_answer"),
+        (
+            "a chunk of 2 GB",
+            Answer::raw("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n80000000\r\n", TWO_GB),
+            "broken_answer",
+        ),
+        ("a header of 1 MB", Answer::raw(long_line, 1 << 20), "broken_answer"),
+        ("1 MB of headers", Answer::raw(many_lines, 0), "broken_answer"),
+        ("garbage", Answer::raw([0xff, 0, 13, 10, 13, 10].repeat(1000), 0), "broken_answer"),
+        ("another protocol", Answer::raw("220 mail.example ESMTP\r\n", 0), "broken_answer"),
+        (
+            "two lengths",
+            Answer::raw("HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n", 9),
+            "broken_answer",
+        ),
+        ("interim for ever", Answer::raw("HTTP/1.1 100 Continue\r\n\r\n".repeat(10_000), 0), "broken_answer"),
+        ("silence", silent, "timed_out"),
+        ("half an answer", Answer::raw("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n", 1), "timed_out"),
+        ("nothing", Answer::status(0), "connect_reset"),
+    ]
+}
+
+#[test]
+fn bad_answers_are_bounded_named_and_disturb_nobody() {
+    let lab = Lab::new();
+    let well = target(&lab, "demo", |_, _| Answer::status(200));
+    let bad = target(&lab, "demo", |_, _| Answer::status(200));
+    let extra = "retry_schedule_ms = []\nattempt_timeout_ms = 1500\nbreaker = { enabled = false }\nanswer_excerpt_bytes_max = 1024";
+    let sections = lab.target_text("demo", bad.address, extra) + &lab.target_text("well", well.address, "");
+    let both = |text: &str| text.replacen("targets = [\"demo\"]", "targets = [\"demo\", \"well\"]", 1);
+    let mesh = Mesh::start_with(lab, &sections, both, str::to_owned);
+    for (index, (name, answer, outcome)) in bad_answers().into_iter().enumerate() {
+        bad.script(move |_, _| answer.clone());
+        let metric = format!("zen_deliveries_total{{outcome=\"{outcome}\"}}");
+        let (before, filled) = (mesh.inside.metric(&metric), bad.filled());
+        mesh.send(b"{}");
+        well.wait(index + 1);
+        wait_until(name, || mesh.inside.metric("zen_dead_letters_kept") as usize == index + 1);
+        assert_eq!(mesh.inside.metric(&metric) as u64, before as u64 + 1, "{name} is {outcome}");
+        let letter = letters(&mesh).pop().unwrap();
+        assert!(letter["kind"] == "destination" && letter["target"] == "demo", "{name}: {letter}");
+        // What the kernels' buffers take is sent; what was asked for is not.
+        assert!(bad.filled() - filled < 64 << 20, "{name}: {} bytes", bad.filled() - filled);
+    }
+    let resident = mesh.inside.metric("zen_memory_resident_bytes");
+    assert!(resident < mesh.inside.metric("zen_memory_bound_bytes"), "{resident}");
 }
