@@ -75,7 +75,8 @@ impl Deliveries {
     pub fn new(context: &mut Context, node: NodeId, egress: usize, life: Life) -> Self {
         let ours = (0..context.plan.targets).filter(|target| target % context.plan.egresses == egress);
         let targets = ours.collect::<Vec<_>>().into_iter().map(|target| {
-            let queue = TargetQueue::new(limits(context.plan.attempts_max), context.prng.draw());
+            let limits = context.plan.treatments[target].limits(limits(context.plan.attempts_max));
+            let queue = TargetQueue::new(limits, context.prng.draw());
             (target, Owned { queue, signer: signer(target) })
         });
         let targets = targets.collect();
@@ -84,18 +85,10 @@ impl Deliveries {
     }
 
     /// Takes a delivery, fresh or after a restart.
-    pub fn handle_delivery(
-        &mut self,
-        context: &mut Context,
-        target: usize,
-        key: u64,
-        attempt: u32,
-        due_ms: u64,
-    ) {
+    pub fn handle_delivery(&mut self, context: &mut Context, target: usize, delivery: Delivery, due_ms: u64) {
         let steady_ms = context.clock(self.node).steady_ms;
         let queue = self.queue(target);
-        let delivery = Delivery { key, attempt, bytes: 1, order_key: 0 };
-        let result = match attempt {
+        let result = match delivery.attempt {
             0 => queue.handle_event(delivery, steady_ms),
             _ => queue.handle_restored(delivery, due_ms),
         };

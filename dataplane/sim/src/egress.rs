@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use zen_core::dedupe::{EventKey, KeyHasher, Limits, Restore, Shard, Verdict as Arrived, Waiter};
-use zen_core::deliver::{DeliveryState, LetterKey, Live, Table};
+use zen_core::deliver::{Delivery, DeliveryState, LetterKey, Live, Table};
 use zen_core::event::Event;
 use zen_core::id::EventId;
 use zen_core::journal::{Kind, Record, Sequence};
@@ -24,6 +24,7 @@ use crate::notes::Notes;
 use crate::plan::{KnownBy, Planted};
 use crate::receiving::{CREDIT_EVENTS, Incoming, Receiving};
 use crate::retention::Retention;
+use crate::treatment::Treatment;
 use crate::waker::Waker;
 
 /// Segments of an egress's journal.
@@ -65,6 +66,7 @@ impl Egress {
         let hasher = KeyHasher::new([0xee; 16]);
         let clock = context.clock(node);
         let mut restore = Restore::new(&limits(context), clock.wall_ms).expect("in range");
+        let treatments = context.plan.treatments.clone();
         let is_forgetful = context.plan.planted == Some(Planted::DiscardForgotten);
         let journal = Journal::open(context, (node, life), disk, SEGMENTS_MAX, &mut |record| {
             if is_forgetful && is_discard(record) {
@@ -76,6 +78,8 @@ impl Egress {
             if record.kind == Kind::Event {
                 let held = held(record.payload);
                 restore.handle_entry(key(&hasher, held.event).0, key(&hasher, held.event).1, record.time_ms);
+                let handle = if held.handle == 0 { record.sequence.0 } else { held.handle };
+                give_keys(&mut table, &treatments, handle, held.event);
             }
         });
         let dialled =
@@ -94,7 +98,10 @@ impl Egress {
             deliveries: Deliveries::new(context, node, index, life),
             waker: Waker::new(node, life),
         };
-        let handles: Vec<u64> = egress.table.handles().map(|(_, handle)| handle).collect();
+        let mut handles = egress.table.arrivals();
+        if context.plan.planted == Some(Planted::OrderNotRestored) {
+            handles.reverse();
+        }
         for handle in handles {
             egress.hand_out(context, handle);
         }
@@ -160,7 +167,10 @@ impl Egress {
         let number = self.number(handle, target);
         context.checker.handle_sent_again(self.node, number, handle);
         if context.plan.planted != Some(Planted::LetterNotSent) {
-            self.deliveries.handle_delivery(context, number, handle, 0, clock.steady_ms);
+            let order_key =
+                self.table.live(handle).map_or(0, |live| live.targets[usize::from(target)].order_key);
+            let delivery = Delivery { key: handle, attempt: 0, bytes: 1, order_key };
+            self.deliveries.handle_delivery(context, number, delivery, clock.steady_ms);
         }
     }
 
@@ -298,6 +308,7 @@ impl Egress {
             let held = HeldEvent { event: &incoming.event, ..held(&incoming.head) };
             let is_cached = self.table.cached_bytes() + incoming.event.len() <= context.plan.cached_bytes_max;
             self.table.insert(record, &held, is_cached.then(|| Arc::clone(&incoming.event)));
+            give_keys(&mut self.table, &context.plan.treatments, record.0, &incoming.event);
             self.arrivals.push_back(arrival(&incoming, record, Some((key, id))));
         }
     }
@@ -325,10 +336,20 @@ impl Egress {
         let Some(live) = self.table.live(handle) else { return };
         for target in &live.targets {
             if let DeliveryState::Open { attempt, due_ms } = target.state {
-                self.deliveries.handle_delivery(context, number(&target.name), handle, attempt, due_ms);
+                let delivery = Delivery { key: handle, attempt, bytes: 1, order_key: target.order_key };
+                self.deliveries.handle_delivery(context, number(&target.name), delivery, due_ms);
             }
         }
     }
+}
+
+/// Ordering keys of an event's deliveries, as the node makes them.
+fn give_keys(table: &mut Table, treatments: &[Treatment], handle: u64, event: &[u8]) {
+    let event = Event::decode(event).expect("what is journaled is an event");
+    table.set_order_keys(handle, |target| {
+        let order_by = treatments[number(target)].order_by.as_ref();
+        order_by.and_then(|order_by| order_by.key(&event)).unwrap_or(0)
+    });
 }
 
 /// Key and id of an event.

@@ -25,6 +25,7 @@ mod retention;
 mod sending;
 mod source;
 mod target;
+mod treatment;
 mod waker;
 mod world;
 

@@ -5,11 +5,14 @@ use std::str::FromStr;
 
 use crate::context::NodeId;
 use crate::prng::Prng;
+use crate::treatment::Treatment;
 
 /// A window that no run outlasts, ms.
 const DAY_MS: u64 = 24 * 3_600_000;
 /// So many attempts no run makes.
 const ATTEMPTS_MAX: usize = 500;
+/// Where it comes to dead letters soon.
+const ATTEMPTS_FEW: usize = 3;
 
 /// A bug planted into the simulated glue, to show that the checker sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,19 +29,22 @@ pub enum Planted {
     KeyFreedOnFailedWrite,
     /// An egress that restarts takes letters that were thrown away for dead letters.
     DiscardForgotten,
+    /// An egress that restarts hands its deliveries out newest first.
+    OrderNotRestored,
     /// An egress does not hand out a letter that is to be sent again.
     LetterNotSent,
 }
 
 impl Planted {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::AnswerBeforeDurable,
         Self::TrimBeforeAck,
         Self::ReplayWindowOffByOne,
         Self::KeyNotRestored,
         Self::KeyFreedOnFailedWrite,
         Self::DiscardForgotten,
+        Self::OrderNotRestored,
         Self::LetterNotSent,
     ];
 
@@ -50,6 +56,7 @@ impl Planted {
             Self::KeyNotRestored => "key-not-restored",
             Self::KeyFreedOnFailedWrite => "key-freed-on-failed-write",
             Self::DiscardForgotten => "discard-forgotten",
+            Self::OrderNotRestored => "order-not-restored",
             Self::LetterNotSent => "letter-not-sent",
         }
     }
@@ -168,6 +175,8 @@ pub struct Plan {
     pub dead_letters_max: usize,
     /// Bytes of events that an egress keeps in memory.
     pub cached_bytes_max: usize,
+    /// How each target is treated.
+    pub treatments: Vec<Treatment>,
     /// The planted bug.
     pub planted: Option<Planted>,
 }
@@ -182,6 +191,10 @@ impl Plan {
         if troubles.is_empty() {
             troubles.push(Trouble::PowerCut);
         }
+        let treatments: Vec<Treatment> = (0..targets).map(|_| Treatment::draw(prng)).collect();
+        let is_ordered = treatments.iter().any(|treatment| treatment.order_by.is_some());
+        // What is behind an event that cannot be read waits until that one is given up.
+        let holds_up = is_ordered && troubles.contains(&Trouble::BitRot);
         Self {
             sources,
             ingesters,
@@ -201,9 +214,14 @@ impl Plan {
             duplicate_permille: 100,
             window_ms: prng.choose(&[DAY_MS, DAY_MS, 20_000]),
             known_by: prng.choose(&[KnownBy::StreamAndEvent, KnownBy::Event]),
-            attempts_max: prng.choose(&[ATTEMPTS_MAX, ATTEMPTS_MAX, 3]),
+            attempts_max: prng.choose(if holds_up {
+                &[ATTEMPTS_FEW]
+            } else {
+                &[ATTEMPTS_MAX, ATTEMPTS_MAX, ATTEMPTS_FEW]
+            }),
             dead_letters_max: prng.choose(&[1_000, 2]),
             cached_bytes_max: prng.choose(&[0, 4_000, 1_000_000]),
+            treatments,
             planted,
         }
     }

@@ -74,3 +74,8 @@ fn a_key_that_a_restart_forgets_is_found() {
 fn a_key_that_is_freed_before_its_write_succeeds_is_found() {
     assert!(matches!(first(Planted::KeyFreedOnFailedWrite), Violation::KeyTwice { .. }));
 }
+
+#[test]
+fn an_order_that_a_restart_turns_around_is_found() {
+    assert!(matches!(first(Planted::OrderNotRestored), Violation::Overtaken { .. }));
+}

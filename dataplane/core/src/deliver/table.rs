@@ -190,10 +190,11 @@ impl Table {
         self.live.insert(handle, live);
     }
 
-    /// Gives the deliveries of an event that was put in their ordering keys.
+    /// Gives the deliveries of an event that was put in their ordering keys, those that are done excepted.
     pub fn set_order_keys(&mut self, handle: u64, mut key_of: impl FnMut(&str) -> u64) {
         let Some(live) = self.live.get_mut(handle) else { return };
-        live.targets.iter_mut().for_each(|target| target.order_key = key_of(&target.name));
+        let left = live.targets.iter_mut().filter(|target| target.state != DeliveryState::Done);
+        left.for_each(|target| target.order_key = key_of(&target.name));
     }
 
     /// Handles of the events that are not done, in the order of their arrival.

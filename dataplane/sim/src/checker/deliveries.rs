@@ -3,7 +3,7 @@
 use zen_core::id::EventId;
 use zen_core::journal::Sequence;
 
-use super::ledger::Trust;
+use super::ledger::{Kept, Trust};
 use super::{Checker, Violation};
 use crate::context::NodeId;
 
@@ -15,12 +15,39 @@ impl Checker {
         if !ledger.rot && durable.any(|(_, entry)| entry.discards == Some((handle, place))) {
             self.blame(Violation::DiscardUndone { event: handle, target });
         }
+        self.check_order(node, target, handle);
         *self.attempts.entry((node.0, target, handle)).or_default() += 1;
+    }
+
+    /// With order, what came before from the same endpoint was taken by the target, or given up once.
+    fn check_order(&mut self, node: NodeId, target: usize, handle: u64) {
+        let ledger = &self.ledgers[node.0];
+        if self.plan.treatments[target].order_by.is_none() || ledger.rot {
+            return;
+        }
+        let entries = ledger.entries.range(..=ledger.prefix).filter_map(|(_, entry)| entry.event.as_ref());
+        let endpoint_of = |kept: &Kept| self.made.get(&kept.key).map(|made| made.endpoint);
+        let Some(endpoint) = entries.clone().find(|kept| kept.handle == handle).map(endpoint_of) else {
+            return;
+        };
+        let is_before = |kept: &&Kept| {
+            kept.handle < handle
+                && kept.owed_to.iter().any(|(_, owed)| *owed == target)
+                && endpoint_of(kept) == endpoint
+        };
+        let is_open = |kept: &&Kept| {
+            !self.delivered.contains(&(target, kept.id))
+                && !self.given_up.contains(&(node.0, target, kept.handle))
+        };
+        if let Some(event) = entries.clone().filter(is_before).find(is_open).map(|kept| kept.id) {
+            self.blame(Violation::Overtaken { target, event });
+        }
     }
 
     /// A delivery is given up; notes that a crash took make more attempts, never fewer.
     pub fn handle_dead(&mut self, node: NodeId, target: usize, handle: u64) {
         self.dead_letters += 1;
+        self.given_up.insert((node.0, target, handle));
         let attempts = self.attempts.get(&(node.0, target, handle)).copied().unwrap_or(0);
         if attempts < self.plan.attempts_max {
             self.blame(Violation::DeadLetter { event: handle, target });

@@ -47,6 +47,8 @@ pub struct Checker {
     excused: BTreeSet<EventId>,
     /// Dead letters that left because there were too many.
     dropped: BTreeSet<(usize, EventId)>,
+    /// Deliveries that became dead letters once, by egress, target and handle.
+    given_up: BTreeSet<(usize, usize, u64)>,
     accepted: BTreeSet<u64>,
     /// What ingesters have or had on disk, by ingester and the source's number.
     accepted_as: BTreeMap<(usize, u64), EventId>,
@@ -86,6 +88,7 @@ impl Checker {
             owed: BTreeSet::new(),
             excused: BTreeSet::new(),
             dropped: BTreeSet::new(),
+            given_up: BTreeSet::new(),
             accepted: BTreeSet::new(),
             accepted_as: BTreeMap::new(),
             once_durable: BTreeSet::new(),

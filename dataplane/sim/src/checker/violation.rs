@@ -113,6 +113,14 @@ pub enum Violation {
         /// The target.
         target: usize,
     },
+    /// An ordered target got an attempt at an event while one before it was open.
+    #[error("event {event} was overtaken on its way to target {target}")]
+    Overtaken {
+        /// The target.
+        target: usize,
+        /// The one that should have been first.
+        event: EventId,
+    },
     /// A queue, table or buffer is over its bound.
     #[error("{name}: {value}, bound {bound}")]
     Bound {
