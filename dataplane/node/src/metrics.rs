@@ -184,6 +184,7 @@ worker_metrics! {
     gauge link_lag_events "Events in the journal that their egress has not acknowledged, upper bound";
     outcomes deliveries "Delivery attempts, by outcome";
     reasons destinations_refused "Addresses that a target's name resolved to, refused by policy";
+    counter batches "Requests to targets that take several events in one";
     counter retries "Deliveries put off for another attempt";
     counter dead_letters "Deliveries given up and kept as dead letters";
     counter dead_letters_dropped "Dead letters dropped because there were more than the bound";

@@ -24,7 +24,7 @@ const RAW: &str = concat!(
 );
 const METRICS: &str = include_str!("../src/metrics.rs");
 /// Each struct of the raw configuration and its heading.
-const SECTIONS: [(&str, &str); 33] = [
+const SECTIONS: [(&str, &str); 34] = [
     ("Node", "[node]"),
     ("Admin", "[admin]"),
     ("Journal", "[journal]"),
@@ -54,6 +54,7 @@ const SECTIONS: [(&str, &str); 33] = [
     ("Key", "[[egress.ingesters.keys]]"),
     ("Target", "[[egress.targets]]"),
     ("TargetAuthorization", "[egress.targets.authorization]"),
+    ("TargetBatch", "[egress.targets.batch]"),
     ("Backoff", "[egress.targets.retry]"),
     ("Throttle", "[egress.targets.throttle]"),
     ("Breaker", "[egress.targets.breaker]"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use mesh::{Mesh, SHORT_RETRIES, numbered, target, verifier};
+use mesh::{Mesh, SHORT_RETRIES, distinct, numbered, send, target, verifier};
 use nix::sys::signal::Signal;
 use support::client::github;
 use support::node::run;
@@ -308,6 +308,127 @@ fn plain_http_goes_over_unix_sockets_only() {
         ("localhost/in", "localhost/in#f", "holds what a request target may not"),
     ] {
         let section = change(&unix_section("demo", ""), from, to);
+        let file = lab.write("inside.toml", &lab.egress_text(Ports::pick(), nowhere, &section));
+        let output = run(&["--config", file.to_str().unwrap(), "--check-config"]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && said.contains(says), "\"{says}\" in {said}");
+    }
+}
+
+/// A target that takes four events in a request, or 4 KiB of them.
+const BATCHES: &str = "format = \"cloudevents-structured\"\nretry_schedule_ms = [100, 100, 100]\n\
+    batch = { events_max = 4, bytes_max = 4096, linger_ms = 1000 }";
+
+/// The ids of the events in a batch, whose signatures are checked.
+fn batched(delivery: &target::Delivery) -> Vec<String> {
+    assert_eq!(delivery.header("content-type"), "application/x-ndjson");
+    let id = delivery.verify(&mut verifier("demo")).unwrap();
+    delivery.check_standard_webhooks(WHSEC);
+    assert_eq!((delivery.header("webhook-id"), delivery.header("zen-attempt")), (id.as_str(), "1"));
+    assert_eq!(
+        (delivery.header("zen-endpoint"), delivery.header("zen-hops")),
+        ("0".repeat(32).as_str(), "1")
+    );
+    let text = std::str::from_utf8(&delivery.body).unwrap();
+    assert!(text.ends_with('\n'), "{text}");
+    let ids = text.lines().map(|line| {
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(event["source"], format!("/hooks/{GITHUB}"));
+        event["id"].as_str().unwrap().to_owned()
+    });
+    let ids: Vec<String> = ids.collect();
+    assert!(!ids.contains(&id), "a batch has an id of its own");
+    ids
+}
+
+/// Events with these bodies come to the egress at once; their ids.
+fn at_once(mesh: &mut Mesh, bodies: &[Vec<u8>]) -> Vec<String> {
+    mesh.inside.kill();
+    let mut source = mesh.source();
+    let ids = bodies.iter().map(|body| send(&mut source, GITHUB, body)).collect();
+    mesh.restart_inside();
+    ids
+}
+
+#[test]
+fn many_events_go_in_one_request() {
+    let (mut mesh, demo) = Mesh::with_target(BATCHES, |_, _| Answer::status(200));
+    let bodies: Vec<Vec<u8>> =
+        (0..8).map(|index| format!("{{\r\n\"number\":\n{index}}}\n").into_bytes()).collect();
+    let ids = at_once(&mut mesh, &bodies);
+    let deliveries = demo.wait(2);
+    let found: Vec<Vec<String>> = deliveries.iter().map(batched).collect();
+    for batch in ids.chunks(4) {
+        assert!(found.iter().any(|found| found == batch), "{batch:?} in {found:?}");
+    }
+    assert_ne!(deliveries[0].event_id(), deliveries[1].event_id());
+    mesh.inside.wait_metric("zen_deliveries_total{outcome=\"delivered\"}", 8.0);
+    assert_eq!(mesh.inside.metric("zen_batches_total") as u64, 2);
+    // One that is alone goes when it has waited.
+    let alone = mesh.send(b"{}");
+    assert_eq!(batched(&demo.wait(3)[2]), [alone]);
+}
+
+#[test]
+fn bytes_close_a_batch_and_a_long_event_goes_alone() {
+    let (mut mesh, demo) = Mesh::with_target(BATCHES, |_, _| Answer::status(200));
+    let bodies: Vec<Vec<u8>> = [1200, 1200, 1200, 20_000, 10].map(|bytes| numbered(0, bytes)).to_vec();
+    let ids = at_once(&mut mesh, &bodies);
+    let found: Vec<Vec<String>> = demo.wait(4).iter().map(batched).collect();
+    // Each goes on a connection of its own, so they may come in any order.
+    for batch in [&ids[..2], &ids[2..3], &ids[3..4], &ids[4..]] {
+        assert!(found.iter().any(|found| found == batch), "{batch:?} in {found:?}");
+    }
+}
+
+#[test]
+fn what_a_batch_comes_to_is_the_outcome_of_each() {
+    let (mut mesh, demo) = Mesh::with_target(BATCHES, |number, _| match number {
+        0 => Answer::status(0),
+        1 => Answer::status(500),
+        _ => Answer::status(200),
+    });
+    let ids = at_once(&mut mesh, &[0, 1, 2, 3].map(|index| numbered(index, 20)));
+    // The same four each time, since their schedules are alike but for the jitter: they wait for each other.
+    mesh.inside.wait_metric("zen_deliveries_total{outcome=\"delivered\"}", 4.0);
+    let deliveries = demo.deliveries();
+    assert_eq!(distinct(batched(&deliveries[0])), distinct(ids.clone()));
+    let failed: usize = deliveries[..2].iter().map(|delivery| batched(delivery).len()).sum();
+    assert_eq!(mesh.inside.metric("zen_retries_total") as usize, failed);
+    let answered: Vec<String> = deliveries[2..].iter().flat_map(batched).collect();
+    assert_eq!((answered.len(), distinct(answered)), (4, distinct(ids)), "delivered is what was answered");
+    mesh.inside.wait_metric("zen_retries_total", failed as f64);
+    assert_eq!(mesh.inside.metric("zen_dead_letters_total") as u64, 0);
+}
+
+#[test]
+fn events_that_wait_for_others_survive_a_reload_and_a_drain() {
+    let (mut mesh, demo) = Mesh::with_target(BATCHES, |_, _| Answer::status(200));
+    let first = mesh.send(b"{}");
+    mesh.lab.write("inside.toml", &change(&mesh.inside_text, "/hooks/demo", "/hooks/other"));
+    mesh.inside.signal(Signal::SIGHUP);
+    mesh.inside.wait_log("configuration in force");
+    mesh.inside.wait_metric("zen_deliveries_total{outcome=\"delivered\"}", 1.0);
+    assert!(demo.deliveries().iter().any(|delivery| batched(delivery) == [first.clone()]));
+    let second = mesh.send(b"{}");
+    mesh.inside.wait_metric("zen_link_events_received_total", 2.0);
+    assert!(mesh.inside.terminate().success());
+    assert!(demo.deliveries().iter().any(|delivery| batched(delivery) == [second.clone()]));
+}
+
+#[test]
+fn batches_are_of_structured_events_and_bounded() {
+    let (lab, nowhere) = (Lab::new(), "127.0.0.1:1".parse().unwrap());
+    for (from, to, says) in [
+        ("cloudevents-structured", "cloudevents-binary", "batch: does not belong to this format"),
+        ("events_max = 4", "events_max = 0", "batch.events_max"),
+        ("events_max = 4", "events_max = 33", "above in_flight_max"),
+        ("events_max = 4", "events_max = 1001", "give 1 to 1000"),
+        ("bytes_max = 4096", "bytes_max = 100", "batch.bytes_max"),
+        ("linger_ms = 1000", "linger_ms = 1001", "give 0 to 1000"),
+        ("linger_ms = 1000", "linger = 1", "docs/configuration.md"),
+    ] {
+        let section = change(&lab.target_text("demo", nowhere, BATCHES), from, to);
         let file = lab.write("inside.toml", &lab.egress_text(Ports::pick(), nowhere, &section));
         let output = run(&["--config", file.to_str().unwrap(), "--check-config"]);
         let said = String::from_utf8(output.stderr).unwrap();

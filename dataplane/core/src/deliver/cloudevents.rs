@@ -15,6 +15,8 @@ use crate::event::{CONTENT_TYPE_BYTES_MAX, Event, push_header_line};
 
 /// Content type of one structured event.
 pub const STRUCTURED_CONTENT_TYPE: &str = "application/cloudevents+json";
+/// Content type of structured events, a line each.
+pub const LINES_CONTENT_TYPE: &str = "application/x-ndjson";
 /// Type of an event, unless one is configured.
 pub const DEFAULT_TYPE: &str = "io.zen-mesh.webhook";
 /// Longest configured type or source, bytes.
@@ -110,6 +112,16 @@ impl CloudEvents {
             }
         }
         out.push(b'}');
+    }
+
+    /// Appends a structured event as a line of its own: JSON has line ends only where a space may be, too.
+    pub fn write_line(&self, event: &Event<'_>, data: Data<'_>, out: &mut Vec<u8>) {
+        let start = out.len();
+        self.write_structured(event, data, out);
+        for byte in out[start..].iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')) {
+            *byte = b' ';
+        }
+        out.push(b'\n');
     }
 
     fn source_of(&self, event: &Event<'_>) -> String {
@@ -279,6 +291,18 @@ mod tests {
         let expected = format!("{head},\"datacontenttype\":\"a/b; c=\\\"d\\\\e\\\"\"}}");
         assert_eq!(structured(&empty, Data::Bytes(b"")), expected);
         assert_eq!(structured(&empty, Data::Json(b"")), expected);
+    }
+
+    #[test]
+    fn a_line_ends_once_and_says_the_same() {
+        let event = Event { body: b"{\r\n \"a\":\n\"\\n\"\n}\n", ..sample() };
+        let (mut line, named) = (b"before\n".to_vec(), CloudEvents::new(None, None).unwrap());
+        named.write_line(&event, Data::Json(event.body), &mut line);
+        let line = line.strip_prefix(b"before\n").unwrap();
+        assert_eq!(line.iter().filter(|byte| matches!(byte, b'\n' | b'\r')).count(), 1);
+        assert_eq!(line.last(), Some(&b'\n'));
+        let read = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
+        assert_eq!(read(line), read(structured(&event, Data::Json(event.body)).as_bytes()));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! event whose fields could break out of a header line. One egress worker owns both; neither reads a clock
 //! or draws randomness.
 
+mod batch;
 mod breaker;
 mod carry;
 pub mod cloudevents;
@@ -32,6 +33,7 @@ mod status;
 mod table;
 mod throttle;
 
+pub use batch::{BATCH_EVENTS_MAX, BatchLimits, Batcher, LINGER_MS_MAX};
 pub use breaker::{BreakerLimits, BreakerState, FAILURE_WINDOW_MAX, FailureShare};
 pub use credentials::{
     CREDENTIALS_BYTES_MAX, Credentials, CredentialsError, PASSWORD_BYTES_MAX, TOKEN_BYTES_MAX,

@@ -292,6 +292,12 @@ impl MemoryBound {
             let one = egress::ATTEMPT_COPIES * CREDENTIALS_BYTES_MAX;
             self.push("credentials", Some("egress.targets.in_flight_max"), in_flight, one);
         }
+        let batches = egress.targets.values().filter_map(|target| target.batch);
+        if let Some(longest) = batches.map(|batch| batch.bytes_max).max() {
+            // Lines, and the body that they become.
+            let one = 2 * longest.max(structured_bytes_max(BODY_BYTES_MAX));
+            self.push("batch being made", Some("egress.targets.batch.bytes_max"), workers, one);
+        }
         if egress.targets.values().any(|target| matches!(target.format, Format::Structured(_))) {
             // Beyond the body itself, which is among the attempts, and one that is being made.
             let envelopes = egress::ATTEMPT_COPIES * structured_bytes_max(0);

@@ -13,7 +13,7 @@ pub use access::{
 };
 pub use limits::{AttemptRate, Backoff, Breaker, OrderBy, Status, Throttle};
 use serde::{Deserialize, Serialize};
-pub use targets::{CredentialsKind, TargetAuthorization, TargetFormat};
+pub use targets::{CredentialsKind, TargetAuthorization, TargetBatch, TargetFormat};
 pub use tracing::Tracing;
 
 /// The whole file. Every key is described in `docs/configuration.md`.
@@ -356,6 +356,7 @@ pub struct Target {
     pub format: TargetFormat,
     pub cloudevents_type: Option<String>,
     pub cloudevents_source: Option<String>,
+    pub batch: Option<TargetBatch>,
     #[serde(default = "in_flight_max")]
     pub in_flight_max: u32,
     #[serde(default = "queue_max")]

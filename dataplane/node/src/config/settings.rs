@@ -9,7 +9,7 @@ use rustls_pki_types::ServerName;
 use zen_core::access::{DestinationPolicy, HeaderRule, NetworkRules, NetworkSet, Rate};
 use zen_core::dedupe::KeySource;
 use zen_core::deliver::cloudevents::CloudEvents;
-use zen_core::deliver::{Credentials, OrderBy, TargetLimits, TargetSigner};
+use zen_core::deliver::{BatchLimits, Credentials, OrderBy, TargetLimits, TargetSigner};
 use zen_core::id::EndpointId;
 use zen_core::verify::Authentication;
 use zen_hmac::PreparedKey;
@@ -323,6 +323,8 @@ pub struct Target {
     pub credentials: Option<Credentials>,
     /// What it is sent.
     pub format: Format,
+    /// How many events in one request, if it takes more than one.
+    pub batch: Option<BatchLimits>,
 }
 
 /// How a target is spoken to.

@@ -30,12 +30,23 @@ pub struct Job {
     pub rest_at: usize,
     /// When the ingester accepted it, Unix µs.
     pub accepted_us: u64,
+    /// Those of a batch beside the first; empty otherwise.
+    pub others: Vec<Member>,
     /// The attempt is given up at this steady ms.
     pub deadline_ms: u64,
     /// For whom it is signed.
     pub target: Arc<Target>,
     /// If the event is sampled and spans are exported.
     pub span: Option<Box<OpenSpan>>,
+}
+
+/// A delivery of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Member {
+    /// The target queue's key.
+    pub key: u64,
+    /// When the ingester accepted it, Unix µs.
+    pub accepted_us: u64,
 }
 
 /// What a connection came to.

@@ -10,6 +10,7 @@ use zen_rules::failover::Switch;
 use zen_uring::SocketId;
 
 use super::condition::Failure;
+use super::deliveries::Batching;
 use super::output::OutputState;
 use super::paused::Hold;
 use crate::clock::Clock;
@@ -74,6 +75,8 @@ pub struct Owner {
     pub queue: TargetQueue,
     /// Connections without a job.
     pub idle: Vec<SocketId>,
+    /// Deliveries that wait for others to go with, of a target that takes batches.
+    pub batching: Option<Batching>,
     parcels: HashMap<u64, Parcel>,
     waiting_for_bytes: HashMap<u64, Delivery>,
     /// Bytes of the events whose attempts are under way.
@@ -117,6 +120,7 @@ impl Owner {
             queue: TargetQueue::new(target.limits.clone(), seed),
             target,
             idle: Vec::new(),
+            batching: None,
             parcels: HashMap::new(),
             waiting_for_bytes: HashMap::new(),
             attempt_bytes: 0,
@@ -314,6 +318,11 @@ impl Owner {
     pub fn handle_unresolved(&mut self) {
         self.resolving = false;
         self.addresses.clear();
+    }
+
+    /// Whether deliveries wait for others to go with.
+    pub fn is_batching(&self) -> bool {
+        self.batching.as_ref().is_some_and(|batching| !batching.is_empty())
     }
 
     /// Whether a 410 disabled it.

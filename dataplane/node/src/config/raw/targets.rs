@@ -26,3 +26,18 @@ pub enum TargetFormat {
     CloudeventsBinary,
     CloudeventsStructured,
 }
+
+/// Many events in one request.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TargetBatch {
+    pub events_max: u32,
+    pub bytes_max: u64,
+    pub linger_ms: u64,
+}
+
+impl Default for TargetBatch {
+    fn default() -> Self {
+        Self { events_max: 32, bytes_max: 1 << 20, linger_ms: 0 }
+    }
+}

@@ -200,6 +200,7 @@ fn target(key: &str, raw: &raw::Target, certificates: &Certificates, faults: &mu
     let section = raw.authorization.as_ref();
     let credentials = section.map(|section| targets::authorization(key, section, faults));
     let format = targets::format(key, raw, faults);
+    let batch = targets::batch(key, raw, faults);
     Some(Target {
         name: raw.name.clone(),
         address,
@@ -211,6 +212,7 @@ fn target(key: &str, raw: &raw::Target, certificates: &Certificates, faults: &mu
         order_by: raw.order_by.as_ref().and_then(|order_by| limits::order_by(key, order_by, faults)),
         client_certificate: raw.client_certificate,
         format: format?,
+        batch,
         credentials: match credentials {
             Some(credentials) => Some(credentials?),
             None => None,

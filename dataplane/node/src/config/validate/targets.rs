@@ -2,12 +2,12 @@
 
 use std::fmt::Display;
 
-use zen_core::deliver::Credentials;
 use zen_core::deliver::cloudevents::{AttributeError, CloudEvents};
+use zen_core::deliver::{BATCH_EVENTS_MAX, BatchLimits, Credentials, LINGER_MS_MAX};
 
 use super::egress::{TargetPlace, host_header, target_url};
 use super::faults::Faults;
-use crate::config::raw::{self, ClientCertificate, CredentialsKind, TargetFormat};
+use crate::config::raw::{self, ClientCertificate, CredentialsKind, TargetBatch, TargetFormat};
 use crate::config::settings::{Format, HostPort, Transport};
 
 /// The credentials of a target; a fault is found for each key that is missing or out of place.
@@ -94,6 +94,25 @@ pub(super) fn format(key: &str, raw: &raw::Target, faults: &mut Faults) -> Optio
         TargetFormat::CloudeventsStructured => Format::Structured(made.ok()?),
         _ => Format::Binary(made.ok()?),
     })
+}
+
+/// How many events a request holds; more than one only as lines of structured events.
+pub(super) fn batch(key: &str, raw: &raw::Target, faults: &mut Faults) -> Option<BatchLimits> {
+    let section = raw.batch?;
+    let key = format!("{key}.batch");
+    if raw.format != TargetFormat::CloudeventsStructured {
+        let remedy = "give format = \"cloudevents-structured\": each line is such an event";
+        faults.push(&key, "does not belong to this format", remedy);
+    }
+    faults.bound(format_args!("{key}.events_max"), section.events_max, 1, BATCH_EVENTS_MAX);
+    faults.bound(format_args!("{key}.bytes_max"), section.bytes_max, 1024, 16 << 20);
+    faults.bound(format_args!("{key}.linger_ms"), section.linger_ms, 0, LINGER_MS_MAX);
+    if section.events_max > raw.in_flight_max {
+        let problem = format_args!("{} is above in_flight_max, which counts events", section.events_max);
+        faults.push(format_args!("{key}.events_max"), problem, "raise in_flight_max, or lower it");
+    }
+    let TargetBatch { events_max, bytes_max, linger_ms } = section;
+    Some(BatchLimits { events_max: events_max.max(1), bytes_max: bytes_max as usize, linger_ms })
 }
 
 fn required<'a>(key: impl Display, value: Option<&'a str>, faults: &mut Faults) -> Option<&'a str> {

@@ -40,16 +40,20 @@ pub(super) fn prepare_as(
     }
 }
 
-fn structured(attributes: &CloudEvents, event: &Event<'_>) -> Vec<u8> {
+/// The event as it stands in a structured one.
+pub(super) fn data_of<'a>(event: &Event<'a>) -> Data<'a> {
     let is_json = says_json(event.content_type) && zen_rules::is_json(event.body);
-    let data = if is_json { Data::Json(event.body) } else { Data::Bytes(event.body) };
+    if is_json { Data::Json(event.body) } else { Data::Bytes(event.body) }
+}
+
+fn structured(attributes: &CloudEvents, event: &Event<'_>) -> Vec<u8> {
     let mut body = Vec::new();
-    attributes.write_structured(event, data, &mut body);
+    attributes.write_structured(event, data_of(event), &mut body);
     debug_assert!(body.len() <= structured_bytes_max(event.body.len()));
     body
 }
 
-fn prepare(
+pub(super) fn prepare(
     owner: &Owner,
     event: &Event<'_>,
     attempt: Attempt,

@@ -3,6 +3,7 @@
 //! Each tick starts what may start: deliveries of all targets are signed in one batch, then written
 //! to idle connections or to new ones. A slow target only fills its own queue.
 
+mod batches;
 mod destinations;
 mod format;
 mod holds;
@@ -15,9 +16,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use zen_core::deliver::{ConnectFailure, DeadReason, Delivery, DeliveryRequest, Next, Outcome};
+use zen_core::id::EventIds;
 use zen_uring::{OpError, Reactor, SocketId};
 use zeroize::Zeroize;
 
+use self::batches::Batch;
+pub use self::batches::Batching;
 use super::connection::{Connection, Job, Step, connect_failure};
 use super::output::OutputState;
 use super::owner::{Owner, Place, Turn};
@@ -50,6 +54,8 @@ struct Start {
     target: Arc<str>,
     delivery: Delivery,
     bytes: EventBytes,
+    /// What is sent instead, if these are several.
+    batch: Option<Box<Batch>>,
 }
 
 /// The targets that a worker owns.
@@ -62,6 +68,9 @@ pub struct Deliveries {
     unresolved: Vec<(Arc<str>, Job)>,
     requests: Vec<DeliveryRequest>,
     spare_heads: Vec<Vec<u8>>,
+    /// Whether some target takes batches.
+    batches: bool,
+    ids: EventIds,
     snapshot: Arc<Snapshot>,
     paused: Arc<Paused>,
     mesh: Mesh,
@@ -91,6 +100,8 @@ impl Deliveries {
             unresolved: Vec::new(),
             requests: Vec::new(),
             spare_heads: Vec::new(),
+            batches: false,
+            ids: EventIds::default(),
             snapshot,
             paused,
             mesh,
@@ -125,6 +136,7 @@ impl Deliveries {
     fn take_targets(&mut self) {
         let snapshot = Arc::clone(&self.snapshot);
         let settings = snapshot.egress.as_ref().expect("a worker that delivers has an egress");
+        self.batches |= settings.targets.values().any(|target| target.batch.is_some());
         for (name, target) in &settings.targets {
             let (changed, new) = (Arc::clone(target), Arc::clone(target));
             let change = |owner: &mut Owner| {
@@ -185,7 +197,9 @@ impl Deliveries {
         let Some(owner) = self.owners.get_mut(target) else { return };
         let Some(delivery) = owner.handle_fetched(key) else { return };
         match fetched {
-            Fetched::Event(bytes) => self.starts.push(Start { target: Arc::clone(target), delivery, bytes }),
+            Fetched::Event(bytes) => {
+                self.starts.push(Start { target: Arc::clone(target), delivery, bytes, batch: None });
+            }
             Fetched::Unreadable => self.finish(target, delivery.key, 0, &Outcome::Unreadable),
             Fetched::Ended => owner.forget(delivery.key, self.clock.steady_ms),
         }
@@ -308,6 +322,9 @@ impl Deliveries {
         if !self.draining {
             self.collect_turns();
         }
+        if self.batches {
+            self.gather();
+        }
         while !self.starts.is_empty() {
             let count = self.starts.len().min(BATCH_MAX);
             let batch: Vec<Start> = self.starts.drain(..count).collect();
@@ -320,7 +337,9 @@ impl Deliveries {
     /// When something may start that cannot now, steady ms.
     pub fn poll_timeout(&self) -> Option<u64> {
         let bytes_max = self.attempt_bytes_max();
-        self.owners.values().filter_map(|owner| owner.poll_timeout(bytes_max)).min()
+        let turns = self.owners.values().filter_map(|owner| owner.poll_timeout(bytes_max)).min();
+        let batches = self.batches.then(|| self.poll_batch_timeout()).flatten();
+        [turns, batches].into_iter().flatten().min()
     }
 
     /// From now on nothing new starts.
@@ -332,6 +351,7 @@ impl Deliveries {
     pub fn is_quiet(&self) -> bool {
         self.starts.is_empty()
             && self.unresolved.is_empty()
+            && !self.owners.values().any(Owner::is_batching)
             && !self.connections.iter().any(|(_, connection)| connection.is_busy())
     }
 
@@ -363,7 +383,8 @@ impl Deliveries {
             while let Some(turn) = owner.poll_turn(steady_ms, bytes_max) {
                 match turn {
                     Turn::Ready(delivery, bytes) => {
-                        self.starts.push(Start { target: Arc::clone(&owner.name), delivery, bytes });
+                        let target = Arc::clone(&owner.name);
+                        self.starts.push(Start { target, delivery, bytes, batch: None });
                     }
                     Turn::Fetch(key) => {
                         let fetch =
@@ -471,6 +492,9 @@ impl Deliveries {
     fn end_job(&mut self, target: &Arc<str>, job: Job, outcome: &Outcome) {
         self.end_span(target, &job, outcome);
         self.finish(target, job.key, job.accepted_us, outcome);
+        for member in &job.others {
+            self.finish(target, member.key, member.accepted_us, outcome);
+        }
         let mut head = job.head;
         if job.target.credentials.is_some() {
             head.zeroize();

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use zen_core::crypto::Mac;
 use zen_core::deliver::{Attempt, DeliveryRequest, Outcome};
 use zen_core::event::Event;
+use zen_rules::Transformed;
 
 use super::format::prepare_as;
 use super::{Deliveries, HEAD_BYTES, SPARE_HEAD_BYTES_MAX, Start};
 use crate::crypto::NodeCrypto;
 use crate::egress::connection::Job;
+use crate::egress::owner::Owner;
 use crate::mesh::EventBytes;
 use crate::spans::OpenSpan;
 
@@ -23,10 +25,11 @@ impl Deliveries {
             let nonce = self.entropy.bytes();
             let replay = self.owners.get(&start.target).map_or(0, |owner| owner.replay(start.delivery.key));
             let made = start.delivery.attempt;
+            let (made, replay) = if start.batch.is_some() { (0, 0) } else { (made, replay) };
             let attempt = Attempt { made, replay, time_ms: self.clock.wall_ms, nonce };
             match self.prepare(&mut start, attempt, request) {
                 Ok(made) => prepared.push((start, request, made)),
-                Err(outcome) => self.finish(&start.target, start.delivery.key, 0, &outcome),
+                Err(outcome) => self.end_start(&start, &outcome),
             }
         }
         let mut jobs = Vec::with_capacity(prepared.len() * 2);
@@ -53,7 +56,8 @@ impl Deliveries {
             }
             let deadline_ms = self.clock.steady_ms + target.limits.attempt_timeout_ms;
             let (key, event) = (start.delivery.key, start.bytes);
-            let job = Job { key, head, event, rest_at, accepted_us, deadline_ms, target, span };
+            let others = start.batch.map(|batch| batch.others).unwrap_or_default();
+            let job = Job { key, head, event, rest_at, accepted_us, others, deadline_ms, target, span };
             signed.push((start.target, job));
         }
         self.requests = requests;
@@ -67,8 +71,12 @@ impl Deliveries {
         attempt: Attempt,
         request: &mut DeliveryRequest,
     ) -> Result<Prepared, Outcome> {
-        let event = Event::decode(&start.bytes).map_err(|_| Outcome::Refused)?;
         let owner = self.owners.get(&start.target).ok_or(Outcome::TargetRemoved)?;
+        if let Some(batch) = &start.batch {
+            batch.prepare(owner, &start.bytes, attempt, request)?;
+            return Ok(Prepared { body_at: 0, accepted_us: batch.accepted_us, span: None });
+        }
+        let event = Event::decode(&start.bytes).map_err(|_| Outcome::Refused)?;
         let accepted_us = event.metadata(":accepted-us").and_then(|value| value.parse().ok()).unwrap_or(0);
         let deadline_ms = owner.deadline_ms(start.delivery.key, accepted_us, self.clock);
         if deadline_ms.is_some_and(|deadline_ms| deadline_ms <= self.clock.steady_ms) {
@@ -76,7 +84,7 @@ impl Deliveries {
         }
         let span = self.open_span(&event, &attempt);
         let body_at = start.bytes.len() - event.body.len();
-        let Some(made) = owner.output.as_ref().and_then(|output| output.transform(&event)) else {
+        let Some(made) = self.transformed(owner, &event)? else {
             let body = prepare_as(owner, &event, attempt, request)?;
             if let Some(body) = body {
                 start.bytes = body;
@@ -84,15 +92,26 @@ impl Deliveries {
             }
             return Ok(Prepared { body_at, accepted_us, span });
         };
-        let made = made.map_err(|error| {
-            self.metrics.transform_failures.add(error.label());
-            tracing::debug!(output = &*owner.name, event = %event.id, %error, "a body could not be made");
-            Outcome::TransformFailed
-        })?;
         let sent = Event { content_type: made.content_type, body: &made.body, ..event };
         let body = prepare_as(owner, &sent, attempt, request)?;
         start.bytes = body.unwrap_or_else(|| EventBytes::from(made.body));
         Ok(Prepared { body_at: 0, accepted_us, span })
+    }
+
+    /// What an output makes of the body, if it has a transform.
+    pub(super) fn transformed<'a>(
+        &self,
+        owner: &'a Owner,
+        event: &Event<'_>,
+    ) -> Result<Option<Transformed<'a>>, Outcome> {
+        let Some(made) = owner.output.as_ref().and_then(|output| output.transform(event)) else {
+            return Ok(None);
+        };
+        made.map(Some).map_err(|error| {
+            self.metrics.transform_failures.add(error.label());
+            tracing::debug!(output = &*owner.name, event = %event.id, %error, "a body could not be made");
+            Outcome::TransformFailed
+        })
     }
 }
 
