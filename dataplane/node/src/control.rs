@@ -214,6 +214,9 @@ fn reload(control: &Control) {
             None => {
                 let generation = next.generation;
                 next.tracing.export.clone_from(&current.tracing.export);
+                if let (Some(next), Some(current)) = (&mut next.egress, &current.egress) {
+                    next.receipts.clone_from(&current.receipts);
+                }
                 control.node_metrics.memory_bound_bytes.set(MemoryBound::of(&next.settings()).total());
                 control.shared.snapshot.store(Arc::new(next));
                 control.shared.mesh.ring_all();

@@ -15,6 +15,7 @@ mod link;
 mod mesh;
 mod metrics;
 mod quota;
+mod receipts;
 mod sockets;
 mod spans;
 mod start;

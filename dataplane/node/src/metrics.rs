@@ -206,6 +206,8 @@ worker_metrics! {
     gauge targets_rate_limited "Targets with deliveries that wait for the rate";
     gauge attempts_cap "Delivery attempts that may be in flight, over all targets";
     counter deliveries_without_client_certificate "Deliveries to targets that opted out of mutual TLS";
+    counter receipts_written "Receipts of outcomes written and synced";
+    reasons receipts_dropped "Receipts of outcomes that were not written, by reason";
     counter spans_exported "Spans that the collector took";
     reasons spans_dropped "Spans that were not exported, by reason";
     gauge events_live "Events at the egress that are not done";

@@ -21,8 +21,8 @@ use crate::journal::{self, OpenError, spawn_segment_maker};
 use crate::mesh::{JournalRole, Mesh};
 use crate::metrics::{Metrics, NodeMetrics, WorkerMetrics};
 use crate::quota::Quota;
-use crate::spans;
 use crate::worker::{self, Launch, Tables, WorkerError};
+use crate::{receipts, spans};
 
 /// Why a node did not start, or did not end well. Each says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +123,7 @@ pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
     let watermarks = Arc::new(Watermarks::default());
     let metrics: Vec<Arc<WorkerMetrics>> =
         (0..shared.mesh.workers()).map(|_| Arc::new(WorkerMetrics::default())).collect();
+    let (writer, beside) = start_evidence(&shared.snapshot.load())?;
     let launches = metrics.iter().enumerate().map(|(index, metrics)| Launch {
         index: index as u16,
         shared: Arc::clone(&shared),
@@ -135,10 +136,6 @@ pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
     });
     let threads = worker::start_all(launches.collect(), &done)?;
     drop(done);
-    let mut counted = metrics;
-    if let Some(export) = shared.snapshot.load().tracing.export.clone() {
-        counted.push(spans::start(export, shared.snapshot.load().node.name.clone())?);
-    }
     let node_metrics = Arc::new(NodeMetrics::default());
     let bound = MemoryBound::of(&shared.snapshot.load().settings()).total();
     node_metrics.memory_bound_bytes.set(bound);
@@ -147,7 +144,7 @@ pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
         config_file: file.to_path_buf(),
         certificates,
         questions,
-        metrics: Metrics::new(counted, Arc::clone(&node_metrics)),
+        metrics: Metrics::new([metrics, beside].concat(), Arc::clone(&node_metrics)),
         node_metrics,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -159,6 +156,7 @@ pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
     for thread in threads {
         let _ = thread.join();
     }
+    writer.into_iter().for_each(receipts::Writer::close);
     tracing::info!(clean, "stopped");
     if clean { Ok(()) } else { Err(StartError::Drain) }
 }
@@ -168,6 +166,19 @@ fn load(file: &Path) -> Result<(Raw, Certificates, Snapshot), StartError> {
     let certificates = config::load_certificates(file, &raw)?;
     let snapshot = config::validate(file, raw.clone(), &certificates, 1)?;
     Ok((raw, certificates, snapshot))
+}
+
+/// Threads for receipts and spans, where they are configured, and what they count.
+fn start_evidence(
+    snapshot: &Snapshot,
+) -> std::io::Result<(Option<receipts::Writer>, Vec<Arc<WorkerMetrics>>)> {
+    let receipts = snapshot.egress.as_ref().and_then(|egress| egress.receipts.clone());
+    let writer = receipts.map(receipts::Writer::start).transpose()?;
+    let mut beside: Vec<_> = writer.iter().map(|writer| Arc::clone(&writer.metrics)).collect();
+    if let Some(export) = snapshot.tracing.export.clone() {
+        beside.push(spans::start(export, snapshot.node.name.clone())?);
+    }
+    Ok((writer, beside))
 }
 
 /// Once for all workers; that `io_uring` is blocked is said here, with the remedy, and nowhere else.

@@ -50,6 +50,7 @@ const SECTIONS: [(&str, &str); 34] = [
     ("EgressPeer", "[[ingester.egresses]]"),
     ("Egress", "[egress]"),
     ("Retention", "[egress.retention]"),
+    ("Receipts", "[egress.receipts]"),
     ("IngesterPeer", "[[egress.ingesters]]"),
     ("Key", "[[egress.ingesters.keys]]"),
     ("Target", "[[egress.targets]]"),

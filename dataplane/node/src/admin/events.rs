@@ -24,6 +24,7 @@ use super::{Admin, Peer};
 use crate::config::Snapshot;
 use crate::journal::{self, Scan};
 use crate::mesh::JournalRole;
+use crate::receipts;
 
 /// Steps of one event that are shown.
 const STEPS_MAX: usize = 512;
@@ -148,6 +149,7 @@ fn life_of(snapshot: &Snapshot, id: EventId) -> io::Result<Life> {
             life.push(&source, &record, step);
         })? {}
     }
+    life.push_receipts(snapshot, id)?;
     life.steps.sort_by_key(|step| step["time_ms"].as_u64());
     Ok(life)
 }
@@ -175,6 +177,23 @@ fn event_of<'a>(role: JournalRole, record: &Record<'a>) -> Option<&'a [u8]> {
 }
 
 impl Life {
+    /// What is evidence of its outcomes, if this node keeps receipts.
+    fn push_receipts(&mut self, snapshot: &Snapshot, id: EventId) -> io::Result<()> {
+        let id = id.to_string();
+        for mut receipt in
+            receipts::scan(&receipts::directory(&snapshot.node.data_dir), |found| found["event"] == id)?
+        {
+            if self.steps.len() >= STEPS_MAX {
+                self.more = true;
+                return Ok(());
+            }
+            receipt["step"] = "receipt".into();
+            receipt["journal"] = "receipts".into();
+            self.steps.push(receipt);
+        }
+        Ok(())
+    }
+
     fn push(&mut self, source: &Source, record: &Record<'_>, step: Option<Value>) {
         let Some(mut step) = step else { return };
         if self.steps.len() >= STEPS_MAX {

@@ -17,7 +17,7 @@ use super::Routing;
 use super::settings::{ClientCertificates, EgressSettings, Format, IngesterSettings, Settings};
 use crate::dedupe::Waiting;
 use crate::journal::MAKER_BYTES;
-use crate::{admin, control, dedupe, egress, ingester, link, spans, tls, worker};
+use crate::{admin, control, dedupe, egress, ingester, link, receipts, spans, tls, worker};
 
 /// The program, its libraries' tables, the control thread and its runtime; measured.
 const PROCESS_BYTES: usize = 20 << 20;
@@ -124,6 +124,9 @@ impl MemoryBound {
             self.push("message of spans", None, 1, spans::EXPORT_BYTES);
             let workers = usize::from(settings.node.workers);
             self.push("open spans", Some("tracing.otlp_endpoint"), workers, ingester::OPEN_SPANS_BYTES);
+        }
+        if settings.egress.is_some_and(|egress| egress.receipts.is_some()) {
+            self.push("receipts", Some("egress.receipts.bytes_max"), 1, receipts::RECEIPTS_BYTES);
         }
         self.push("blocking threads", None, control::BLOCKING_MAX, control::LOOKUP_STACK_BYTES);
         self.push("worker stacks", Some("node.workers"), workers, worker::STACK_BYTES);

@@ -174,6 +174,8 @@ impl Snapshot {
                 public.map(|ingester| (ingester.certificate_file.clone(), ingester.private_key_file.clone())),
             )
         };
+        let receipts =
+            |snapshot: &Snapshot| snapshot.raw.egress.as_ref().map_or(0, |egress| egress.receipts.bytes_max);
         let journal = |snapshot: &Snapshot| {
             (snapshot.journal.segment_bytes, snapshot.journal.bytes_max, snapshot.journal.commit_bytes_max)
         };
@@ -186,6 +188,7 @@ impl Snapshot {
             (identity(self) != identity(next), "certificate file paths"),
             (self.raw.admin.listen != next.raw.admin.listen, "admin.listen"),
             (self.raw.admin.socket != next.raw.admin.socket, "admin.socket"),
+            (receipts(self) != receipts(next), "egress.receipts.bytes_max"),
             (self.raw.tracing.otlp_endpoint != next.raw.tracing.otlp_endpoint, "tracing.otlp_endpoint"),
             (self.raw.tracing.otlp_ca_file != next.raw.tracing.otlp_ca_file, "tracing.otlp_ca_file"),
         ]

@@ -228,6 +228,13 @@ impl Default for Retention {
     }
 }
 
+/// Evidence of what became of deliveries.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Receipts {
+    pub bytes_max: u64,
+}
+
 /// What an endpoint's events are known by.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -309,6 +316,8 @@ pub struct Egress {
     pub retention: Retention,
     #[serde(default = "replay_per_second")]
     pub replay_per_second: u32,
+    #[serde(default)]
+    pub receipts: Receipts,
     #[serde(default)]
     pub ingesters: Vec<IngesterPeer>,
     #[serde(default)]

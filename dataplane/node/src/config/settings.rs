@@ -19,6 +19,7 @@ use zen_rules::Pattern;
 use super::Routing;
 use super::raw::{ClientCertificate, Direction, OnDamage, ProxyProtocol};
 use crate::journal::RetentionLimits;
+use crate::receipts::Receipts;
 use crate::spans::Export;
 use crate::tls::{ClientTls, ServerTls};
 
@@ -242,6 +243,8 @@ pub struct EgressSettings {
     pub retention: RetentionLimits,
     /// Deliveries that operators' orders start a second: the share of one worker.
     pub replay_per_second: u32,
+    /// Evidence of outcomes; one for the life of the process.
+    pub receipts: Option<Arc<Receipts>>,
     /// Peers, in file order.
     pub ingesters: Vec<IngesterPeer>,
     /// Where targets may be.

@@ -8,6 +8,7 @@ mod channel;
 mod condition;
 mod connection;
 mod deliveries;
+mod evidence;
 mod ordering;
 mod orders;
 mod output;
@@ -348,6 +349,7 @@ impl Egress {
     fn end(&mut self, outcome: OutcomeRecord) {
         let is_dead = outcome.ending == Ending::Dead;
         let wall_ms = if is_dead { self.table.dying_ms(self.clock.wall_ms) } else { self.clock.wall_ms };
+        self.give_receipt(&outcome);
         self.table.end(&outcome, wall_ms);
         self.note_at(wall_ms, Note::Outcome(outcome));
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use zen_core::journal::{Kind, Sequence};
-use zen_core::record::{HeldEvent, Note, StreamId, encode_checkpoint};
+use zen_core::record::{Ending, HeldEvent, Note, OutcomeRecord, StreamId, encode_checkpoint};
 use zen_uring::Reactor;
 
 use super::{Egress, held};
@@ -83,6 +83,9 @@ impl Egress {
             "a live record is damaged and the journal needs its room: its event is lost"
         );
         self.metrics.events_lost.add(1);
+        for target in 0..targets as u8 {
+            self.give_receipt(&OutcomeRecord::new(handle, target, Ending::Dropped));
+        }
         for outcome in self.table.give_up(handle) {
             self.orders.handle_verdict(handle, outcome.target);
             self.note(Note::Outcome(outcome));

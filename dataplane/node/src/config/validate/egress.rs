@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls_pki_types::ServerName;
@@ -19,6 +20,7 @@ use crate::config::settings::{EgressSettings, HostPort, IngesterPeer, Output, Ta
 use crate::crypto::NodeCrypto;
 use crate::egress::EXCERPT_BYTES_MAX;
 use crate::journal::RetentionLimits;
+use crate::receipts::Receipts;
 use crate::tls::ClientTls;
 
 /// Deliveries that each worker may hold, however many workers share `events_max`.
@@ -28,7 +30,7 @@ const OUTPUTS_MAX: usize = 1000;
 
 pub(super) fn egress(
     raw: &raw::Egress,
-    workers: u16,
+    (workers, data_dir): (u16, &Path),
     segment_bytes: u64,
     certificates: &Certificates,
     faults: &mut Faults,
@@ -69,6 +71,7 @@ pub(super) fn egress(
         idempotency: idempotency("egress", raw.idempotency, faults),
         retention: retention(raw.retention, workers, segment_bytes, faults),
         replay_per_second: raw.replay_per_second.div_ceil(u32::from(workers)),
+        receipts: receipts(raw.receipts, data_dir, faults),
         ingesters,
         destinations,
         targets,
@@ -140,6 +143,15 @@ fn outputs(
 }
 
 /// A worker keeps whole segments; a bound that is not 0 keeps one at least.
+/// Two files of half each, and a line is never longer than the least of them.
+fn receipts(raw: raw::Receipts, data_dir: &Path, faults: &mut Faults) -> Option<Arc<Receipts>> {
+    if raw.bytes_max == 0 {
+        return None;
+    }
+    faults.bound("egress.receipts.bytes_max", raw.bytes_max, 1 << 20, 1 << 40);
+    Some(Arc::new(Receipts::new(data_dir, raw.bytes_max)))
+}
+
 fn retention(raw: raw::Retention, workers: u16, segment_bytes: u64, faults: &mut Faults) -> RetentionLimits {
     faults.bound("egress.retention.bytes_max", raw.bytes_max, 0, 1 << 50);
     faults.bound("egress.retention.age_ms", raw.age_ms, 60_000, 10 * 365 * 86_400_000);

@@ -59,10 +59,9 @@ pub(super) fn snapshot(
     let tracing = tracing(&raw.tracing, &mut faults);
     let ingester =
         raw.ingester.as_ref().and_then(|section| ingester(section, node.workers, certificates, &mut faults));
-    let egress = raw
-        .egress
-        .as_ref()
-        .and_then(|section| egress(section, node.workers, journal.segment_bytes, certificates, &mut faults));
+    let egress = raw.egress.as_ref().and_then(|section| {
+        egress(section, (node.workers, &node.data_dir), journal.segment_bytes, certificates, &mut faults)
+    });
     if faults.found.is_empty() {
         let settings = Settings {
             node: &node,
