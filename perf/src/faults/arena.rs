@@ -32,6 +32,7 @@ pub(crate) const VICTIM_EGRESS: &str = "inside";
 pub(crate) const TUNING: Tuning = Tuning {
     relayed: &["inside", "branch", "billing"],
     segment_bytes: Some(8 * 1024 * 1024),
+    node: "",
     ingester: "connections_max = 10500\nrequest_timeout_ms = 3000",
     egress: "",
     target: "attempt_timeout_ms = 2000\nretry_schedule_ms = [500, 1000, 2000, 4000, 4000, 4000, 4000, 4000, \

@@ -170,11 +170,12 @@ fn node(lab: &Lab, shape: Shape, node: &Node, workers: u32, tuning: Tuning) -> S
     let segment_bytes = tuning.segment_bytes.unwrap_or(shape.journal.segment_bytes);
     // Pinned workers of several nodes on one machine would share the first core.
     format!(
-        "[node]\nname = \"{name}\"\nworkers = {workers}\npin_workers = false\ndata_dir = \"{directory}/{name}\"\n\n\
+        "[node]\nname = \"{name}\"\nworkers = {workers}\npin_workers = false\ndata_dir = \"{directory}/{name}\"\n{}\n\n\
          [admin]\nlisten = \"{}\"\nsocket = \"{directory}/{name}/admin.sock\"\n\n\
          [journal]\nsegment_bytes = {segment_bytes}\nbytes_max = {}\n\n\
          [identity]\ncertificate_file = \"{}\"\nprivate_key_file = \"{}\"\ntrust_bundle_file = \"{}\"\n\
          trust_domain = \"{TRUST_DOMAIN}\"\n\n",
+        tuning.node,
         node.admin,
         shape.journal.bytes_max,
         lab.pki.certificate(name).display(),

@@ -225,6 +225,8 @@ pub(crate) struct Tuning {
     pub(crate) relayed: &'static [&'static str],
     /// Size of a journal's files; the lab's own without it.
     pub(crate) segment_bytes: Option<u64>,
+    /// Further lines of `[node]`.
+    pub(crate) node: &'static str,
     /// Further lines of `[ingester]`.
     pub(crate) ingester: &'static str,
     /// Further lines of `[egress]`.

@@ -15,6 +15,7 @@ const LETTERS: &str = "zen_dead_letters_kept";
 const TUNING: Tuning = Tuning {
     relayed: &[DARK_TARGET],
     segment_bytes: None,
+    node: "memory_bytes_max = 1073741824",
     ingester: "",
     egress: "events_max = 200000\ndead_letters_max = 150000",
     target: "",
