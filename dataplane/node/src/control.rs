@@ -18,6 +18,7 @@ use crate::egress::Paused;
 use crate::ingester::Access;
 use crate::mesh::{Mesh, Message};
 use crate::metrics::{Metrics, NodeMetrics};
+use crate::oauth::{self, Keepers};
 use crate::quota::Quota;
 
 /// Names that may wait to be resolved.
@@ -137,10 +138,14 @@ async fn serve(control: &mut Control, workers_done: &mut mpsc::Receiver<bool>) -
     let mut poll = tokio::time::interval(poll);
     poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let lookups = Arc::new(Semaphore::new(LOOKUPS_MAX));
+    let mut keepers = Keepers::default();
+    keepers.handle_snapshot(&control.shared, &control.node_metrics, &lookups);
     let (mut ended, mut clean) = (0, true);
     while ended < control.shared.mesh.workers() {
         tokio::select! {
-            _ = hangup.recv() => reload(control),
+            _ = hangup.recv() => if reload(control) {
+                keepers.handle_snapshot(&control.shared, &control.node_metrics, &lookups);
+            },
             _ = terminate.recv() => drain(&control.shared),
             _ = interrupt.recv() => drain(&control.shared),
             _ = poll.tick() => reload_certificates(&control.certificates),
@@ -189,7 +194,8 @@ fn drain(shared: &Shared) {
     }
 }
 
-fn reload(control: &Control) {
+/// Whether another configuration is in force.
+fn reload(control: &Control) -> bool {
     reload_certificates(&control.certificates);
     let current = control.shared.snapshot.load_full();
     let loaded = config::read(&control.config_file).and_then(|raw| {
@@ -218,6 +224,7 @@ fn reload(control: &Control) {
                     next.receipts.clone_from(&current.receipts);
                 }
                 control.node_metrics.memory_bound_bytes.set(MemoryBound::of(&next.settings()).total());
+                oauth::inherit(&next, &current);
                 control.shared.snapshot.store(Arc::new(next));
                 control.shared.mesh.ring_all();
                 tracing::info!(generation, "configuration in force");
@@ -226,6 +233,7 @@ fn reload(control: &Control) {
         },
     };
     control.shared.status.store(Arc::new(status));
+    control.shared.snapshot.load().generation != current.generation
 }
 
 fn reload_certificates(certificates: &Certificates) {

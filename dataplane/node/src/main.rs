@@ -14,6 +14,7 @@ mod journal;
 mod link;
 mod mesh;
 mod metrics;
+mod oauth;
 mod quota;
 mod receipts;
 mod sockets;

@@ -205,6 +205,7 @@ worker_metrics! {
     gauge targets_breaker_open "Targets whose circuit breaker is open or half-open";
     gauge targets_rate_limited "Targets with deliveries that wait for the rate";
     gauge attempts_cap "Delivery attempts that may be in flight, over all targets";
+    gauge targets_without_token "Targets whose deliveries wait for an access token";
     counter deliveries_without_client_certificate "Deliveries to targets that opted out of mutual TLS";
     counter receipts_written "Receipts of outcomes written and synced";
     reasons receipts_dropped "Receipts of outcomes that were not written, by reason";
@@ -228,6 +229,8 @@ pub struct NodeMetrics {
     pub memory_bound_bytes: Count,
     /// Admin connections closed at once.
     pub admin_refused: Count,
+    /// Requests for access tokens that brought none.
+    pub tokens_refused: Count,
 }
 
 /// Resident memory of this process (`proc_pid_status(5)`), 0 where there is none to read.
@@ -263,6 +266,11 @@ impl Metrics {
                 "zen_admin_refused",
                 "Admin connections closed, since there were as many as may be",
                 self.node.admin_refused.value(),
+            ),
+            (
+                "zen_tokens_refused",
+                "Requests for access tokens that brought none",
+                self.node.tokens_refused.value(),
             ),
         ] {
             let kind = if name.ends_with("_refused") { MetricType::Counter } else { MetricType::Gauge };

@@ -9,9 +9,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use mesh::{Mesh, SHORT_RETRIES, distinct, numbered, send, target, verifier};
 use nix::sys::signal::Signal;
 use support::client::github;
-use support::node::run;
+use support::node::{run, wait_until};
 use support::{GITHUB, Lab, Ports, WHSEC, change};
-use target::{Answer, Target};
+use target::{Answer, Delivery, Target, TargetTls};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -122,7 +122,7 @@ fn the_sources_authorization_is_not_forwarded() {
 }
 
 /// A CloudEvent of the source's own, and what comes of it at a target with these keys.
-fn forwarded_cloud_event(extra: &str, body: &[u8]) -> (String, target::Delivery) {
+fn forwarded_cloud_event(extra: &str, body: &[u8]) -> (String, Delivery) {
     let lab = Lab::new();
     let demo = target(&lab, "demo", |_, _| Answer::status(200));
     let section = lab.target_text("demo", demo.address, extra);
@@ -320,7 +320,7 @@ const BATCHES: &str = "format = \"cloudevents-structured\"\nretry_schedule_ms = 
     batch = { events_max = 4, bytes_max = 4096, linger_ms = 1000 }";
 
 /// The ids of the events in a batch, whose signatures are checked.
-fn batched(delivery: &target::Delivery) -> Vec<String> {
+fn batched(delivery: &Delivery) -> Vec<String> {
     assert_eq!(delivery.header("content-type"), "application/x-ndjson");
     let id = delivery.verify(&mut verifier("demo")).unwrap();
     delivery.check_standard_webhooks(WHSEC);
@@ -429,6 +429,154 @@ fn batches_are_of_structured_events_and_bounded() {
         ("linger_ms = 1000", "linger = 1", "docs/configuration.md"),
     ] {
         let section = change(&lab.target_text("demo", nowhere, BATCHES), from, to);
+        let file = lab.write("inside.toml", &lab.egress_text(Ports::pick(), nowhere, &section));
+        let output = run(&["--config", file.to_str().unwrap(), "--check-config"]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && said.contains(says), "\"{says}\" in {said}");
+    }
+}
+
+/// A target that wants tokens of the server at `ADDRESS`.
+const OAUTH2: &str = "retry_schedule_ms = [50, 50, 50, 50]\n\
+    authorization = { kind = \"oauth2\", token_url = \"https://ADDRESS/token?a=b\", client_id = \"egress&1\", \
+    client_secret_file = \"secrets/client\", scope = \"hooks.write all\", ca_file = \"pki/public_ca.pem\" }";
+
+/// A token server; a target that takes these tokens only, and a mesh that delivers to it.
+fn with_token_server(
+    script: impl Fn(usize, &Delivery) -> Answer + Send + Sync + 'static,
+    target_script: impl Fn(usize, &Delivery) -> Answer + Send + Sync + 'static,
+) -> (Mesh, Target, Target) {
+    let lab = Lab::new();
+    lab.write_private("secrets/client", "s3cret of many/words");
+    let tls = TargetTls {
+        certificate: &lab.path("pki/public.pem"),
+        key: &lab.path("pki/public.key"),
+        client_ca: None,
+    };
+    let server = Target::start(tls, script);
+    let demo = target(&lab, "demo", target_script);
+    let extra = OAUTH2.replace("ADDRESS", &server.address.to_string());
+    let section = lab.target_text("demo", demo.address, &extra);
+    (Mesh::start(lab, &section), server, demo)
+}
+
+fn granted(token: &str, expires_in: &str) -> Answer {
+    let text = format!("{{\"access_token\":\"{token}\",\"token_type\":\"Bearer\"{expires_in}}}");
+    Answer::status(200).with("content-type", "application/json").with_body(text)
+}
+
+#[test]
+fn a_token_is_asked_for_and_sent_and_renewed() {
+    let (mesh, server, demo) = with_token_server(
+        |number, _| granted(&format!("token-{number}"), ",\"expires_in\":2"),
+        |_, _| Answer::status(200),
+    );
+    let id = mesh.send(b"{}");
+    let delivery = &demo.wait(1)[0];
+    assert!(delivery.header("authorization").starts_with("Bearer token-"), "{:?}", delivery.headers);
+    assert_eq!(delivery.verify(&mut verifier("demo")).as_deref(), Ok(&*id));
+    let asked = &server.wait(1)[0];
+    assert_eq!(asked.line, "POST /token?a=b HTTP/1.1");
+    assert_eq!(asked.header("content-type"), "application/x-www-form-urlencoded");
+    assert_eq!(asked.body, b"grant_type=client_credentials&scope=hooks.write+all");
+    let pair = BASE64.decode(asked.header("authorization").strip_prefix("Basic ").unwrap()).unwrap();
+    assert_eq!(String::from_utf8(pair).unwrap(), "egress%261:s3cret+of+many%2Fwords");
+    // At 80 % of its life there is another, before the first is over.
+    server.wait(3);
+    mesh.send(b"{}");
+    assert_ne!(demo.wait(2)[1].header("authorization"), "Bearer token-0");
+    let log = mesh.inside.log();
+    assert!(!log.contains("token-") && !log.contains("s3cret"), "{log}");
+}
+
+#[test]
+fn deliveries_wait_for_a_token_and_bad_answers_are_survived() {
+    let (mesh, server, demo) = with_token_server(
+        |number, _| match number {
+            0 => Answer::status(401).with_body("{\"error\":\"invalid_client\"}"),
+            1 => Answer::status(200).with_body("<html>no json</html>"),
+            2 => granted("zero", ",\"expires_in\":0"),
+            3 => granted("no expires_in", ""),
+            _ => granted("good", ""),
+        },
+        |_, _| Answer::status(200),
+    );
+    let id = mesh.send(b"{}");
+    mesh.inside.wait_log("error \"invalid_client\"");
+    mesh.inside.wait_metric("zen_targets_without_token", 1.0);
+    assert_eq!(mesh.inside.metric("zen_deliveries_total") as u64, 0, "what waits is no attempt");
+    // Pauses of 1, 2, 4 and 8 s.
+    let delivery = &demo.wait(1)[0];
+    assert_eq!((delivery.event_id(), delivery.header("authorization")), (id.as_str(), "Bearer good"));
+    assert_eq!(delivery.header("zen-attempt"), "1");
+    assert_eq!((server.deliveries().len(), mesh.inside.metric("zen_tokens_refused_total") as u64), (5, 4));
+    mesh.inside.wait_log("without a token in JSON");
+    mesh.inside.wait_log("the token expires in 0 seconds");
+    mesh.inside.wait_log("the token cannot be sent");
+}
+
+#[test]
+fn long_answers_redirects_and_half_answers_bring_no_token() {
+    let lab = Lab::new();
+    let elsewhere = target(&lab, "demo", |_, _| granted("stolen", ""));
+    let location = format!("https://{}/token", elsewhere.address);
+    let (mesh, server, demo) = with_token_server(
+        move |number, _| match number {
+            0 => granted("long", "").framing("content-length: 2147483648\r\n"),
+            1 => Answer::status(307).with("location", location.clone()),
+            2 => Answer::status(200).framing("").with_body(vec![b' '; 1 << 20]).closing(),
+            _ => granted("half", "").framing("content-length: 1000\r\n").closing(),
+        },
+        |_, _| Answer::status(200),
+    );
+    mesh.send(b"{}");
+    server.wait(4);
+    mesh.inside.wait_metric("zen_tokens_refused_total", 4.0);
+    let log = mesh.inside.log();
+    assert_eq!(log.matches("body is too large").count(), 2, "{log}");
+    assert_eq!((demo.deliveries().len(), elsewhere.connections()), (0, 0));
+}
+
+#[test]
+fn a_401_asks_for_another_token_once() {
+    let (mesh, server, demo) = with_token_server(
+        |number, _| granted(&format!("token-{number}"), ",\"expires_in\":3600"),
+        |_, delivery| {
+            let is_first = delivery.header("authorization") == "Bearer token-0";
+            Answer::status(if is_first { 401 } else { 200 })
+        },
+    );
+    let ids: Vec<String> = (0..3).map(|index| mesh.send(&numbered(index, 20))).collect();
+    assert_eq!(server.wait(2).len(), 2, "three refusals of one token are one reason to ask");
+    let fresh = mesh.send(b"{}");
+    wait_until("the new token is sent", || {
+        demo.deliveries().iter().any(|delivery| delivery.header("authorization") == "Bearer token-1")
+    });
+    mesh.inside.wait_metric("zen_deliveries_total{outcome=\"delivered\"}", 1.0);
+    assert!(demo.deliveries().iter().any(|delivery| ids.contains(&delivery.event_id().to_owned())));
+    wait_until("the last one is delivered", || {
+        demo.deliveries().iter().any(|delivery| delivery.event_id() == fresh)
+    });
+    assert_eq!(server.deliveries().len(), 2);
+}
+
+#[test]
+fn a_token_server_must_be_known_and_its_keys_complete() {
+    let lab = Lab::new();
+    lab.write_private("secrets/client", "secret");
+    let nowhere = "127.0.0.1:1".parse().unwrap();
+    let good = OAUTH2.replace("ADDRESS", "127.0.0.1:1");
+    for (from, to, says) in [
+        ("https://", "http://", "token_url: is not https"),
+        ("client_id = \"egress&1\", ", "", "client_id: is missing"),
+        (", client_secret_file = \"secrets/client\"", "", "client_secret_file: is missing"),
+        ("secrets/client", "secrets/none", "client_secret_file"),
+        ("hooks.write all", "hooks\\nwrite", "scope: is over 1024 bytes, or not visible ASCII"),
+        ("pki/public_ca.pem", "pki/none.pem", "ca_file"),
+        ("scope", "username = \"u\", scope", "username: does not belong to oauth2"),
+        ("\"oauth2\"", "\"bearer\"", "token_url: does not belong to bearer"),
+    ] {
+        let section = lab.target_text("demo", nowhere, &change(&good, from, to));
         let file = lab.write("inside.toml", &lab.egress_text(Ports::pick(), nowhere, &section));
         let output = run(&["--config", file.to_str().unwrap(), "--check-config"]);
         let said = String::from_utf8(output.stderr).unwrap();

@@ -72,7 +72,8 @@ impl Credentials {
         Ok(Self(value))
     }
 
-    pub(super) fn value(&self) -> &str {
+    /// The value, to be written to a request and nowhere else.
+    pub fn value(&self) -> &str {
         &self.0
     }
 }

@@ -55,6 +55,8 @@ pub enum ConnectFailure {
     NotPermitted,
     /// Another user listens than the one that is configured.
     WrongPeer,
+    /// There was no access token for it any more.
+    NoToken,
     /// We had no socket, descriptor or memory for it.
     NoResources,
     /// Anything else.
@@ -234,6 +236,7 @@ impl ConnectFailure {
             Self::NoSocket => "connect_no_socket",
             Self::NotPermitted => "connect_not_permitted",
             Self::WrongPeer => "connect_wrong_peer",
+            Self::NoToken => "connect_no_token",
             Self::NoResources => "connect_no_resources",
             Self::Other => "connect_failed",
         }

@@ -4,6 +4,7 @@
 //! (rustls, the allocator, the process itself) was measured, and `tests/bounds.rs` holds it to that.
 
 use std::fmt;
+use std::sync::Arc;
 
 use zen_core::access::{BUCKET_BYTES, HeaderTest};
 use zen_core::deliver::cloudevents::structured_bytes_max;
@@ -14,10 +15,12 @@ use zen_identity::SOURCE_CHAIN_BYTES_MAX;
 use zen_rules::SMALL_PATTERN_BYTES;
 
 use super::Routing;
-use super::settings::{ClientCertificates, EgressSettings, Format, IngesterSettings, Settings};
+use super::settings::{
+    Authorization, ClientCertificates, EgressSettings, Format, IngesterSettings, Settings, Target,
+};
 use crate::dedupe::Waiting;
 use crate::journal::MAKER_BYTES;
-use crate::{admin, control, dedupe, egress, ingester, link, receipts, spans, tls, worker};
+use crate::{admin, control, dedupe, egress, ingester, link, oauth, receipts, spans, tls, worker};
 
 /// The program, its libraries' tables, the control thread and its runtime; measured.
 const PROCESS_BYTES: usize = 20 << 20;
@@ -291,9 +294,15 @@ impl MemoryBound {
     /// What only some kinds of targets need.
     fn kinds(&mut self, egress: &EgressSettings, workers: usize) {
         let in_flight = egress.queues().map(|limits| limits.in_flight_max as usize).sum();
-        if egress.targets.values().any(|target| target.credentials.is_some()) {
+        if egress.targets.values().any(|target| target.authorization.is_some()) {
             let one = egress::ATTEMPT_COPIES * CREDENTIALS_BYTES_MAX;
             self.push("credentials", Some("egress.targets.in_flight_max"), in_flight, one);
+        }
+        let tokens = |target: &&Arc<Target>| matches!(target.authorization, Some(Authorization::Tokens(_)));
+        let sources = egress.targets.values().filter(tokens).count();
+        if sources > 0 {
+            let one = oauth::EXCHANGE_BYTES + PEER_BYTES;
+            self.push("access tokens", Some("egress.targets.authorization"), sources, one);
         }
         let batches = egress.targets.values().filter_map(|target| target.batch);
         if let Some(longest) = batches.map(|batch| batch.bytes_max).max() {

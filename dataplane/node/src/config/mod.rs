@@ -17,7 +17,7 @@ pub use memory::{MemoryBound, mib};
 pub use raw::{Admin as AdminSection, ClientCertificate, Direction, OnDamage, ProxyProtocol, Raw};
 pub use routing::Routing;
 pub use settings::{
-    EgressPeer, EgressSettings, Endpoint, Format, HostPort, IdempotencySettings, IngesterPeer,
+    Authorization, EgressPeer, EgressSettings, Endpoint, Format, HostPort, IdempotencySettings, IngesterPeer,
     IngesterSettings, JournalSettings, NodeSettings, Output, ProxySettings, Settings, SourceCertificates,
     Target, TracingSettings, Transport,
 };

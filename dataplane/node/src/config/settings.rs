@@ -19,6 +19,7 @@ use zen_rules::Pattern;
 use super::Routing;
 use super::raw::{ClientCertificate, Direction, OnDamage, ProxyProtocol};
 use crate::journal::RetentionLimits;
+use crate::oauth::TokenSource;
 use crate::receipts::Receipts;
 use crate::spans::Export;
 use crate::tls::{ClientTls, ServerTls};
@@ -323,11 +324,29 @@ pub struct Target {
     /// Whether we show our certificate.
     pub client_certificate: ClientCertificate,
     /// What its `Authorization` header is, if it wants one.
-    pub credentials: Option<Credentials>,
+    pub authorization: Option<Authorization>,
     /// What it is sent.
     pub format: Format,
     /// How many events in one request, if it takes more than one.
     pub batch: Option<BatchLimits>,
+}
+
+/// Where a target's `Authorization` header comes from.
+pub enum Authorization {
+    /// From the configuration.
+    Fixed(Credentials),
+    /// From a token server.
+    Tokens(Arc<TokenSource>),
+}
+
+impl Target {
+    /// Whether deliveries to it have to wait for an access token.
+    pub fn lacks_token(&self, steady_ms: u64) -> bool {
+        match &self.authorization {
+            Some(Authorization::Tokens(source)) => source.token(steady_ms).is_none(),
+            Some(Authorization::Fixed(_)) | None => false,
+        }
+    }
 }
 
 /// How a target is spoken to.

@@ -10,6 +10,7 @@ use super::channel::{Channel, Unwilling};
 use crate::clock::Clock;
 use crate::config::Target;
 use crate::mesh::EventBytes;
+use crate::oauth::Token;
 use crate::spans::OpenSpan;
 use crate::tls::TlsError;
 
@@ -36,6 +37,8 @@ pub struct Job {
     pub deadline_ms: u64,
     /// For whom it is signed.
     pub target: Arc<Target>,
+    /// The access token that it holds, if it has one.
+    pub token: Option<Arc<Token>>,
     /// If the event is sampled and spans are exported.
     pub span: Option<Box<OpenSpan>>,
 }

@@ -102,6 +102,10 @@ impl Delivery {
 pub struct Answer {
     /// Status code; 0 closes the connection without an answer.
     pub status: u16,
+    /// The body.
+    pub body: Vec<u8>,
+    /// What says how long that is, instead of a `content-length` that is right.
+    pub framing: Option<&'static str>,
     /// More header lines.
     pub headers: Vec<(&'static str, String)>,
     /// Waits before it answers.
@@ -124,7 +128,15 @@ pub enum Then {
 impl Answer {
     /// A status and nothing else.
     pub fn status(status: u16) -> Self {
-        Self { status, headers: Vec::new(), delay: Duration::ZERO, then: Then::Keep, raw: None }
+        Self {
+            status,
+            body: Vec::new(),
+            framing: None,
+            headers: Vec::new(),
+            delay: Duration::ZERO,
+            then: Then::Keep,
+            raw: None,
+        }
     }
 
     /// These bytes, then `fill` more.
@@ -141,6 +153,18 @@ impl Answer {
     /// With a header line.
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
+        self
+    }
+
+    /// With a body.
+    pub fn with_body(mut self, body: impl Into<Vec<u8>>) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// With a line in place of `content-length`.
+    pub fn framing(mut self, line: &'static str) -> Self {
+        self.framing = Some(line);
         self
     }
 
@@ -347,12 +371,14 @@ fn serve(
             fill_up(stream, *fill, shared)?;
             continue;
         }
-        let mut text = format!("HTTP/1.1 {} Scripted\r\ncontent-length: 0\r\n", answer.status);
+        let length = format!("content-length: {}\r\n", answer.body.len());
+        let framing = answer.framing.unwrap_or(&length);
+        let mut text = format!("HTTP/1.1 {} Scripted\r\n{framing}", answer.status);
         for (name, value) in &answer.headers {
             write!(text, "{name}: {value}\r\n").unwrap();
         }
         text.push_str("\r\n");
-        stream.write_all(text.as_bytes())?;
+        stream.write_all(&[text.as_bytes(), &answer.body].concat())?;
         stream.flush()?;
         if answer.then == Then::CloseSilently {
             return Ok(());

@@ -9,6 +9,11 @@ pub struct TargetAuthorization {
     pub token_file: Option<String>,
     pub username: Option<String>,
     pub password_file: Option<String>,
+    pub token_url: Option<String>,
+    pub client_id: Option<String>,
+    pub client_secret_file: Option<String>,
+    pub scope: Option<String>,
+    pub ca_file: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
@@ -16,6 +21,7 @@ pub struct TargetAuthorization {
 pub enum CredentialsKind {
     Bearer,
     Basic,
+    Oauth2,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]

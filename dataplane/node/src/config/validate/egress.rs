@@ -210,7 +210,7 @@ fn target(key: &str, raw: &raw::Target, certificates: &Certificates, faults: &mu
         .map_err(|error| faults.push(key, error, "see docs/configuration.md, targets"))
         .ok();
     let section = raw.authorization.as_ref();
-    let credentials = section.map(|section| targets::authorization(key, section, faults));
+    let authorization = section.map(|section| targets::authorization(key, section, faults));
     let format = targets::format(key, raw, faults);
     let batch = targets::batch(key, raw, faults);
     Some(Target {
@@ -225,8 +225,8 @@ fn target(key: &str, raw: &raw::Target, certificates: &Certificates, faults: &mu
         client_certificate: raw.client_certificate,
         format: format?,
         batch,
-        credentials: match credentials {
-            Some(credentials) => Some(credentials?),
+        authorization: match authorization {
+            Some(authorization) => Some(authorization?),
             None => None,
         },
     })
@@ -251,24 +251,26 @@ fn target_tls(
             let policy = faults.policy(format_args!("{key}.spiffe_ids"), &raw.spiffe_ids);
             TargetRoots::Spiffe { store: Arc::clone(&certificates.svid), policy: SharedPolicy::new(policy) }
         }
-        (None, true) => TargetRoots::System,
-        (Some(file), true) => match std::fs::read(faults.resolve(file)) {
-            Ok(pem) => TargetRoots::Pem(pem),
-            Err(error) => {
-                faults.push(
-                    format_args!("{key}.ca_file"),
-                    format_args!("{file}: {error}"),
-                    "give a PEM file",
-                );
-                return None;
-            }
-        },
+        (file, true) => named_roots(key, file.as_deref(), faults)?,
     };
     let client =
         (raw.client_certificate == ClientCertificate::Present).then(|| Arc::clone(&certificates.svid));
     zen_identity::target_client_config(roots, client)
         .map_err(|error| faults.push(key, error, "check ca_file, or the system's CA store"))
         .ok()
+}
+
+/// CAs under which a name counts: those of a file, else the system's.
+pub(super) fn named_roots(key: &str, ca_file: Option<&str>, faults: &mut Faults) -> Option<TargetRoots> {
+    let Some(file) = ca_file else { return Some(TargetRoots::System) };
+    match std::fs::read(faults.resolve(file)) {
+        Ok(pem) => Some(TargetRoots::Pem(pem)),
+        Err(error) => {
+            let problem = format_args!("{file}: {error}");
+            faults.push(format_args!("{key}.ca_file"), problem, "give a PEM file");
+            None
+        }
+    }
 }
 
 /// Where requests go and how, with the `Host` that they name.

@@ -1,46 +1,98 @@
 //! Kinds of targets: what they are sent, and how a node proves itself beside its certificate and its signatures.
 
-use std::fmt::Display;
+use std::sync::Arc;
 
 use zen_core::deliver::cloudevents::{AttributeError, CloudEvents};
-use zen_core::deliver::{BATCH_EVENTS_MAX, BatchLimits, Credentials, LINGER_MS_MAX};
+use zen_core::deliver::{BATCH_EVENTS_MAX, BatchLimits, Credentials, LINGER_MS_MAX, PASSWORD_BYTES_MAX};
 
-use super::egress::{TargetPlace, host_header, target_url};
+use zeroize::Zeroizing;
+
+use super::egress::{TargetPlace, host_header, named_roots, server_name_of, target_url};
 use super::faults::Faults;
 use crate::config::raw::{self, ClientCertificate, CredentialsKind, TargetBatch, TargetFormat};
-use crate::config::settings::{Format, HostPort, Transport};
+use crate::config::settings::{Authorization, Format, HostPort, Transport};
+use crate::oauth::{TokenRequest, TokenSource, push_form, write_token_request};
 
-/// The credentials of a target; a fault is found for each key that is missing or out of place.
+/// The credentials of a target, or where they come from; a fault is found for each key that is missing or out of place.
 pub(super) fn authorization(
     key: &str,
     raw: &raw::TargetAuthorization,
     faults: &mut Faults,
-) -> Option<Credentials> {
-    let key = format!("{key}.authorization");
+) -> Option<Authorization> {
+    let key = &format!("{key}.authorization");
+    let (bearer, basic, oauth2) = (
+        [("token_file", &raw.token_file)],
+        [("username", &raw.username), ("password_file", &raw.password_file)],
+        [
+            ("token_url", &raw.token_url),
+            ("client_id", &raw.client_id),
+            ("client_secret_file", &raw.client_secret_file),
+            ("scope", &raw.scope),
+            ("ca_file", &raw.ca_file),
+        ],
+    );
     match raw.kind {
         CredentialsKind::Bearer => {
-            stray(
-                &key,
-                "bearer",
-                [("username", &raw.username), ("password_file", &raw.password_file)],
-                faults,
-            );
-            let file = required(format!("{key}.token_file"), raw.token_file.as_deref(), faults)?;
-            let token = faults.secret(format_args!("{key}.token_file"), file)?;
-            let made = Credentials::bearer(&token);
+            stray(key, "bearer", basic, faults);
+            stray(key, "bearer", oauth2, faults);
+            let token = secret(key, "token_file", raw.token_file.as_deref(), faults)?;
+            let made = Credentials::bearer(&token).map(Authorization::Fixed);
             made.map_err(|error| faults.push(format_args!("{key}.token_file"), error, "write a token to it"))
                 .ok()
         }
         CredentialsKind::Basic => {
-            stray(&key, "basic", [("token_file", &raw.token_file)], faults);
-            let username = required(format!("{key}.username"), raw.username.as_deref(), faults)?;
-            let file = required(format!("{key}.password_file"), raw.password_file.as_deref(), faults)?;
-            let password = faults.secret(format_args!("{key}.password_file"), file)?;
-            let made = Credentials::basic(username, &password);
-            made.map_err(|error| faults.push(&key, error, "see docs/configuration.md, targets")).ok()
+            stray(key, "basic", bearer, faults);
+            stray(key, "basic", oauth2, faults);
+            let username = required(key, "username", raw.username.as_deref(), faults)?;
+            let password = secret(key, "password_file", raw.password_file.as_deref(), faults)?;
+            let made = Credentials::basic(username, &password).map(Authorization::Fixed);
+            made.map_err(|error| faults.push(key, error, "see docs/configuration.md, targets")).ok()
+        }
+        CredentialsKind::Oauth2 => {
+            stray(key, "oauth2", bearer, faults);
+            stray(key, "oauth2", basic, faults);
+            let request = token_request(key, raw, faults)?;
+            Some(Authorization::Tokens(Arc::new(TokenSource::new(request))))
         }
     }
 }
+
+/// The request for a token, written once (RFC 6749 sections 2.3.1 and 4.4.2).
+fn token_request(key: &str, raw: &raw::TargetAuthorization, faults: &mut Faults) -> Option<TokenRequest> {
+    let url_key = &format!("{key}.token_url");
+    let url = required(key, "token_url", raw.token_url.as_deref(), faults);
+    let client_id = required(key, "client_id", raw.client_id.as_deref(), faults);
+    let secret = secret(key, "client_secret_file", raw.client_secret_file.as_deref(), faults);
+    let roots = named_roots(key, raw.ca_file.as_deref(), faults);
+    let scope = raw.scope.as_deref().unwrap_or_default();
+    // RFC 6749 section 3.3.
+    if scope.len() > SCOPE_BYTES_MAX || !scope.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+        let problem = format_args!("is over {SCOPE_BYTES_MAX} bytes, or not visible ASCII");
+        faults.push(format_args!("{key}.scope"), problem, "give scopes with a space between them");
+        return None;
+    }
+    let Some(rest) = url?.strip_prefix("https://") else {
+        faults.push(url_key, "is not https", "a token is asked for over TLS: give https://host[:port]/path");
+        return None;
+    };
+    let (address, path) = target_url(url_key, url?, rest, 443, faults)?;
+    let server_name = server_name_of(url_key, &address.host, faults)?;
+    let tls = zen_identity::target_client_config(roots?, None)
+        .map_err(|error| faults.push(key, error, "check ca_file, or the system's CA store"))
+        .ok()?;
+    let (mut id, mut word) = (String::new(), Zeroizing::new(String::with_capacity(3 * PASSWORD_BYTES_MAX)));
+    push_form(&mut id, client_id?);
+    push_form(&mut word, &secret?);
+    let credentials = Credentials::basic(&id, &word)
+        .map_err(|error| faults.push(key, error, "give a shorter client_id or secret"))
+        .ok()?;
+    let host = host_header(&address, 443);
+    let text = write_token_request(&host, &path, &credentials, scope);
+    Some(TokenRequest { address, server_name, tls, text })
+}
+
+/// Longest scope, bytes.
+const SCOPE_BYTES_MAX: usize = 1024;
 
 /// Longest path of a unix socket, bytes (unix(7)).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -115,11 +167,16 @@ pub(super) fn batch(key: &str, raw: &raw::Target, faults: &mut Faults) -> Option
     Some(BatchLimits { events_max: events_max.max(1), bytes_max: bytes_max as usize, linger_ms })
 }
 
-fn required<'a>(key: impl Display, value: Option<&'a str>, faults: &mut Faults) -> Option<&'a str> {
+fn required<'a>(key: &str, name: &str, value: Option<&'a str>, faults: &mut Faults) -> Option<&'a str> {
     if value.is_none() {
-        faults.push(key, "is missing", "this kind of authorization needs it");
+        faults.push(format_args!("{key}.{name}"), "is missing", "this kind of authorization needs it");
     }
     value
+}
+
+fn secret(key: &str, name: &str, file: Option<&str>, faults: &mut Faults) -> Option<Zeroizing<String>> {
+    let file = required(key, name, file, faults)?;
+    faults.secret(format_args!("{key}.{name}"), file)
 }
 
 fn stray<const N: usize>(key: &str, kind: &str, keys: [(&str, &Option<String>); N], faults: &mut Faults) {

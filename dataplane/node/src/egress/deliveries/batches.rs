@@ -164,5 +164,5 @@ fn start_of(target: &Arc<str>, id: EventId, lines: Vec<Line>) -> Start {
         }
     }
     let batch = Some(Box::new(Batch { id, hops, accepted_us, others }));
-    Start { target: Arc::clone(target), delivery, bytes: EventBytes::from(body), batch }
+    Start { batch, ..Start::new(Arc::clone(target), delivery, EventBytes::from(body)) }
 }

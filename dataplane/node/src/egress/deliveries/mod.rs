@@ -28,11 +28,12 @@ use super::owner::{Owner, Place, Turn};
 use super::paused::{Hold, Paused};
 use super::probe::Probes;
 use crate::clock::Clock;
-use crate::config::{ClientCertificate, EgressSettings, Snapshot, Transport};
+use crate::config::{Authorization, ClientCertificate, EgressSettings, Snapshot, Transport};
 use crate::control::Resolver;
 use crate::entropy::Entropy;
 use crate::mesh::{EventBytes, EventKey, Fetched, Handoff, Mesh, Message, Verdict};
 use crate::metrics::WorkerMetrics;
+use crate::oauth::Token;
 use crate::sockets::BySocket;
 use crate::tls::TlsError;
 
@@ -56,6 +57,14 @@ struct Start {
     bytes: EventBytes,
     /// What is sent instead, if these are several.
     batch: Option<Box<Batch>>,
+    /// For a target that wants one.
+    token: Option<Arc<Token>>,
+}
+
+impl Start {
+    fn new(target: Arc<str>, delivery: Delivery, bytes: EventBytes) -> Self {
+        Self { target, delivery, bytes, batch: None, token: None }
+    }
 }
 
 /// The targets that a worker owns.
@@ -198,7 +207,7 @@ impl Deliveries {
         let Some(delivery) = owner.handle_fetched(key) else { return };
         match fetched {
             Fetched::Event(bytes) => {
-                self.starts.push(Start { target: Arc::clone(target), delivery, bytes, batch: None });
+                self.starts.push(Start::new(Arc::clone(target), delivery, bytes));
             }
             Fetched::Unreadable => self.finish(target, delivery.key, 0, &Outcome::Unreadable),
             Fetched::Ended => owner.forget(delivery.key, self.clock.steady_ms),
@@ -337,7 +346,9 @@ impl Deliveries {
     /// When something may start that cannot now, steady ms.
     pub fn poll_timeout(&self) -> Option<u64> {
         let bytes_max = self.attempt_bytes_max();
-        let turns = self.owners.values().filter_map(|owner| owner.poll_timeout(bytes_max)).min();
+        let steady_ms = self.clock.steady_ms;
+        let owners = self.owners.values().filter(|owner| !owner.target.lacks_token(steady_ms));
+        let turns = owners.filter_map(|owner| owner.poll_timeout(bytes_max)).min();
         let batches = self.batches.then(|| self.poll_batch_timeout()).flatten();
         [turns, batches].into_iter().flatten().min()
     }
@@ -362,6 +373,9 @@ impl Deliveries {
         self.metrics.queue_depth.set(owners().map(|owner| owner.queue.waiting() as u64).sum());
         self.metrics.attempts_in_flight.set(owners().map(|owner| owner.queue.in_flight() as u64).sum());
         self.observe_holds();
+        let (steady_ms, metrics) = (self.clock.steady_ms, &self.metrics);
+        let waiting = owners().filter(|owner| owner.target.lacks_token(steady_ms)).count();
+        metrics.targets_without_token.set(waiting as u64);
         let on_standby = |owner: &&Owner| owner.output.as_ref().is_some_and(OutputState::is_on_standby);
         self.metrics.outputs_on_standby.set(owners().filter(on_standby).count() as u64);
         self.metrics.target_connections.set(self.connections.len() as u64);
@@ -380,11 +394,13 @@ impl Deliveries {
     fn collect_turns(&mut self) {
         let (steady_ms, bytes_max) = (self.clock.steady_ms, self.attempt_bytes_max());
         for owner in self.owners.values_mut() {
+            if owner.target.lacks_token(steady_ms) {
+                continue;
+            }
             while let Some(turn) = owner.poll_turn(steady_ms, bytes_max) {
                 match turn {
                     Turn::Ready(delivery, bytes) => {
-                        let target = Arc::clone(&owner.name);
-                        self.starts.push(Start { target, delivery, bytes, batch: None });
+                        self.starts.push(Start::new(Arc::clone(&owner.name), delivery, bytes));
                     }
                     Turn::Fetch(key) => {
                         let fetch =
@@ -496,7 +512,12 @@ impl Deliveries {
             self.finish(target, member.key, member.accepted_us, outcome);
         }
         let mut head = job.head;
-        if job.target.credentials.is_some() {
+        if let (Some(Authorization::Tokens(source)), Some(token), 401) =
+            (&job.target.authorization, &job.token, outcome.status())
+        {
+            source.handle_refused(token);
+        }
+        if job.target.authorization.is_some() {
             head.zeroize();
         }
         head.clear();

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use zen_core::deliver::{ConnectFailure, Outcome};
 use zen_uring::Reactor;
 
 use super::Deliveries;
@@ -35,7 +36,12 @@ impl Deliveries {
     /// Outputs go over to other targets when it is time; connections to those used before end.
     pub(super) fn switch_outputs(&mut self, reactor: &mut Reactor) {
         for owner in self.owners.values_mut() {
-            let before = Arc::clone(&owner.target);
+            let (before, steady_ms) = (Arc::clone(&owner.target), self.clock.steady_ms);
+            if before.lacks_token(steady_ms) {
+                // Its deliveries wait, so no attempt would say so.
+                let outcome = Outcome::ConnectFailed(ConnectFailure::NoToken);
+                owner.handle_outcome(&before, &outcome, steady_ms);
+            }
             let Some(switch) = owner.poll_switch(self.clock.steady_ms) else { continue };
             self.metrics.failovers.add(switch.reason.label());
             tracing::warn!(

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use zen_core::crypto::Mac;
-use zen_core::deliver::{Attempt, DeliveryRequest, Outcome};
+use zen_core::deliver::{Attempt, ConnectFailure, DeliveryRequest, Outcome};
 use zen_core::event::Event;
 use zen_rules::Transformed;
 
 use super::format::prepare_as;
 use super::{Deliveries, HEAD_BYTES, SPARE_HEAD_BYTES_MAX, Start};
+use crate::config::Authorization;
 use crate::crypto::NodeCrypto;
 use crate::egress::connection::Job;
 use crate::egress::owner::Owner;
@@ -47,7 +48,12 @@ impl Deliveries {
             let (own, rest) = tags.split_at(target.signer.tags());
             tags = rest;
             let mut head = self.spare_heads.pop().unwrap_or_else(|| Vec::with_capacity(HEAD_BYTES));
-            target.signer.write_head(request, own, target.credentials.as_ref(), &mut head);
+            let credentials = match &target.authorization {
+                None => None,
+                Some(Authorization::Fixed(credentials)) => Some(credentials),
+                Some(Authorization::Tokens(_)) => start.token.as_deref().map(|token| &token.credentials),
+            };
+            target.signer.write_head(request, own, credentials, &mut head);
             let mut rest_at = body_at;
             // Of two parts rustls makes a list for each request.
             if head.len() + start.bytes.len() - body_at <= SPARE_HEAD_BYTES_MAX {
@@ -55,9 +61,10 @@ impl Deliveries {
                 rest_at = start.bytes.len();
             }
             let deadline_ms = self.clock.steady_ms + target.limits.attempt_timeout_ms;
-            let (key, event) = (start.delivery.key, start.bytes);
+            let (key, event, token) = (start.delivery.key, start.bytes, start.token);
             let others = start.batch.map(|batch| batch.others).unwrap_or_default();
-            let job = Job { key, head, event, rest_at, accepted_us, others, deadline_ms, target, span };
+            let job =
+                Job { key, head, event, rest_at, accepted_us, others, deadline_ms, target, token, span };
             signed.push((start.target, job));
         }
         self.requests = requests;
@@ -72,6 +79,11 @@ impl Deliveries {
         request: &mut DeliveryRequest,
     ) -> Result<Prepared, Outcome> {
         let owner = self.owners.get(&start.target).ok_or(Outcome::TargetRemoved)?;
+        if let Some(Authorization::Tokens(source)) = &owner.target.authorization {
+            // It was there when the turn came; fetching the event may have taken longer than it lasted.
+            let token = source.token(self.clock.steady_ms);
+            start.token = Some(token.ok_or(Outcome::ConnectFailed(ConnectFailure::NoToken))?);
+        }
         if let Some(batch) = &start.batch {
             batch.prepare(owner, &start.bytes, attempt, request)?;
             return Ok(Prepared { body_at: 0, accepted_us: batch.accepted_us, span: None });
