@@ -7,11 +7,13 @@
 
 mod acceptance;
 mod access;
+mod buffers;
 mod claims;
 mod index;
 mod outbox;
 mod refused;
 mod source;
+mod spans;
 mod trace;
 
 use std::collections::VecDeque;
@@ -19,17 +21,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use access::{Access, Client, RATE_ENDPOINTS_MAX, SOURCE_TABLES};
+pub use buffers::{SCRATCH_BYTES_MAX, SPARE_BUFFER_BYTES_MAX, SPARE_BUFFERS_MAX};
 pub use claims::WAITING_BYTES;
 pub use claims::{Arrival, Claim, Claims};
 use index::Flush;
 pub use index::{INDEX_BYTES, Index, Recovering};
-pub use outbox::Outbox;
+pub use outbox::{Outbox, recover};
 pub use source::{SOURCE_BYTES, Source};
+pub use spans::OPEN_SPANS_BYTES;
 use zen_core::dedupe::{EventKey, IndexEntry, Waiter};
 use zen_core::event::EVENT_BYTES_MAX;
 use zen_core::id::{EndpointId, EventId, EventIds};
-use zen_core::journal::{AppendError, COMMITS_IN_FLIGHT_MAX, Kind, Record, Sequence};
-use zen_core::trace::{TraceParent, attempt_span};
+use zen_core::journal::{AppendError, COMMITS_IN_FLIGHT_MAX, Kind, Sequence};
 use zen_rules::Matched;
 use zen_uring::{AlignedBuffer, Reactor, SocketId};
 
@@ -39,19 +42,7 @@ use crate::dedupe::Keys;
 use crate::entropy::Entropy;
 use crate::journal::{Journal, SMALLEST_RECORD_BYTES};
 use crate::metrics::WorkerMetrics;
-use crate::spans::{OpenSpan, Span, SpanKind};
-
-/// Buffers for bodies, heads and answers that are kept for reuse.
-pub const SPARE_BUFFERS_MAX: usize = 256;
-/// Longest of them, bytes.
-pub const SPARE_BUFFER_BYTES_MAX: usize = 8 * 1024;
-/// Longest plaintext buffer kept for the next receive, bytes.
-pub const SCRATCH_BYTES_MAX: usize = 256 * 1024;
-
-/// Spans of events that have no answer yet, in one worker.
-const OPEN_SPANS_MAX: usize = 1024;
-/// Memory for them, bytes.
-pub const OPEN_SPANS_BYTES: usize = 2 * OPEN_SPANS_MAX * size_of::<(Sequence, OpenSpan)>();
+use crate::spans::OpenSpan;
 
 /// A verified event on its way into the journal.
 pub struct Accepted {
@@ -356,85 +347,6 @@ impl Ingester {
         (self.ids.next(now_us / 1000, self.entropy.bytes()), now_us)
     }
 
-    /// A trace for an event that came without one, for a share of them.
-    pub fn new_trace(&mut self) -> Option<TraceParent> {
-        let below = self.snapshot.tracing.sample_below;
-        if below == 0 || u64::from(u32::from_le_bytes(self.entropy.bytes())) >= below {
-            return None;
-        }
-        TraceParent::begin(self.entropy.bytes(), self.entropy.bytes())
-    }
-
-    /// Whether spans of sampled events go anywhere.
-    pub fn exports_spans(&self) -> bool {
-        self.snapshot.tracing.export.is_some()
-    }
-
-    /// The id of a span that begins now.
-    pub fn new_span_id(&mut self) -> [u8; 8] {
-        attempt_span(&self.entropy.bytes())
-    }
-
-    fn hold_span(&mut self, sequence: Sequence, span: OpenSpan) {
-        if self.spans.len() < OPEN_SPANS_MAX {
-            self.spans.push_back((sequence, span));
-        } else {
-            self.metrics.spans_dropped.add("full");
-        }
-    }
-
-    /// Events up to here have their answers.
-    fn end_spans(&mut self, answered: Sequence) {
-        while let Some((_, open)) = self.spans.pop_front_if(|span| span.0 <= answered) {
-            let Some(export) = &self.snapshot.tracing.export else { return };
-            let (kind, outcome, end_us) = (SpanKind::Receive, "accepted", Clock::now().wall_us);
-            export.handle_span(Span { open, kind, outcome, end_us }, &self.metrics);
-        }
-    }
-
-    /// Counts what a connection holds in place of what was `counted`; `false` if that is over the bound.
-    pub fn count_memory(&mut self, counted: &mut usize, holds: usize) -> bool {
-        let others = self.memory_bytes - *counted;
-        if holds > *counted && others + holds > self.settings().body_memory_bytes_max {
-            return false;
-        }
-        self.memory_bytes = others + holds;
-        *counted = holds;
-        true
-    }
-
-    /// Memory that was counted is free again.
-    pub fn give_memory(&mut self, bytes: usize) {
-        self.memory_bytes -= bytes;
-    }
-
-    /// The buffer that receiving connections share.
-    pub fn take_scratch(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.scratch)
-    }
-
-    /// Takes it back.
-    pub fn give_scratch(&mut self, scratch: Vec<u8>) {
-        if scratch.capacity() > self.scratch.capacity() && scratch.capacity() <= SCRATCH_BYTES_MAX {
-            self.scratch = scratch;
-        }
-    }
-
-    /// An empty buffer with room for `expected` bytes.
-    pub fn take_buffer(&mut self, expected: usize) -> Vec<u8> {
-        let mut buffer = self.spare.pop().unwrap_or_default();
-        buffer.reserve(expected);
-        buffer
-    }
-
-    /// Takes such a buffer back.
-    pub fn give_buffer(&mut self, mut buffer: Vec<u8>) {
-        buffer.clear();
-        if self.spare.len() < SPARE_BUFFERS_MAX && buffer.capacity() <= SPARE_BUFFER_BYTES_MAX {
-            self.spare.push(buffer);
-        }
-    }
-
     /// From now on no connection is kept alive.
     pub fn drain(&mut self) {
         self.draining = true;
@@ -618,32 +530,6 @@ impl Ingester {
         self.give_buffer(accepted.head);
         self.give_buffer(accepted.body);
         None
-    }
-}
-
-/// What recovery learns from one record: which egress it waits for.
-pub fn recover(outboxes: &mut Vec<Outbox>, record: &Record<'_>) {
-    if record.kind == Kind::Checkpoint {
-        for outbox in outboxes.iter_mut() {
-            outbox.handle_acknowledged(record.sequence);
-        }
-    }
-    if record.kind != Kind::Event {
-        return;
-    }
-    let Ok(egresses) = zen_core::record::decode_egresses(record.payload) else {
-        tracing::error!(
-            sequence = record.sequence.0,
-            "a journal record with a valid checksum cannot be read"
-        );
-        return;
-    };
-    for egress in egresses {
-        let at = outboxes.iter().position(|outbox| outbox.egress() == egress).unwrap_or_else(|| {
-            outboxes.push(Outbox::new(egress));
-            outboxes.len() - 1
-        });
-        outboxes[at].handle_routed(record.sequence);
     }
 }
 

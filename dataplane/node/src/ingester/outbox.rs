@@ -2,7 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 
-use zen_core::journal::Sequence;
+use zen_core::journal::{Kind, Record, Sequence};
 use zen_core::link::{self, Routed};
 use zen_uring::{AlignedBuffer, Reactor};
 
@@ -57,5 +57,31 @@ impl Deref for Outbox {
 impl DerefMut for Outbox {
     fn deref_mut(&mut self) -> &mut link::Outbox {
         &mut self.place
+    }
+}
+
+/// What recovery learns from one record: which egress it waits for.
+pub fn recover(outboxes: &mut Vec<Outbox>, record: &Record<'_>) {
+    if record.kind == Kind::Checkpoint {
+        for outbox in outboxes.iter_mut() {
+            outbox.handle_acknowledged(record.sequence);
+        }
+    }
+    if record.kind != Kind::Event {
+        return;
+    }
+    let Ok(egresses) = zen_core::record::decode_egresses(record.payload) else {
+        tracing::error!(
+            sequence = record.sequence.0,
+            "a journal record with a valid checksum cannot be read"
+        );
+        return;
+    };
+    for egress in egresses {
+        let at = outboxes.iter().position(|outbox| outbox.egress() == egress).unwrap_or_else(|| {
+            outboxes.push(Outbox::new(egress));
+            outboxes.len() - 1
+        });
+        outboxes[at].handle_routed(record.sequence);
     }
 }

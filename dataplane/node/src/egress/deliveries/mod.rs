@@ -15,20 +15,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
-use zen_core::deliver::{ConnectFailure, DeadReason, Delivery, DeliveryRequest, Next, Outcome};
+use zen_core::deliver::{DeadReason, Delivery, DeliveryRequest, Next, Outcome};
 use zen_core::id::EventIds;
-use zen_uring::{OpError, Reactor, SocketId};
+use zen_uring::{Reactor, SocketId};
 use zeroize::Zeroize;
 
 use self::batches::Batch;
 pub use self::batches::Batching;
-use super::connection::{Connection, Job, Step, connect_failure};
+use super::connection::{Connection, Job, Step};
 use super::output::OutputState;
-use super::owner::{Owner, Place, Turn};
+use super::owner::{Owner, Turn};
 use super::paused::{Hold, Paused};
 use super::probe::Probes;
 use crate::clock::Clock;
-use crate::config::{Authorization, ClientCertificate, EgressSettings, Snapshot, Transport};
+use crate::config::{Authorization, ClientCertificate, EgressSettings, Snapshot};
 use crate::control::Resolver;
 use crate::entropy::Entropy;
 use crate::mesh::{EventBytes, EventKey, Fetched, Handoff, Mesh, Message, Verdict};
@@ -41,8 +41,6 @@ use crate::tls::TlsError;
 const BATCH_MAX: usize = 256;
 /// While it is sent, an event is there as it came, encrypted, and in the buffer being sent.
 pub const ATTEMPT_COPIES: usize = 3;
-/// Deliveries that wait for a name to be resolved, over all targets of a worker.
-const UNRESOLVED_MAX: usize = 10_000;
 
 /// A connection to a target beside the event and TLS: its parser, its place in tables.
 pub const CONNECTION_BYTES: usize = 4 * size_of::<Connection>() + 2048 + SPARE_HEAD_BYTES_MAX;
@@ -211,37 +209,6 @@ impl Deliveries {
             }
             Fetched::Unreadable => self.finish(target, delivery.key, 0, &Outcome::Unreadable),
             Fetched::Ended => owner.forget(delivery.key, self.clock.steady_ms),
-        }
-    }
-
-    /// The resolver's answer for a host.
-    pub fn handle_resolved(
-        &mut self,
-        host: &str,
-        result: Result<Vec<std::net::IpAddr>, std::io::Error>,
-        reactor: &mut Reactor,
-    ) {
-        let steady_ms = self.clock.steady_ms;
-        let (addresses, outcome) = self.permitted(host, result);
-        self.probes.handle_resolved(host, &addresses, reactor);
-        for owner in self.owners.values_mut().filter(|owner| owner.target.address.host == host) {
-            if addresses.is_empty() {
-                let target = Arc::clone(&owner.target);
-                owner.handle_outcome(&target, &outcome, steady_ms);
-                owner.handle_unresolved();
-            } else {
-                owner.handle_resolved(addresses.clone(), steady_ms);
-            }
-        }
-        for (target, job) in std::mem::take(&mut self.unresolved) {
-            // By then the owner may have gone over to a target elsewhere: the job waits for its own.
-            if job.target.address.host != host {
-                self.unresolved.push((target, job));
-            } else if addresses.is_empty() {
-                self.end_job(&target, job, &outcome);
-            } else {
-                self.dial(&target, job, reactor);
-            }
         }
     }
 
@@ -421,50 +388,6 @@ impl Deliveries {
             }
         }
         self.dial(target, job, reactor);
-    }
-
-    fn dial(&mut self, target: &Arc<str>, job: Job, reactor: &mut Reactor) {
-        let Some(owner) = self.owners.get_mut(target) else { return };
-        if !Arc::ptr_eq(&job.target, &owner.target) {
-            // It is signed for the target that was in use before, or with a key that was replaced.
-            let outcome = Outcome::ConnectFailed(ConnectFailure::Reset);
-            return self.end_job(target, job, &outcome);
-        }
-        if let Transport::Unix { path, .. } = &owner.target.transport {
-            let begun = reactor.connect_unix(path);
-            return self.take_dialled(target, job, begun);
-        }
-        let address = match owner.poll_place(self.clock.steady_ms) {
-            Place::At(address) => address,
-            place => {
-                if place == Place::Ask {
-                    self.resolver.ask(&owner.target.address.host, self.worker);
-                }
-                if self.unresolved.len() < UNRESOLVED_MAX {
-                    self.unresolved.push((Arc::clone(target), job));
-                } else {
-                    let outcome = Outcome::ConnectFailed(ConnectFailure::NoResources);
-                    self.end_job(target, job, &outcome);
-                }
-                return;
-            }
-        };
-        let begun = reactor.connect(address);
-        self.take_dialled(target, job, begun);
-    }
-
-    fn take_dialled(&mut self, target: &Arc<str>, job: Job, begun: Result<SocketId, OpError>) {
-        match begun {
-            Ok(socket) => {
-                let settings = Arc::clone(&job.target);
-                let connection = Connection::dialling(Arc::clone(target), settings, socket, job);
-                self.connections.insert(socket, connection);
-            }
-            Err(error) => {
-                let outcome = Outcome::ConnectFailed(connect_failure(&std::io::Error::other(error)));
-                self.end_job(target, job, &outcome);
-            }
-        }
     }
 
     fn step(
