@@ -2,12 +2,12 @@
 //!
 //! Names enter as configuration writes them, `422` or `4xx`; membership leaves. Refused: what is no failure, and what has a
 //! meaning of its own (410 disables, 429 and 503 throttle). The default holds what judges the event itself, which is the same at
-//! each attempt: its size (413, 431), its form (415), its content (422). 400, 401 and 403 are what many verifiers answer while a
+//! each attempt: its size (413, 431), its form (415), its content (422), its way here (508). 400, 401 and 403 are what many verifiers answer while a
 //! key is rotated, a clock is off or an address list lags; 404 and 405 come from a deployment under way. Those heal.
 
 /// Statuses that have a meaning of their own.
 const RESERVED: [u16; 3] = [410, 429, 503];
-const DEFAULT: [u16; 4] = [413, 415, 422, 431];
+const DEFAULT: [u16; 5] = [413, 415, 422, 431, 508];
 
 /// A set of status codes from 300 to 599.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

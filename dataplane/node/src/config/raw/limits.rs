@@ -73,7 +73,7 @@ pub enum OrderBy {
 
 /// What judges the event itself.
 pub(super) fn permanent_statuses() -> Vec<Status> {
-    [413, 415, 422, 431].map(Status::Code).to_vec()
+    [413, 415, 422, 431, 508].map(Status::Code).to_vec()
 }
 
 fn factor() -> f64 {
