@@ -24,7 +24,7 @@ pub(crate) struct Cpu {
     /// Processes that have nothing to do with the run.
     pub(super) others: f64,
     /// All processors, without time stolen by the hypervisor.
-    pub(super) busy: f64,
+    pub(crate) busy: f64,
 }
 
 impl Cpu {
@@ -54,7 +54,7 @@ pub(crate) struct CpuTimes {
 
 impl CpuTimes {
     /// Reads `/proc`; `processes` are first hop, second hop, sink and sender.
-    pub(super) fn read(processes: [u32; 4]) -> Self {
+    pub(crate) fn read(processes: [u32; 4]) -> Self {
         let mut own: BTreeMap<u32, f64> = processes.iter().map(|&id| (id, 0.0)).collect();
         let mut times = Cpu::default();
         let mut kernel = BTreeMap::new();

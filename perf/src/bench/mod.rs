@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use self::contender::{Cell, Figures};
 pub(crate) use self::contender::{Contender, Kind, Programs};
-pub(crate) use self::cpu::machine;
+pub(crate) use self::cpu::{CpuTimes, machine};
 use crate::error::LabError;
 use crate::lab::node_program;
 

@@ -25,7 +25,8 @@ const TUNING: Tuning = Tuning {
 pub(super) async fn run(options: &Options, program: &Path) -> Result<bool, LabError> {
     let mut stage = Stage::start(options, program, Shape::TWENTY, TUNING, Mood::Good).await?;
     let endpoints = stage.lab.endpoints.to_vec();
-    let rate = stage.half_load(options, &endpoints).await?;
+    let is_healthy = |endpoint| endpoint >= BAD_TARGETS.len();
+    let rate = stage.half_load(options, &endpoints, is_healthy).await?;
     println!(
         "isolation: 20 targets, {rate} events/s, three of them dead, slow (30 s) and lying (200 and 2 GB)"
     );
@@ -37,7 +38,6 @@ pub(super) async fn run(options: &Options, program: &Path) -> Result<bool, LabEr
             if is_disturbed {
                 stage.moody.iter().zip(MOODS).for_each(|(target, mood)| target.set(mood));
             }
-            let is_healthy = |endpoint| endpoint >= BAD_TARGETS.len();
             let latency_us = stage.measure(&endpoints, is_healthy, rate, options.length()).await?;
             p99_ms[usize::from(is_disturbed)] = latency_us.value_at_quantile(0.99) as f64 / 1000.0;
             stage.moody.iter().for_each(|target| target.set(Mood::Good));

@@ -1,7 +1,8 @@
 //! The `pairs` command: what one thing costs another, in paired rounds at half load.
 //!
 //! Each comparison measures twice in a round, with and without, in an order that changes; what counts is the median of
-//! the rounds' ratios. Half load is half of what the same lab carries as fast as its answers come. A line for each goal.
+//! the rounds' ratios. Half load is the rate at which the machine is half busy, sender and targets included: half of the
+//! highest rate would not do, since batches are smaller then and each event costs more. A line for each goal.
 
 mod costs;
 mod flights;
@@ -33,7 +34,7 @@ pub(crate) struct Options {
     /// Connections of the load.
     #[arg(long, default_value_t = 64)]
     connections: u32,
-    /// Events per second; half of what the lab carries without it.
+    /// Events per second [default: those at which the machine is half busy].
     #[arg(long)]
     rate: Option<u32>,
     /// Dead letters that are replayed in a round.

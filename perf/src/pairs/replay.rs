@@ -25,7 +25,7 @@ const TUNING: Tuning = Tuning {
 pub(super) async fn run(options: &Options, program: &Path) -> Result<bool, LabError> {
     let mut stage = Stage::start(options, program, Shape::REPLAY, TUNING, Mood::Refusing).await?;
     let (live, dark) = (stage.lab.endpoints[..1].to_vec(), stage.lab.endpoints[1..].to_vec());
-    let rate = stage.half_load(options, &live).await?;
+    let rate = stage.half_load(options, &live, |_| true).await?;
     println!("replay: {} dead letters beside {rate} live events/s", options.letters);
     let (mut calm, mut beside, mut ratios) = (Rounds::default(), Rounds::default(), Rounds::default());
     let mut replay_s = Rounds::default();

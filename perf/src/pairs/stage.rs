@@ -11,6 +11,7 @@ use tokio_rustls::TlsConnector;
 use super::Options;
 use super::flights::{Flights, Window};
 use super::targets::{Mood, Moody, serve_fast};
+use crate::bench::CpuTimes;
 use crate::error::LabError;
 use crate::faults::process::{Memory, memory_bound_kib};
 use crate::lab::{Lab, Metrics, Process, Shape, TARGET_IDENTITY, Tuning, wait_ready};
@@ -25,6 +26,10 @@ const WARM_UP_S: u64 = 2;
 const COOL_DOWN_S: u64 = 1;
 /// As fast as the answers come, to see what the lab carries.
 const FULL_S: u64 = 4;
+/// How long a rate is tried, and how often another, until the machine is half busy.
+const BUSY_S: u64 = 2;
+const HALF_TRIES: u32 = 5;
+const HALF_ERROR: f64 = 0.03;
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(30);
 const STOP_TIMEOUT: Duration = Duration::from_secs(40);
 const POLL: Duration = Duration::from_millis(50);
@@ -62,11 +67,12 @@ impl Stage {
         Ok(Self { lab, ingester, egress, moody, flights, connections: options.connections })
     }
 
-    /// Half of the events per second that the lab carries through `endpoints`, or what was asked for.
+    /// The events per second through `endpoints` that keep the machine half busy, or what was asked for.
     pub(super) async fn half_load(
         &mut self,
         options: &Options,
         endpoints: &[Endpoint],
+        is_healthy: impl Fn(usize) -> bool + Copy,
     ) -> Result<u32, LabError> {
         if let Some(rate) = options.rate {
             return Ok(rate);
@@ -85,7 +91,31 @@ impl Stage {
         })
         .await?;
         // Until the last delivery: what only piles up is not carried.
-        Ok((accepted / begun.elapsed().as_secs_f64() / 2.0) as u32)
+        let mut rate = accepted / begun.elapsed().as_secs_f64() / 2.0;
+        for _ in 0..HALF_TRIES {
+            let busy = self.busy(endpoints, is_healthy, rate as u32).await?;
+            if (busy - 0.5).abs() < HALF_ERROR {
+                break;
+            }
+            rate *= 0.5 / busy;
+        }
+        Ok(rate as u32)
+    }
+
+    /// How much of the machine's time a rate takes, of 1.
+    async fn busy(
+        &mut self,
+        endpoints: &[Endpoint],
+        is_healthy: impl Fn(usize) -> bool,
+        rate: u32,
+    ) -> Result<f64, LabError> {
+        let own = std::process::id();
+        let processes = [self.ingester.id(), self.egress.id(), own, own];
+        let (before, begun) = (CpuTimes::read(processes), Instant::now());
+        self.measure(endpoints, is_healthy, rate, Duration::from_secs(BUSY_S)).await?;
+        let us = CpuTimes::read(processes).since(&before).busy;
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Ok(us / (begun.elapsed().as_micros() as f64 * cores as f64))
     }
 
     /// Deliveries to healthy targets under a steady load, microseconds from when they were due; `is_healthy` says which
