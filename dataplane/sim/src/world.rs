@@ -418,10 +418,7 @@ impl World {
             }
             Trouble::WriteErrors => context.write_errors_until_ms[node.0] = until_ms,
             Trouble::BitRot => self.rot(node),
-            Trouble::Operator => {
-                let egress = context.prng.below(context.plan.egresses);
-                self.operate(egress);
-            }
+            Trouble::Operator => self.operate(),
             Trouble::Target => {
                 let target = context.prng.below(self.targets.len());
                 let (mood, for_ms) = draw_mood(context);
@@ -429,6 +426,10 @@ impl World {
                 context.schedule(for_ms, Step::Mood { target });
                 self.resume_targets();
             }
+        }
+        // Where there is an operator, he looks whatever went wrong.
+        if self.context.plan.troubles.contains(&Trouble::Operator) {
+            self.operate();
         }
     }
 
@@ -454,10 +455,12 @@ impl World {
         }
     }
 
-    fn operate(&mut self, egress: usize) {
-        let node = self.context.plan.egress(egress);
-        if let State::Up(Running::Egress(egress)) = &mut self.nodes[node.0].state {
-            egress.handle_operator(&mut self.context);
+    fn operate(&mut self) {
+        for egress in 0..self.context.plan.egresses {
+            let node = self.context.plan.egress(egress);
+            if let State::Up(Running::Egress(egress)) = &mut self.nodes[node.0].state {
+                egress.handle_operator(&mut self.context);
+            }
         }
     }
 
@@ -479,7 +482,7 @@ impl World {
         self.targets.iter_mut().for_each(|target| target.set_mood(Mood::Well));
         self.resume_targets();
         if self.context.plan.troubles.contains(&Trouble::Operator) {
-            (0..self.context.plan.egresses).for_each(|egress| self.operate(egress));
+            self.operate();
         }
         self.context.schedule(CLOCK_MS, Step::Check);
     }
