@@ -29,7 +29,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 9)]
     rounds: usize,
     /// Seconds that are measured, of each half of a round.
-    #[arg(long, default_value_t = 10)]
+    #[arg(long, default_value_t = 8)]
     seconds: u64,
     /// Connections of the load.
     #[arg(long, default_value_t = 64)]
@@ -37,7 +37,7 @@ pub(crate) struct Options {
     /// Events per second [default: those at which the machine is half busy].
     #[arg(long)]
     rate: Option<u32>,
-    /// Dead letters that are replayed in a round.
+    /// Dead letters that are replayed, over all rounds.
     #[arg(long, default_value_t = 100_000)]
     letters: u64,
     /// Directory of the labs; made anew each time.
