@@ -55,7 +55,7 @@ class Deliveries(BaseHTTPRequestHandler):
                 "fault": fault,
             }
         )
-        return self.answer(503 if down else 401 if fault else 200)
+        return self.answer(500 if down else 401 if fault else 200)
 
     def check(self, webhook, body):
         """What is wrong with this delivery, or None."""
@@ -111,7 +111,7 @@ def main():
     parser.add_argument("--key", required=True, help="its private key, PEM")
     parser.add_argument("--client-ca", required=True, help="CA that client certificates must come from")
     parser.add_argument("--targets", required=True, help="JSON list of {name, secret}")
-    parser.add_argument("--flaky-down", required=True, help="while this file is there, the target flaky answers 503")
+    parser.add_argument("--flaky-down", required=True, help="while this file is there, the target flaky answers 500")
     target = Target(parser.parse_args())
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=target.shutdown).start())
     target.serve_forever(poll_interval=0.2)

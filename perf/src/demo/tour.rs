@@ -19,7 +19,7 @@ use crate::pki::write_file;
 /// How long each thing may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(50);
-/// While this file is there, the target `flaky` answers 503.
+/// While this file is there, the target `flaky` answers 500.
 pub(super) const DOWN_FILE: &str = "flaky-is-down";
 
 /// A demo before its load.
