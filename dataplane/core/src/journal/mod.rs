@@ -284,7 +284,7 @@ impl Writer {
         self.segments.oldest()
     }
 
-    /// Bytes written to live segments, in flight included.
+    /// Bytes that live segments take from the journal's room: whole files, and of the newest what is sealed.
     pub fn bytes_live(&self) -> u64 {
         self.segments.bytes_live()
     }

@@ -191,8 +191,11 @@ impl Segments {
         self.spans().next().map(|span| span.first)
     }
 
+    /// Of all but the newest segment the whole file counts: nothing more fits into what is left at its end.
     pub(crate) fn bytes_live(&self) -> u64 {
-        self.spans.iter().map(|span| span.sealed_end).sum()
+        let newest = self.spans.back().map_or(0, |span| span.sealed_end);
+        let full = self.spans.iter().rev().skip(1);
+        full.map(|span| span.sealed_end.max(self.limits.segment_bytes)).sum::<u64>() + newest
     }
 
     /// The file whose durable span covers `sequence`.

@@ -282,6 +282,9 @@ fn a_full_journal_refuses_and_takes_again_after_trimming() {
         lab.flush();
     }
     assert_eq!((appended, lab.writer.segments_wanted()), (5, 0));
+    // What does not fit at the end of a segment is taken all the same: else bounds in bytes are never met.
+    let bytes_max = u64::from(LIMITS.segments_max) * LIMITS.segment_bytes;
+    assert!(lab.writer.bytes_live() + LIMITS.segment_bytes > bytes_max, "{}", lab.writer.bytes_live());
     lab.trim(Sequence(2));
     assert_eq!(lab.writer.oldest(), Some(Sequence(3)));
     lab.prepare();

@@ -178,8 +178,9 @@ impl Index {
         {
             up_to = record;
         }
-        let full = self.journal.bytes_live() + 3 * self.settings.segment_bytes > self.settings.bytes_max;
-        if full && let Some(oldest) = self.journal.oldest_segment() {
+        if is_at_bound(self.journal.bytes_live(), &self.settings)
+            && let Some(oldest) = self.journal.oldest_segment()
+        {
             tracing::warn!(
                 "the index of keys is at its bound: after a restart its oldest keys are not known"
             );
@@ -237,7 +238,67 @@ pub enum Flush {
     All,
 }
 
+/// Whether the oldest segment has to go, so that keys can be written on.
+fn is_at_bound(bytes_live: u64, settings: &JournalSettings) -> bool {
+    bytes_live + 3 * settings.segment_bytes > settings.bytes_max
+}
+
 /// A key may stay two buckets longer than its window; an eighth more is beyond that.
 fn is_over(time_ms: u64, window_ms: u64, now_ms: u64) -> bool {
     now_ms.saturating_sub(time_ms) > window_ms + window_ms / 8
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use zen_core::journal::{Limits, Writer};
+
+    use super::*;
+    use crate::config::OnDamage;
+
+    /// Far more keys than the table holds, in records that leave a rest at the end of each segment: sources
+    /// must never wait for a window to be over.
+    #[test]
+    fn keys_can_be_written_for_ever() {
+        let journal = JournalSettings {
+            segment_bytes: 64 << 20,
+            bytes_max: 4 << 30,
+            commit_bytes_max: 8 << 20,
+            recent_bytes_max: 0,
+            on_damage: OnDamage::Refuse,
+        };
+        let tables = [(1_000, 1), (300_032, 3_800), (300_032, INDEX_ENTRIES_MAX), (4_194_304, 3_000)];
+        for (keys_max, keys) in tables {
+            let table = IdempotencySettings { keys_max, window_ms: u64::MAX / 2 };
+            let settings = Index::settings(&journal, &table, 1);
+            write_records(&settings, 64 + keys * ENTRY_BYTES as usize);
+        }
+    }
+
+    /// One record a commit, until the journal's room was used up three times.
+    fn write_records(settings: &JournalSettings, record_bytes: usize) {
+        let limits = Limits {
+            segment_bytes: settings.segment_bytes,
+            commit_bytes_max: settings.commit_bytes_max,
+            segments_max: (settings.bytes_max / settings.segment_bytes) as u32,
+        };
+        let mut writer = Writer::new(limits, [7; 16], |_, _| 0);
+        let (mut open, payload) = (vec![0; settings.commit_bytes_max], vec![0; record_bytes]);
+        let mut written = 0;
+        while written < 3 * settings.bytes_max {
+            while writer.segments_wanted() > 0 {
+                writer.add_segment(writer.next_segment_id());
+            }
+            let bytes_live = writer.bytes_live();
+            let appended = writer.append(&mut open, Kind::Index, 0, &[&payload]);
+            appended.unwrap_or_else(|error| panic!("{error:?} at {bytes_live} bytes of {settings:?}"));
+            let write = writer.seal(&mut open, 0).unwrap();
+            written += write.bytes as u64;
+            writer.handle_written(write.commit);
+            if is_at_bound(writer.bytes_live(), settings) {
+                let oldest = writer.live_segments().next().unwrap();
+                writer.trim(oldest.last);
+            }
+        }
+    }
 }
