@@ -31,8 +31,8 @@ const WAITERS_MAX: u32 = 8_192;
 pub const WAITING_MAX: usize = 2 * WAITERS_MAX as usize;
 /// Expired keys that a worker removes at one look.
 const EXPIRED_MAX: usize = 4096;
-/// That the table is full is logged this often, ms.
-const LOG_EVERY_MS: u64 = 60_000;
+/// That the table, or its index, is full is logged this often at most, ms.
+pub const LOG_EVERY_MS: u64 = 60_000;
 
 /// What becomes of an arrival whose key is pending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

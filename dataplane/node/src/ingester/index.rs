@@ -15,7 +15,7 @@ use zen_uring::Reactor;
 
 use crate::clock::Clock;
 use crate::config::{IdempotencySettings, JournalSettings};
-use crate::dedupe::Keys;
+use crate::dedupe::{Keys, LOG_EVERY_MS};
 use crate::journal::Journal;
 
 /// Keys that may wait to be written before events are refused.
@@ -113,6 +113,8 @@ pub struct Index {
     /// Records that are not durable, and the first event of each.
     in_flight: VecDeque<(Sequence, Sequence)>,
     payload: Vec<u8>,
+    /// When it was last said that the oldest keys go.
+    logged_ms: u64,
 }
 
 impl Index {
@@ -128,6 +130,7 @@ impl Index {
             backlog,
             in_flight: VecDeque::new(),
             payload: Vec::new(),
+            logged_ms: 0,
         }
     }
 
@@ -181,9 +184,12 @@ impl Index {
         if is_at_bound(self.journal.bytes_live(), &self.settings)
             && let Some(oldest) = self.journal.oldest_segment()
         {
-            tracing::warn!(
-                "the index of keys is at its bound: after a restart its oldest keys are not known"
-            );
+            if now_ms.saturating_sub(self.logged_ms) >= LOG_EVERY_MS {
+                self.logged_ms = now_ms;
+                tracing::warn!(
+                    "the index of keys is at its bound: after a restart its oldest keys are not known"
+                );
+            }
             up_to = up_to.max(oldest.last);
         }
         if up_to > Sequence(0) {
