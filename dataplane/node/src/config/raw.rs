@@ -457,7 +457,7 @@ fn dead_letters_max() -> u32 {
 }
 
 fn replay_per_second() -> u32 {
-    1000
+    250
 }
 
 fn cached_bytes_max() -> u64 {
