@@ -9,18 +9,21 @@ use std::process::Command;
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 
 /// What each crate may depend on among ours; a crate that is not here does not belong to the house.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("zen-core", &[]),
     ("zen-rules", &["zen-core"]),
     ("zen-hmac", &["zen-core"]),
     ("zen-uring", &[]),
+    ("zen-ebpf-abi", &[]),
+    ("zen-ebpf", &["zen-ebpf-abi"]),
     ("zen-identity", &[]),
-    ("zen-dataplane", &["zen-core", "zen-hmac", "zen-identity", "zen-rules", "zen-uring"]),
+    ("zen-dataplane", &["zen-core", "zen-ebpf", "zen-hmac", "zen-identity", "zen-rules", "zen-uring"]),
     ("zen-perf", &["zen-core", "zen-hmac", "zen-uring"]),
     ("zen-sim", &["zen-core", "zen-rules"]),
 ];
 /// Who may use what others must not.
-const RESERVED: [(&str, &[&str]); 3] = [
+const RESERVED: [(&str, &[&str]); 4] = [
+    ("aya", &["zen-ebpf", "zen-ebpf-abi"]),
     ("io-uring", &["zen-uring"]),
     ("rustls", &["zen-dataplane", "zen-identity", "zen-perf"]),
     ("tokio", &["zen-dataplane", "zen-perf"]),
@@ -29,7 +32,7 @@ const RESERVED: [(&str, &[&str]); 3] = [
 const UNWANTED: [&str; 8] =
     ["ring", "openssl", "openssl-sys", "native-tls", "boring", "mbedtls", "tokio-uring", "rustls-graviola"];
 /// Crates that may hold unsafe code.
-const UNSAFE: [&str; 2] = ["zen-hmac", "zen-uring"];
+const UNSAFE: [&str; 3] = ["zen-ebpf-abi", "zen-hmac", "zen-uring"];
 
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
