@@ -1,17 +1,20 @@
-//! Where an appliance may connect to: one rule for every address that a name resolved to.
+//! Where a host of the configuration may lead: one rule for every address that its name resolved to.
 //!
-//! An address of a special range is refused unless a listed network lies within that range, so that a list that is wide
+//! An address of a special range is refused unless a granted network lies within that range, so that a list that is wide
 //! (`0.0.0.0/0`) opens none of them by accident. Forms that hold an IPv4 address within an IPv6 one are ranges like
 //! others: what they stand for is not looked at, they are refused as a form.
 //!
 //! Sources: RFC 6890 and the IANA special-purpose registries; RFC 4291 section 2.5.5; RFC 6052 and 8215 (NAT64); RFC 3056
 //! (6to4); RFC 4380 (Teredo); RFC 9602 (`SRv6`); the metadata addresses of cloud providers, which are their own.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::IpAddr;
 use core::str::FromStr as _;
 
-use super::network::{Network, NetworkError, NetworkSet};
+use super::grant::{Grant, Protocol, Purpose};
+use super::network::{NETWORKS_MAX, Network, NetworkError};
+use super::prefixes::Prefixes;
 
 /// Why an address is no destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,7 +53,7 @@ impl DestinationRefused {
     }
 }
 
-/// Ranges and what they are; the first that has an address decides.
+/// Ranges and what they are; the longest that has an address decides.
 const SPECIAL: [(&str, DestinationRefused); 19] = [
     ("0.0.0.0/8", DestinationRefused::NoHost),
     ("127.0.0.0/8", DestinationRefused::Loopback),
@@ -73,50 +76,67 @@ const SPECIAL: [(&str, DestinationRefused); 19] = [
     ("ff00::/8", DestinationRefused::NoHost),
 ];
 
-/// What addresses may be connected to.
+/// The special ranges.
+pub(super) fn special() -> impl Iterator<Item = (Network, DestinationRefused)> {
+    let parse = |text| Network::from_str(text).expect("the table has networks");
+    SPECIAL.into_iter().map(move |(range, refused)| (parse(range), refused))
+}
+
+/// What addresses a host may be connected to at, by what it is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DestinationPolicy {
-    listed: Option<NetworkSet>,
-    /// Special ranges, without what lists opened of them.
-    special: Vec<(NetworkSet, DestinationRefused)>,
-    opened: NetworkSet,
+    purpose: Purpose,
+    listed: Option<(Arc<[Network]>, Prefixes)>,
 }
 
 impl DestinationPolicy {
-    /// Only `networks`, or everything but special ranges if there are none.
+    /// For targets and token servers: only `networks`, or everything but special ranges if there are none.
     pub fn new(networks: &[Network]) -> Result<Self, NetworkError> {
-        let mut opened = Vec::new();
-        let mut special = Vec::new();
-        for (range, refused) in SPECIAL {
-            let range = Network::from_str(range).expect("the table has networks");
-            if refused != DestinationRefused::NoHost {
-                opened.extend(networks.iter().filter(|network| range.has(**network)).copied());
-            }
-            special.push((NetworkSet::new(&[range])?, refused));
+        if networks.len() > NETWORKS_MAX {
+            return Err(NetworkError::TooMany);
         }
-        let listed = if networks.is_empty() { None } else { Some(NetworkSet::new(networks)?) };
-        Ok(Self { listed, special, opened: NetworkSet::new(&opened)? })
+        let table = || (Arc::from(networks), Prefixes::granting(networks.iter().copied()));
+        Ok(Self { purpose: Purpose::Target, listed: (!networks.is_empty()).then(table) })
     }
 
-    /// Whether `address` may be connected to for `host`, a name or the address itself as it was configured: without a list,
-    /// who writes `localhost` or a loopback address down means this machine (RFC 6761 section 6.3).
+    /// Without a list.
+    pub const fn unlisted(purpose: Purpose) -> Self {
+        Self { purpose, listed: None }
+    }
+
+    /// Whether `address` may be connected to for `host`, a name or the address itself as it was configured.
     pub fn check(&self, host: &str, address: IpAddr) -> Result<(), DestinationRefused> {
         if address != address.to_canonical() {
             return Err(DestinationRefused::OtherForm);
         }
-        let means_itself = host.eq_ignore_ascii_case("localhost")
-            || IpAddr::from_str(host).is_ok_and(|literal| literal == address);
-        let found = self.special.iter().find(|(range, _)| range.contains(address));
-        match found.map(|(_, refused)| *refused) {
-            Some(DestinationRefused::Loopback) if means_itself && self.listed.is_none() => return Ok(()),
-            Some(_) if self.opened.contains(address) => return Ok(()),
-            Some(refused) => return Err(refused),
-            None => {}
-        }
         match &self.listed {
-            Some(listed) if !listed.contains(address) => Err(DestinationRefused::NotListed),
-            _ => Ok(()),
+            Some((_, table)) => table.check(address),
+            None => Prefixes::granting(self.unlisted_networks(host)).check(address),
         }
+    }
+
+    /// What this comes to for `host` without its name: the networks that it may be in, at a TCP port.
+    pub fn grant(&self, purpose: Purpose, host: &str, port: u16) -> Grant {
+        let networks = match &self.listed {
+            Some((networks, _)) => Arc::clone(networks),
+            None => self.unlisted_networks(host).into(),
+        };
+        Grant { purpose, protocol: Protocol::Tcp, port, networks }
+    }
+
+    /// Without a list, who writes `localhost` or an address down means it (RFC 6761 section 6.3).
+    fn unlisted_networks(&self, host: &str) -> Vec<Network> {
+        if let Ok(literal) = IpAddr::from_str(host) {
+            let found = special().find(|(range, _)| range.has(Network::single(literal)));
+            let means_it = found.is_none_or(|(_, refused)| self.purpose.opens_literal(refused));
+            return means_it.then(|| Network::single(literal)).into_iter().collect();
+        }
+        let mut networks = Vec::from(Network::all());
+        if host.eq_ignore_ascii_case("localhost") {
+            let loopback = special().filter(|(_, refused)| *refused == DestinationRefused::Loopback);
+            networks.extend(loopback.map(|(range, _)| range));
+        }
+        networks
     }
 }
 

@@ -72,8 +72,19 @@ impl FromStr for Network {
 }
 
 impl Network {
+    /// Every address of both families.
+    pub(super) fn all() -> [Self; 2] {
+        [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)].map(|first| Self::of(first, 0))
+    }
+
+    /// `address` alone, in its canonical form.
+    pub(super) fn single(address: IpAddr) -> Self {
+        let address = address.to_canonical();
+        Self::of(address, if address.is_ipv4() { 32 } else { 128 })
+    }
+
     /// The network of `address` that has this prefix length.
-    fn of(address: IpAddr, bits: u8) -> Self {
+    pub(super) fn of(address: IpAddr, bits: u8) -> Self {
         let first = match address {
             IpAddr::V4(address) => {
                 let host = u32::MAX.checked_shr(bits.into()).unwrap_or(0);
@@ -94,8 +105,16 @@ impl Network {
             && Self::of(other.first, self.bits).first == self.first
     }
 
+    /// Its first address and prefix length among IPv6 addresses, where IPv4 has the mapped form.
+    pub(super) fn prefix(self) -> (u128, u8) {
+        match self.first {
+            IpAddr::V4(first) => (first.to_ipv6_mapped().to_bits(), MAPPED_BITS + self.bits),
+            IpAddr::V6(first) => (first.to_bits(), self.bits),
+        }
+    }
+
     /// A network of IPv4-mapped addresses is one of IPv4 addresses.
-    fn canonical(self) -> Self {
+    pub(super) fn canonical(self) -> Self {
         match self.first.to_canonical() {
             first @ IpAddr::V4(_) if self.first.is_ipv6() && self.bits >= MAPPED_BITS => {
                 Self { first, bits: self.bits - MAPPED_BITS }
