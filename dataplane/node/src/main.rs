@@ -16,6 +16,7 @@ mod mesh;
 mod metrics;
 mod oauth;
 mod quota;
+mod reach;
 mod receipts;
 mod sockets;
 mod spans;

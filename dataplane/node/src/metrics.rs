@@ -183,7 +183,7 @@ worker_metrics! {
     reasons link_errors "Links closed for an error, by reason";
     gauge link_lag_events "Events in the journal that their egress has not acknowledged, upper bound";
     outcomes deliveries "Delivery attempts, by outcome";
-    reasons destinations_refused "Addresses that a target's name resolved to, refused by policy";
+    reasons destinations_refused "Addresses of destinations that are not dialled, by reason";
     counter batches "Requests to targets that take several events in one";
     counter retries "Deliveries put off for another attempt";
     counter dead_letters "Deliveries given up and kept as dead letters";
@@ -231,6 +231,8 @@ pub struct NodeMetrics {
     pub admin_refused: Count,
     /// Requests for access tokens that brought none.
     pub tokens_refused: Count,
+    /// What the control thread counts that workers count, too.
+    pub beside: Arc<WorkerMetrics>,
 }
 
 /// Resident memory of this process (`proc_pid_status(5)`), 0 where there is none to read.
@@ -249,8 +251,9 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Sums over `workers` at each scrape.
-    pub fn new(workers: Vec<Arc<WorkerMetrics>>, node: Arc<NodeMetrics>) -> Self {
+    /// Sums over `workers` and what is beside them at each scrape.
+    pub fn new(mut workers: Vec<Arc<WorkerMetrics>>, node: Arc<NodeMetrics>) -> Self {
+        workers.push(Arc::clone(&node.beside));
         Self { workers, node }
     }
 

@@ -176,7 +176,7 @@ fn start_evidence(
     let writer = receipts.map(receipts::Writer::start).transpose()?;
     let mut beside: Vec<_> = writer.iter().map(|writer| Arc::clone(&writer.metrics)).collect();
     if let Some(export) = snapshot.tracing.export.clone() {
-        beside.push(spans::start(export, snapshot.node.name.clone())?);
+        beside.push(spans::start(export, Arc::clone(&snapshot.reach), snapshot.node.name.clone())?);
     }
     Ok((writer, beside))
 }

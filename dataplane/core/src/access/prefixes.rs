@@ -54,6 +54,10 @@ impl Prefixes {
         self.entries.iter().copied()
     }
 
+    pub(super) fn memory_bytes(&self) -> usize {
+        size_of::<Self>() + self.entries.capacity() * size_of::<(Prefix, Verdict)>()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }

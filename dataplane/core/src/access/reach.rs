@@ -100,6 +100,28 @@ impl ReachRules {
         self.check(Protocol::Tcp, address.ip(), address.port())
     }
 
+    /// The first address that may be dialled for `host`; why the last may not, if none may; nothing, if there is none.
+    pub fn first_of(
+        &self,
+        policy: &DestinationPolicy,
+        host: &str,
+        addresses: impl IntoIterator<Item = SocketAddr>,
+    ) -> Result<Option<SocketAddr>, DestinationRefused> {
+        let mut found = Ok(None);
+        for address in addresses {
+            match self.check_dial(policy, host, address) {
+                Ok(()) => return Ok(Some(address)),
+                Err(refused) => found = Err(refused),
+            }
+        }
+        found
+    }
+
+    /// Memory held, bytes.
+    pub fn memory_bytes(&self) -> usize {
+        self.ports.values().map(Prefixes::memory_bytes).sum()
+    }
+
     /// The same for the kernel: see [`ReachEntry`].
     pub fn entries(&self) -> impl Iterator<Item = ReachEntry> {
         self.ports.iter().flat_map(|(&(protocol, port), prefixes)| {

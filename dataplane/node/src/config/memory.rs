@@ -119,6 +119,8 @@ impl MemoryBound {
         self.push("process", None, 1, PROCESS_BYTES);
         self.push("endpoints", None, endpoints, ENDPOINT_BYTES);
         self.push("peers and targets", None, peers, PEER_BYTES);
+        // Twice while a reload is under way.
+        self.push("where to connect", Some("egress.target_networks"), 2, settings.reach.memory_bytes());
         self.push("admin connections", None, admin::CONNECTIONS_MAX, admin::CONNECTION_BYTES);
         let (walks, commit) = (admin::WALKS_MAX, settings.journal.commit_bytes_max);
         self.push("walks over a journal", None, walks, commit + admin::LIFE_BYTES);

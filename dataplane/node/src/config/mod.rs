@@ -21,6 +21,7 @@ pub use settings::{
     IngesterSettings, JournalSettings, NodeSettings, Output, ProxySettings, Settings, SourceCertificates,
     Target, TracingSettings, Transport,
 };
+use zen_core::access::ReachRules;
 use zen_identity::{ReloadingCertificate, SvidFiles, SvidStore, TrustDomain};
 
 /// One validated configuration; immutable.
@@ -39,6 +40,8 @@ pub struct Snapshot {
     pub ingester: Option<IngesterSettings>,
     /// Present when this node delivers.
     pub egress: Option<EgressSettings>,
+    /// Where this node may connect.
+    pub reach: Arc<ReachRules>,
 }
 
 /// Certificates that live across configurations and are reloaded from their files.
@@ -153,6 +156,7 @@ impl Snapshot {
             tracing: &self.tracing,
             ingester: self.ingester.as_ref(),
             egress: self.egress.as_ref(),
+            reach: &self.reach,
         }
     }
 

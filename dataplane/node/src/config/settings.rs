@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls_pki_types::ServerName;
-use zen_core::access::{DestinationPolicy, HeaderRule, NetworkRules, NetworkSet, Rate};
+use zen_core::access::{DestinationPolicy, HeaderRule, NetworkRules, NetworkSet, Rate, ReachRules};
 use zen_core::dedupe::KeySource;
 use zen_core::deliver::cloudevents::CloudEvents;
 use zen_core::deliver::{BatchLimits, Credentials, OrderBy, TargetLimits, TargetSigner};
@@ -37,6 +37,8 @@ pub struct Settings<'a> {
     pub ingester: Option<&'a IngesterSettings>,
     /// The egress's part.
     pub egress: Option<&'a EgressSettings>,
+    /// Where the node may connect.
+    pub reach: &'a ReachRules,
 }
 
 /// Name, workers, directories, deadlines.

@@ -6,6 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use zen_core::access::{Protocol, ReachRules};
 use zen_uring::{OpError, Reactor, SocketId};
 
 use super::channel::Channel;
@@ -54,7 +55,7 @@ impl Probes {
         Self { open: BySocket::new(), unresolved: Vec::new() }
     }
 
-    /// Begins one; `true` if the target's name must be resolved first.
+    /// Begins one; `true` if the target's host must be resolved first.
     pub fn start(
         &mut self,
         output: &Arc<str>,
@@ -68,27 +69,29 @@ impl Probes {
             self.take_dialled(question, begun);
             return false;
         }
-        match question.target.address.host.parse() {
-            Ok(address) => {
-                self.dial(question, address, reactor);
-                false
-            }
-            Err(_) => {
-                self.unresolved.push(question);
-                true
-            }
-        }
+        self.unresolved.push(question);
+        true
     }
 
-    /// The resolver's answer for a host; without an address the probes run out of time.
-    pub fn handle_resolved(&mut self, host: &str, addresses: &[IpAddr], reactor: &mut Reactor) {
+    /// The resolver's answer for a host, as far as policy allows it; without an address the probes run out of time.
+    pub fn handle_resolved(
+        &mut self,
+        host: &str,
+        addresses: &[IpAddr],
+        reach: &ReachRules,
+        reactor: &mut Reactor,
+    ) {
         let Some(address) = addresses.first() else { return };
         for question in self
             .unresolved
             .extract_if(.., |question| question.target.address.host == host)
             .collect::<Vec<_>>()
         {
-            self.dial(question, *address, reactor);
+            let address = SocketAddr::new(*address, question.target.address.port);
+            if reach.check(Protocol::Tcp, address.ip(), address.port()).is_ok() {
+                let begun = reactor.connect(address);
+                self.take_dialled(question, begun);
+            }
         }
     }
 
@@ -182,12 +185,6 @@ impl Probes {
             }
         }
         findings
-    }
-
-    fn dial(&mut self, question: Question, address: IpAddr, reactor: &mut Reactor) {
-        let address = SocketAddr::new(address, question.target.address.port);
-        let begun = reactor.connect(address);
-        self.take_dialled(question, begun);
     }
 
     fn take_dialled(&mut self, question: Question, begun: Result<SocketId, OpError>) {

@@ -1,6 +1,6 @@
 //! Links that this node dials: which, when, and the first words on them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use zen_core::link::{Receiver, Sender};
@@ -11,6 +11,7 @@ use super::session::{Link, Machine, Side};
 use super::slot::{Purpose, Slot, Want};
 use super::{Links, Parts};
 use crate::config::Direction;
+use crate::reach;
 use crate::stream::Stream;
 use crate::tls::Tls;
 
@@ -46,10 +47,14 @@ impl Links {
     pub fn handle_resolved(&mut self, host: &str, addresses: &[IpAddr], reactor: &mut Reactor) {
         let (steady_ms, salt) = (self.clock.steady_ms, usize::from(self.entropy.bytes::<1>()[0]));
         for index in 0..self.slots.len() {
-            let slot = &mut self.slots[index];
-            if slot.address.host == host
-                && let Some(address) = slot.handle_resolved(addresses, salt, steady_ms)
-            {
+            let slot = &self.slots[index];
+            if slot.address.host != host || !slot.is_resolving() {
+                continue;
+            }
+            let port = slot.address.port;
+            let permitted = |address: &IpAddr| self.permits(host, SocketAddr::new(*address, port));
+            let permitted: Vec<IpAddr> = addresses.iter().copied().filter(permitted).collect();
+            if let Some(address) = self.slots[index].handle_resolved(&permitted, salt, steady_ms) {
                 self.dial(index, address, reactor);
             }
         }
@@ -93,12 +98,19 @@ impl Links {
             match self.slots[index].poll(self.clock.steady_ms) {
                 Want::Nothing => {}
                 Want::Resolve => self.resolver.ask(&self.slots[index].address.host, self.worker),
-                Want::Dial(address) => self.dial(index, address, reactor),
+                Want::Dial(address) if self.permits(&self.slots[index].address.host, address) => {
+                    self.dial(index, address, reactor);
+                }
+                Want::Dial(_) => self.slots[index].handle_lost(self.clock.steady_ms),
             }
         }
     }
 
-    fn dial(&mut self, slot: usize, address: std::net::SocketAddr, reactor: &mut Reactor) {
+    fn permits(&self, host: &str, address: SocketAddr) -> bool {
+        reach::permits_peer(&self.snapshot.reach, host, address, &self.metrics)
+    }
+
+    fn dial(&mut self, slot: usize, address: SocketAddr, reactor: &mut Reactor) {
         let steady_ms = self.clock.steady_ms;
         let slot = &mut self.slots[slot];
         let Ok(socket) = reactor.connect(address) else {

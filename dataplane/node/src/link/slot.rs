@@ -98,6 +98,11 @@ impl Slot {
         Some(SocketAddr::new(addresses[salt % addresses.len()], self.address.port))
     }
 
+    /// Whether it waits for the resolver.
+    pub fn is_resolving(&self) -> bool {
+        self.state == State::Resolving
+    }
+
     /// A connection is being made.
     pub fn handle_dialled(&mut self, socket: SocketId) {
         self.state = State::Up(socket);

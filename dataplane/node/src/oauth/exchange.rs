@@ -10,7 +10,7 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use zen_core::access::{DestinationPolicy, DestinationRefused};
+use zen_core::access::{DestinationPolicy, DestinationRefused, ReachRules};
 use zen_core::deliver::{Credentials, USER_AGENT};
 use zen_core::http1::{Limits, Progress, ResponseError, ResponseParser};
 use zeroize::Zeroizing;
@@ -101,11 +101,11 @@ pub fn write_token_request(
 /// Asks for a token.
 pub async fn fetch(
     request: &TokenRequest,
-    policy: &DestinationPolicy,
+    rules: (&ReachRules, &DestinationPolicy),
     lookups: &Arc<Semaphore>,
 ) -> Result<Granted, FetchError> {
     let exchange = async {
-        let address = resolve(&request.address, policy, lookups).await?;
+        let address = resolve(&request.address, rules, lookups).await?;
         let mut socket = TcpStream::connect(address).await?;
         let (status, body) = ask(request, &mut socket).await?;
         Ok(answer::read(status, &body)?)
@@ -116,7 +116,7 @@ pub async fn fetch(
 /// The first address that policy allows.
 async fn resolve(
     server: &HostPort,
-    policy: &DestinationPolicy,
+    (reach, policy): (&ReachRules, &DestinationPolicy),
     lookups: &Arc<Semaphore>,
 ) -> Result<SocketAddr, FetchError> {
     let place = Arc::clone(lookups).acquire_owned().await.expect("it is never closed");
@@ -126,14 +126,9 @@ async fn resolve(
         Ok((host.as_str(), port).to_socket_addrs()?.collect::<Vec<_>>())
     });
     let found: Result<Vec<SocketAddr>, io::Error> = lookup.await.map_err(io::Error::other)?;
-    let mut refused = FetchError::Name(io::ErrorKind::NotFound.into());
-    for address in found.map_err(FetchError::Name)? {
-        match policy.check(&server.host, address.ip()) {
-            Ok(()) => return Ok(address),
-            Err(error) => refused = FetchError::Forbidden(error),
-        }
-    }
-    Err(refused)
+    let first = reach.first_of(policy, &server.host, found.map_err(FetchError::Name)?);
+    let not_found = || FetchError::Name(io::ErrorKind::NotFound.into());
+    first.map_err(FetchError::Forbidden)?.ok_or_else(not_found)
 }
 
 async fn ask(

@@ -18,6 +18,7 @@ use tokio::task::AbortHandle;
 use zen_core::deliver::Credentials;
 
 use self::answer::renew_after_ms;
+use self::exchange::FetchError;
 use crate::clock::Clock;
 use crate::config::{Authorization, Snapshot};
 use crate::control::Shared;
@@ -155,7 +156,8 @@ impl Keeper {
     async fn fetch(&self) -> Option<u64> {
         let snapshot = self.shared.snapshot.load_full();
         let egress = snapshot.egress.as_ref()?;
-        match exchange::fetch(&self.source.request, &egress.destinations, &self.lookups).await {
+        let rules = (&*snapshot.reach, &egress.destinations);
+        match exchange::fetch(&self.source.request, rules, &self.lookups).await {
             Ok(granted) => {
                 let expires_ms = Clock::now().steady_ms.saturating_add(granted.life_s.saturating_mul(1000));
                 let refused = AtomicBool::new(false);
@@ -167,6 +169,9 @@ impl Keeper {
             }
             Err(error) => {
                 self.metrics.tokens_refused.add(1);
+                if let FetchError::Forbidden(refused) = error {
+                    self.metrics.beside.destinations_refused.add(refused.label());
+                }
                 tracing::warn!(target = self.name, %error, "no new access token");
                 None
             }

@@ -4,9 +4,11 @@ use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
+use zen_core::access::{DestinationRefused, ReachRules};
 use zen_core::http1::{Limits, Progress, ResponseError, ResponseParser};
 
 use super::Export;
+use crate::reach::COLLECTOR;
 use crate::tls::{Tls, TlsError};
 
 /// From the dial to the answer's end; the system's resolver keeps a time of its own.
@@ -20,6 +22,9 @@ pub enum PostError {
     /// The connection.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// None of its addresses may be dialled.
+    #[error("not dialled: {0}; name another host in tracing.otlp_endpoint")]
+    Forbidden(DestinationRefused),
     /// TLS.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -29,10 +34,12 @@ pub enum PostError {
 }
 
 /// Posts a message and returns the answer's status.
-pub fn post(export: &Export, body: &[u8]) -> Result<u16, PostError> {
+pub fn post(export: &Export, reach: &ReachRules, body: &[u8]) -> Result<u16, PostError> {
     let until = Instant::now() + TIMEOUT;
-    let mut addresses = (export.address.host.as_str(), export.address.port).to_socket_addrs()?;
-    let address = addresses.next().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    let host = export.address.host.as_str();
+    let addresses = (host, export.address.port).to_socket_addrs()?;
+    let first = reach.first_of(&COLLECTOR, host, addresses).map_err(PostError::Forbidden)?;
+    let address = first.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
     let mut socket = TcpStream::connect_timeout(&address, left(until)?)?;
     let head = format!(
         "POST {} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\

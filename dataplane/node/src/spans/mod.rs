@@ -12,8 +12,10 @@ use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 use rustls_pki_types::ServerName;
+use zen_core::access::ReachRules;
 use zen_core::id::{EndpointId, EventId};
 
+use self::client::PostError;
 use crate::config::HostPort;
 use crate::metrics::WorkerMetrics;
 use crate::tls::ClientTls;
@@ -98,6 +100,11 @@ impl Export {
         Self { address, host, path, tls, queue: ArrayQueue::new(SPANS_MAX) }
     }
 
+    /// Where the collector is.
+    pub fn address(&self) -> &HostPort {
+        &self.address
+    }
+
     /// Takes a span, or drops and counts it.
     pub fn handle_span(&self, span: Span, metrics: &WorkerMetrics) {
         if self.queue.push(span).is_err() {
@@ -107,38 +114,69 @@ impl Export {
 }
 
 /// Posts what is in the queue for as long as the process lives; its counters come out of the returned metrics.
-pub fn start(export: Arc<Export>, node: String) -> std::io::Result<Arc<WorkerMetrics>> {
+pub fn start(
+    export: Arc<Export>,
+    reach: Arc<ReachRules>,
+    node: String,
+) -> std::io::Result<Arc<WorkerMetrics>> {
     let metrics = Arc::new(WorkerMetrics::default());
-    let counts = Arc::clone(&metrics);
+    let mut poster = Poster { export, reach, node, is_forbidden: false, metrics: Arc::clone(&metrics) };
     let run = move || loop {
         std::thread::sleep(EVERY);
-        while !export.queue.is_empty() && post_batch(&export, &node, &counts) {}
+        while !poster.export.queue.is_empty() && poster.post_batch() {}
     };
     std::thread::Builder::new().name("spans".to_owned()).stack_size(STACK_BYTES).spawn(run)?;
     Ok(metrics)
 }
 
-/// Whether the collector took it.
-fn post_batch(export: &Export, node: &str, metrics: &WorkerMetrics) -> bool {
-    let spans: Vec<Span> = std::iter::from_fn(|| export.queue.pop()).take(BATCH_MAX).collect();
-    let reason = match client::post(export, encode::message(node, &spans).as_bytes()) {
-        Ok(200..=299) => {
-            metrics.spans_exported.add(spans.len() as u64);
-            return true;
+/// The thread's own.
+struct Poster {
+    export: Arc<Export>,
+    /// The collector's part of them cannot change while the process lives.
+    reach: Arc<ReachRules>,
+    node: String,
+    /// Whether the last message was not sent, and that was said.
+    is_forbidden: bool,
+    metrics: Arc<WorkerMetrics>,
+}
+
+impl Poster {
+    /// Whether the collector took it.
+    fn post_batch(&mut self) -> bool {
+        let spans: Vec<Span> = std::iter::from_fn(|| self.export.queue.pop()).take(BATCH_MAX).collect();
+        let message = encode::message(&self.node, &spans);
+        let reason = match client::post(&self.export, &self.reach, message.as_bytes()) {
+            Ok(200..=299) => {
+                self.is_forbidden = false;
+                self.metrics.spans_exported.add(spans.len() as u64);
+                return true;
+            }
+            Ok(status) => {
+                self.is_forbidden = false;
+                tracing::debug!(status, "the collector refuses spans");
+                "refused"
+            }
+            Err(error) => self.handle_error(&error),
+        };
+        for _ in &spans {
+            self.metrics.spans_dropped.add(reason);
         }
-        Ok(status) => {
-            tracing::debug!(status, "the collector refuses spans");
-            "refused"
-        }
-        Err(error) => {
-            tracing::debug!(%error, "the collector takes no spans");
-            "unreachable"
-        }
-    };
-    for _ in &spans {
-        metrics.spans_dropped.add(reason);
+        false
     }
-    false
+
+    fn handle_error(&mut self, error: &PostError) -> &'static str {
+        let was_forbidden = self.is_forbidden;
+        self.is_forbidden = matches!(error, PostError::Forbidden(_));
+        let PostError::Forbidden(refused) = error else {
+            tracing::debug!(%error, "the collector takes no spans");
+            return "unreachable";
+        };
+        self.metrics.destinations_refused.add(refused.label());
+        if !was_forbidden {
+            tracing::warn!(host = self.export.address.host, "the collector is {error}");
+        }
+        "forbidden"
+    }
 }
 
 #[cfg(test)]

@@ -13,10 +13,13 @@ use zen_rules::RawOutput;
 
 use super::access::networks;
 use super::faults::Faults;
+use super::reach::check_literal;
 use super::{idempotency, limits, link_client, link_listen, link_server, share, targets, unique};
 use crate::config::Certificates;
 use crate::config::raw::{self, ClientCertificate, Direction};
-use crate::config::settings::{EgressSettings, HostPort, IngesterPeer, Output, Target, Transport};
+use crate::config::settings::{
+    Authorization, EgressSettings, HostPort, IngesterPeer, Output, Target, Transport,
+};
 use crate::crypto::NodeCrypto;
 use crate::egress::EXCERPT_BYTES_MAX;
 use crate::journal::RetentionLimits;
@@ -55,7 +58,7 @@ pub(super) fn egress(
     for (index, section) in raw.targets.iter().enumerate() {
         let key = format!("egress.targets[{index}]");
         if let Some(target) = target(&key, section, certificates, faults) {
-            check_literal(&key, &target, &destinations, faults);
+            check_literals(&key, &target, &destinations, faults);
             targets.insert(target.name.clone(), Arc::new(target));
         }
     }
@@ -91,12 +94,13 @@ fn destinations(raw: &[String], faults: &mut Faults) -> DestinationPolicy {
     })
 }
 
-/// A name is checked whenever it is resolved, an address now.
-fn check_literal(key: &str, target: &Target, policy: &DestinationPolicy, faults: &mut Faults) {
-    let host = &target.address.host;
-    if let Some(Err(refused)) = host.parse().ok().map(|address| policy.check(host, address)) {
-        let remedy = "add its network to egress.target_networks, or name another host";
-        faults.push(format_args!("{key}.url"), format_args!("{host}: {refused}"), remedy);
+/// Where a target and its token server are, if they are addresses.
+fn check_literals(key: &str, target: &Target, policy: &DestinationPolicy, faults: &mut Faults) {
+    let remedy = "add its network to egress.target_networks, or name another host";
+    check_literal(&format!("{key}.url"), policy, &target.address, remedy, faults);
+    if let Some(Authorization::Tokens(source)) = &target.authorization {
+        let key = format!("{key}.authorization.token_url");
+        check_literal(&key, policy, &source.request.address, remedy, faults);
     }
 }
 

@@ -11,9 +11,11 @@ use zen_core::id::is_name;
 use zen_identity::{Policy, SpiffePattern};
 use zeroize::Zeroizing;
 
+use super::reach::check_literal;
 use crate::config::Fault;
 use crate::config::settings::HostPort;
 use crate::crypto::NodeCrypto;
+use crate::reach::LINK_PEERS;
 
 /// Longest secret file, bytes.
 const SECRET_BYTES_MAX: u64 = 4096;
@@ -155,7 +157,12 @@ impl Faults {
     ) -> Option<HostPort> {
         let address_key = format!("{key}.address");
         match (dials, address) {
-            (true, Some(address)) => self.host_port(&address_key, address),
+            (true, Some(address)) => {
+                let address = self.host_port(&address_key, address)?;
+                let remedy = "give the address in its own form, or name another";
+                check_literal(&address_key, &LINK_PEERS, &address, remedy, self);
+                Some(address)
+            }
             (true, None) => {
                 self.push(&address_key, "is missing", "this side dials: say where");
                 None

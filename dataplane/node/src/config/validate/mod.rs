@@ -5,6 +5,7 @@ mod egress;
 mod faults;
 mod ingester;
 mod limits;
+mod reach;
 mod routing;
 mod targets;
 mod tracing;
@@ -20,6 +21,7 @@ use zen_identity::{Policy, SharedPolicy};
 
 use self::egress::egress;
 use self::ingester::ingester;
+use self::reach::reach;
 use self::tracing::tracing;
 use super::memory::{MemoryBound, mib};
 use super::raw::{self, Raw};
@@ -62,6 +64,7 @@ pub(super) fn snapshot(
     let egress = raw.egress.as_ref().and_then(|section| {
         egress(section, (node.workers, &node.data_dir), journal.segment_bytes, certificates, &mut faults)
     });
+    let reach = reach(ingester.as_ref(), egress.as_ref(), &tracing, &mut faults);
     if faults.found.is_empty() {
         let settings = Settings {
             node: &node,
@@ -69,13 +72,14 @@ pub(super) fn snapshot(
             tracing: &tracing,
             ingester: ingester.as_ref(),
             egress: egress.as_ref(),
+            reach: &reach,
         };
         memory(&settings, &mut faults);
     }
     if !faults.found.is_empty() {
         return Err(ConfigError::Faults(faults.found));
     }
-    Ok(Snapshot { generation, raw, node, journal, tracing, ingester, egress })
+    Ok(Snapshot { generation, raw, node, journal, tracing, ingester, egress, reach })
 }
 
 /// The flows of one endpoint alone.

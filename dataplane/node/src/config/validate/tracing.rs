@@ -7,8 +7,10 @@ use zen_identity::TargetRoots;
 
 use super::egress::{host_header, server_name_of, target_url};
 use super::faults::Faults;
+use super::reach::check_literal;
 use crate::config::raw;
 use crate::config::settings::TracingSettings;
+use crate::reach::COLLECTOR;
 use crate::spans::Export;
 
 const ENDPOINT: &str = "tracing.otlp_endpoint";
@@ -42,6 +44,7 @@ fn export(url: &str, ca_file: Option<&String>, faults: &mut Faults) -> Option<Ex
         return None;
     };
     let (address, path) = target_url(ENDPOINT, url, rest, port, faults)?;
+    check_literal(ENDPOINT, &COLLECTOR, &address, "name another host", faults);
     let path = format!("{}/v1/traces", path.trim_end_matches('/'));
     let host = host_header(&address, port);
     if port == 80 {

@@ -1,9 +1,10 @@
 //! Names of targets become addresses that policy allows, and those become connections.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use zen_core::access::Purpose;
 use zen_core::deliver::{ConnectFailure, Outcome};
 use zen_uring::{OpError, Reactor, SocketId};
 
@@ -11,6 +12,7 @@ use super::Deliveries;
 use crate::config::Transport;
 use crate::egress::connection::{Connection, Job, connect_failure};
 use crate::egress::owner::Place;
+use crate::reach;
 
 /// Deliveries that wait for a name to be resolved, over all targets of a worker.
 const UNRESOLVED_MAX: usize = 10_000;
@@ -25,7 +27,7 @@ impl Deliveries {
     ) {
         let steady_ms = self.clock.steady_ms;
         let (addresses, outcome) = self.permitted(host, result);
-        self.probes.handle_resolved(host, &addresses, reactor);
+        self.probes.handle_resolved(host, &addresses, &self.snapshot.reach, reactor);
         for owner in self.owners.values_mut().filter(|owner| owner.target.address.host == host) {
             if addresses.is_empty() {
                 let target = Arc::clone(&owner.target);
@@ -73,6 +75,10 @@ impl Deliveries {
                 return;
             }
         };
+        if !self.permits(&job.target.address.host, address) {
+            let outcome = Outcome::ConnectFailed(ConnectFailure::Forbidden);
+            return self.end_job(target, job, &outcome);
+        }
         let begun = reactor.connect(address);
         self.take_dialled(target, job, begun);
     }
@@ -91,6 +97,13 @@ impl Deliveries {
         }
     }
 
+    /// Whether the rules of all destinations agree at the moment of dialling.
+    fn permits(&self, host: &str, address: SocketAddr) -> bool {
+        let verdict = self.snapshot.reach.check_dial(&self.settings().destinations, host, address);
+        let tell = |refused| reach::tell(Purpose::Target, host, address.ip(), refused, &self.metrics);
+        verdict.map_err(tell).is_ok()
+    }
+
     /// Addresses of `host` that may be dialled; and what an attempt comes to if there is none.
     fn permitted(&self, host: &str, found: Result<Vec<IpAddr>, io::Error>) -> (Vec<IpAddr>, Outcome) {
         let mut outcome = Outcome::ConnectFailed(ConnectFailure::NameNotFound);
@@ -98,8 +111,7 @@ impl Deliveries {
         addresses.retain(|&address| match self.settings().destinations.check(host, address) {
             Ok(()) => true,
             Err(refused) => {
-                tracing::warn!(host, %address, "not dialled: {refused}; see egress.target_networks");
-                self.metrics.destinations_refused.add(refused.label());
+                reach::tell(Purpose::Target, host, address, refused, &self.metrics);
                 outcome = Outcome::ConnectFailed(ConnectFailure::Forbidden);
                 false
             }
