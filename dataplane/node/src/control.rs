@@ -3,8 +3,8 @@
 
 use std::net::ToSocketAddrs;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -14,6 +14,8 @@ use zen_identity::Reloaded;
 
 use crate::admin;
 use crate::config::{self, Certificates, MemoryBound, Snapshot};
+use crate::ebpf;
+use crate::ebpf::{Drops, Programs, Stations};
 use crate::egress::Paused;
 use crate::ingester::Access;
 use crate::mesh::{Mesh, Message};
@@ -21,6 +23,8 @@ use crate::metrics::{Metrics, NodeMetrics};
 use crate::oauth::{self, Keepers};
 use crate::quota::Quota;
 
+/// How often the rings of refusals are read.
+const DROPS_POLL: Duration = Duration::from_millis(100);
 /// Names that may wait to be resolved.
 const QUESTIONS_MAX: usize = 1024;
 /// A name that takes longer counts as not found.
@@ -58,6 +62,10 @@ pub struct Shared {
     pub order_places: Arc<Semaphore>,
     /// Targets that operators paused.
     pub paused: Arc<Paused>,
+    /// Programs in the kernel.
+    pub programs: Arc<Mutex<Programs>>,
+    /// What they refused last.
+    pub drops: Mutex<Drops>,
     /// What the last reload came to.
     pub status: ArcSwap<String>,
 }
@@ -137,6 +145,8 @@ async fn serve(control: &mut Control, workers_done: &mut mpsc::Receiver<bool>) -
     let poll = Duration::from_millis(control.shared.snapshot.load().node.reload_poll_ms);
     let mut poll = tokio::time::interval(poll);
     poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut drops = tokio::time::interval(DROPS_POLL);
+    drops.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let lookups = Arc::new(Semaphore::new(LOOKUPS_MAX));
     let mut keepers = Keepers::default();
     keepers.handle_snapshot(&control.shared, &control.node_metrics, &lookups);
@@ -148,8 +158,12 @@ async fn serve(control: &mut Control, workers_done: &mut mpsc::Receiver<bool>) -
             },
             _ = terminate.recv() => drain(&control.shared),
             _ = interrupt.recv() => drain(&control.shared),
-            _ = poll.tick() => reload_certificates(&control.certificates),
-            Some((host, worker)) = control.questions.recv() => resolve(control.shared.mesh.clone(), &lookups, host, worker),
+            _ = poll.tick() => {
+                reload_certificates(&control.certificates);
+                lock(&control.shared.programs).handle_time();
+            }
+            _ = drops.tick() => lock(&control.shared.drops).handle_time(ebpf::now()),
+            Some((host, worker)) = control.questions.recv() => resolve(&control.shared, &lookups, host, worker),
             done = workers_done.recv() => match done {
                 Some(worker_clean) => {
                     ended += 1;
@@ -162,11 +176,12 @@ async fn serve(control: &mut Control, workers_done: &mut mpsc::Receiver<bool>) -
     clean
 }
 
-fn resolve(mesh: Mesh, lookups: &Arc<Semaphore>, host: Arc<str>, worker: u16) {
+fn resolve(shared: &Arc<Shared>, lookups: &Arc<Semaphore>, host: Arc<str>, worker: u16) {
+    let shared = Arc::clone(shared);
     let Ok(place) = Arc::clone(lookups).try_acquire_owned() else {
         tracing::warn!(host = &*host, "too many names are being resolved");
         let result = Err(std::io::ErrorKind::TimedOut.into());
-        mesh.send(worker, Message::Resolved { host, result });
+        shared.mesh.send(worker, Message::Resolved { host, result });
         return;
     };
     tokio::spawn(async move {
@@ -176,11 +191,14 @@ fn resolve(mesh: Mesh, lookups: &Arc<Semaphore>, host: Arc<str>, worker: u16) {
             let found = (&*name, 0).to_socket_addrs()?;
             Ok(found.map(|address| address.ip()).take(ADDRESSES_MAX).collect())
         });
-        let result = match tokio::time::timeout(RESOLVE_TIMEOUT, lookup).await {
+        let result: std::io::Result<Vec<_>> = match tokio::time::timeout(RESOLVE_TIMEOUT, lookup).await {
             Ok(Ok(found)) => found,
             Ok(Err(_)) | Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
         };
-        mesh.send(worker, Message::Resolved { host, result });
+        if let Ok(addresses) = &result {
+            lock(&shared.programs).handle_resolved(&host, addresses);
+        }
+        shared.mesh.send(worker, Message::Resolved { host, result });
     });
 }
 
@@ -194,46 +212,65 @@ fn drain(shared: &Shared) {
     }
 }
 
+/// Why a reload changes nothing.
+#[derive(Debug, thiserror::Error)]
+enum ReloadError {
+    #[error("{0}")]
+    Config(#[from] config::ConfigError),
+    #[error("{0} needs a restart")]
+    Restart(&'static str),
+    #[error("{0}")]
+    Ebpf(#[from] zen_ebpf::EbpfError),
+}
+
 /// Whether another configuration is in force.
 fn reload(control: &Control) -> bool {
     reload_certificates(&control.certificates);
-    let current = control.shared.snapshot.load_full();
-    let loaded = config::read(&control.config_file).and_then(|raw| {
-        config::validate(&control.config_file, raw, &control.certificates, current.generation + 1)
-    });
-    let status = match loaded {
+    let current = control.shared.snapshot.load_full().generation;
+    let loaded = put_in_force(control);
+    let status = match &loaded {
         Err(error) => {
-            tracing::error!("configuration refused, generation {} stays: {error}", current.generation);
-            format!("generation {} in force; the last reload was refused: {error}", current.generation)
+            tracing::error!("configuration refused, generation {current} stays: {error}");
+            format!("generation {current} in force; the last reload was refused: {error}")
         }
-        Ok(mut next) => match current.needs_restart(&next) {
-            Some(key) => {
-                tracing::error!(
-                    "configuration refused, generation {} stays: {key} needs a restart",
-                    current.generation
-                );
-                format!(
-                    "generation {} in force; the last reload was refused: {key} needs a restart",
-                    current.generation
-                )
-            }
-            None => {
-                let generation = next.generation;
-                next.tracing.export.clone_from(&current.tracing.export);
-                if let (Some(next), Some(current)) = (&mut next.egress, &current.egress) {
-                    next.receipts.clone_from(&current.receipts);
-                }
-                control.node_metrics.memory_bound_bytes.set(MemoryBound::of(&next.settings()).total());
-                oauth::inherit(&next, &current);
-                control.shared.snapshot.store(Arc::new(next));
-                control.shared.mesh.ring_all();
-                tracing::info!(generation, "configuration in force");
-                format!("generation {generation} in force")
-            }
-        },
+        Ok(generation) => {
+            tracing::info!(generation, "configuration in force");
+            format!("generation {generation} in force")
+        }
     };
     control.shared.status.store(Arc::new(status));
-    control.shared.snapshot.load().generation != current.generation
+    loaded.is_ok()
+}
+
+/// Reads the configuration again; its generation, if it is in force then.
+fn put_in_force(control: &Control) -> Result<u64, ReloadError> {
+    let (shared, file) = (&control.shared, &control.config_file);
+    let current = shared.snapshot.load_full();
+    let raw = config::read(file)?;
+    let mut next = config::validate(file, raw, &control.certificates, current.generation + 1)?;
+    if let Some(key) = current.needs_restart(&next) {
+        return Err(ReloadError::Restart(key));
+    }
+    // The kernel first: nothing is dialled that its rules do not have yet.
+    let mut programs = lock(&shared.programs);
+    programs.handle_settings(&next.ebpf, &current.ebpf)?;
+    programs.handle_destinations(&Stations::of(&next).destinations);
+    drop(programs);
+    let generation = next.generation;
+    next.tracing.export.clone_from(&current.tracing.export);
+    if let (Some(next), Some(current)) = (&mut next.egress, &current.egress) {
+        next.receipts.clone_from(&current.receipts);
+    }
+    control.node_metrics.memory_bound_bytes.set(MemoryBound::of(&next.settings()).total());
+    oauth::inherit(&next, &current);
+    shared.snapshot.store(Arc::new(next));
+    shared.mesh.ring_all();
+    Ok(generation)
+}
+
+/// A thread that panics ends the process, so nobody left it half done.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn reload_certificates(certificates: &Certificates) {

@@ -7,6 +7,7 @@ mod config;
 mod control;
 mod crypto;
 mod dedupe;
+mod ebpf;
 mod egress;
 mod entropy;
 mod ingester;

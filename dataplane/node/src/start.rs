@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU16};
 
 use arc_swap::ArcSwap;
@@ -15,6 +16,7 @@ use crate::config::{
 };
 use crate::control::{self, Control, Resolver, Shared};
 use crate::dedupe::{self, HashKeyError, Keys, Waiting};
+use crate::ebpf::{Drops, Programs, Stations};
 use crate::egress::{Paused, PausedError, Table, Watermarks};
 use crate::ingester::{self, Access, Recovering};
 use crate::journal::{self, OpenError, spawn_segment_maker};
@@ -45,6 +47,9 @@ pub enum StartError {
     /// A worker's ring or sockets.
     #[error("{0}")]
     Worker(#[from] WorkerError),
+    /// A program in the kernel that is required.
+    #[error("ebpf: {0}")]
+    Ebpf(#[from] zen_ebpf::EbpfError),
     /// The admin listeners.
     #[error("{0}")]
     Admin(#[from] AdminError),
@@ -96,6 +101,8 @@ pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
     let backend = choose_backend(&snapshot.node, io)?;
     std::fs::create_dir_all(&snapshot.node.data_dir)?;
     let _lock = lock_data_dir(&snapshot)?;
+    let mut programs = Programs::attach(&snapshot.ebpf, &Stations::of(&snapshot), Clock::now().wall_ms)?;
+    let drops = Drops::new(programs.take_refusals());
     let keys = tables(&snapshot)?;
     remove_orphans(&snapshot, &keys)?;
     let paused = Arc::new(Paused::load(&snapshot.node.data_dir)?);
@@ -116,6 +123,8 @@ pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
         draining: AtomicBool::new(false),
         order_places: Arc::new(Semaphore::new(order_places)),
         paused,
+        programs: Arc::new(Mutex::new(programs)),
+        drops: Mutex::new(drops),
         status: ArcSwap::from_pointee("generation 1 in force".to_owned()),
     });
     let (resolver, questions) = Resolver::channel();

@@ -33,13 +33,13 @@ pub enum EbpfError {
     },
     /// Maps cannot be made.
     #[error(
-        "{object}: the kernel refuses its maps: {source}; give CAP_BPF (or CAP_SYS_ADMIN) and check memory limits"
+        "{object}: the kernel refuses its maps: {reason}; give CAP_BPF and CAP_NET_ADMIN (or CAP_SYS_ADMIN)"
     )]
     Maps {
         /// Its name.
         object: &'static str,
         /// What the kernel said.
-        source: Box<aya::EbpfError>,
+        reason: String,
     },
     /// The kernel does not take the program.
     #[error(
@@ -81,6 +81,12 @@ pub enum EbpfError {
         /// How many there may be.
         max: u32,
     },
+}
+
+/// What went wrong, down to its cause.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Lines of the verifier that are about itself.

@@ -5,7 +5,7 @@ use aya::programs::{Program, ProgramError};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use zen_ebpf_abi::VERSION;
 
-use crate::error::{EbpfError, reason};
+use crate::error::{EbpfError, chain, reason};
 
 /// In front of the version, in each object.
 const MARK: &[u8] = b"zen-ebpf-abi=";
@@ -52,10 +52,8 @@ impl Object {
         }
         match loader.load(self.bytes) {
             Ok(ebpf) => Ok(Loaded { object, ebpf }),
-            Err(source @ aya::EbpfError::MapError(_)) => {
-                Err(EbpfError::Maps { object, source: Box::new(source) })
-            }
-            Err(error) => Err(EbpfError::Object { object, what: error.to_string() }),
+            Err(aya::EbpfError::MapError(error)) => Err(EbpfError::Maps { object, reason: chain(&error) }),
+            Err(error) => Err(EbpfError::Object { object, what: chain(&error) }),
         }
     }
 }

@@ -106,7 +106,7 @@ impl Network {
     }
 
     /// Its first address and prefix length among IPv6 addresses, where IPv4 has the mapped form.
-    pub(super) fn prefix(self) -> (u128, u8) {
+    pub fn prefix(self) -> (u128, u8) {
         match self.first {
             IpAddr::V4(first) => (first.to_ipv6_mapped().to_bits(), MAPPED_BITS + self.bits),
             IpAddr::V6(first) => (first.to_bits(), self.bits),

@@ -5,6 +5,7 @@
 
 mod answer;
 mod dead_letters;
+mod ebpf;
 mod event_replay;
 mod events;
 mod targets;
@@ -34,6 +35,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::AdminSection;
 use crate::control::Shared;
+use crate::ebpf::EbpfMetrics;
 use crate::metrics::{Metrics, NodeMetrics};
 use crate::quota::{Permit, Quota};
 
@@ -134,6 +136,7 @@ pub fn bind(settings: &AdminSection) -> Result<Listeners, AdminError> {
 pub async fn serve(listeners: Listeners, shared: Arc<Shared>, metrics: Metrics, counts: Arc<NodeMetrics>) {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(metrics));
+    registry.register_collector(Box::new(EbpfMetrics(Arc::clone(&shared.programs))));
     let places = |most| Arc::new(Semaphore::new(most));
     let admin = Admin {
         shared,
@@ -179,6 +182,8 @@ fn orders() -> Router<Admin> {
         .route("/dead-letters/{id}", get(dead_letters::show))
         .route("/dead-letters/replay", post(dead_letters::replay))
         .route("/dead-letters/discard", post(dead_letters::discard))
+        .route("/drops", get(ebpf::drops))
+        .route("/ebpf", get(ebpf::status))
         .route("/events/{id}", get(events::show))
         .route("/events/{id}/body", post(events::body))
         .route("/events/replay", post(event_replay::replay))

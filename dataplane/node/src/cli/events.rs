@@ -8,7 +8,33 @@ use serde_json::{Map, Value, json};
 
 use super::client::Client;
 use super::dead_letters::write_tally;
-use super::{CliError, Node, cell, client_of, plain, time, write_table};
+use super::{CliError, Node, cell, client_of, drops, plain, time, write_table};
+
+/// A command, or `--follow`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+pub struct Asked {
+    /// Show packets and connections that guard and fence refuse, or would, as they are told, until Ctrl-C.
+    #[arg(long)]
+    follow: bool,
+    #[command(flatten)]
+    node: Option<Node>,
+    #[command(subcommand)]
+    command: Option<Events>,
+}
+
+impl Asked {
+    /// Runs the command.
+    pub fn run(self) -> Result<(), CliError> {
+        match (self.command, self.node) {
+            (Some(command), _) => command.run(),
+            (None, Some(node)) if self.follow => drops::follow(&node),
+            (None, _) => {
+                Err(CliError::Argument("give a command, or --follow and a node: see --help".to_owned()))
+            }
+        }
+    }
+}
 
 /// What is asked about events.
 #[derive(Debug, Subcommand)]

@@ -4,6 +4,8 @@
 
 mod client;
 mod dead_letters;
+mod drops;
+mod ebpf;
 mod events;
 mod route;
 mod targets;
@@ -25,9 +27,11 @@ pub enum Command {
     /// Deliveries that were given up: list, show, send again, throw away.
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
-    /// Events: the life of one, sent again by time, the body of one.
+    /// Programs in the kernel that guard, fence, steer and observe the node's sockets.
     #[command(subcommand)]
-    Events(events::Events),
+    Ebpf(ebpf::Ebpf),
+    /// Events: the life of one, sent again by time, the body of one; or what the kernel refuses, as it happens.
+    Events(events::Asked),
     /// Targets: how they are, pause, resume.
     #[command(subcommand)]
     Targets(targets::Targets),
@@ -63,7 +67,8 @@ impl Node {
 pub fn run(command: Command) -> Result<(), CliError> {
     match command {
         Command::DeadLetters(command) => command.run(),
-        Command::Events(command) => command.run(),
+        Command::Ebpf(command) => command.run(),
+        Command::Events(asked) => asked.run(),
         Command::Targets(command) => command.run(),
         Command::Route(command) => Ok(command.run()?),
     }

@@ -17,9 +17,9 @@ pub use memory::{MemoryBound, mib};
 pub use raw::{Admin as AdminSection, ClientCertificate, Direction, OnDamage, ProxyProtocol, Raw};
 pub use routing::Routing;
 pub use settings::{
-    Authorization, EgressPeer, EgressSettings, Endpoint, Format, HostPort, IdempotencySettings, IngesterPeer,
-    IngesterSettings, JournalSettings, NodeSettings, Output, ProxySettings, Settings, SourceCertificates,
-    Target, TracingSettings, Transport,
+    Authorization, EbpfSettings, EgressPeer, EgressSettings, Endpoint, Format, GuardSettings, HostPort,
+    IdempotencySettings, IngesterPeer, IngesterSettings, JournalSettings, NodeSettings, Output,
+    ProxySettings, Settings, SourceCertificates, Target, TracingSettings, Transport,
 };
 use zen_core::access::ReachRules;
 use zen_identity::{ReloadingCertificate, SvidFiles, SvidStore, TrustDomain};
@@ -42,6 +42,8 @@ pub struct Snapshot {
     pub egress: Option<EgressSettings>,
     /// Where this node may connect.
     pub reach: Arc<ReachRules>,
+    /// Programs in the kernel.
+    pub ebpf: EbpfSettings,
 }
 
 /// Certificates that live across configurations and are reloaded from their files.
@@ -180,6 +182,11 @@ impl Snapshot {
         };
         let receipts =
             |snapshot: &Snapshot| snapshot.raw.egress.as_ref().map_or(0, |egress| egress.receipts.bytes_max);
+        let programs = |snapshot: &Snapshot| {
+            let raw::Ebpf { guard, fence, steer, observe } = &snapshot.raw.ebpf;
+            let guard = guard.as_ref().map(|guard| (guard.sources_max, guard.interfaces.clone(), guard.xdp));
+            (guard, fence.is_some(), steer.is_some(), observe.is_some())
+        };
         let journal = |snapshot: &Snapshot| {
             (snapshot.journal.segment_bytes, snapshot.journal.bytes_max, snapshot.journal.commit_bytes_max)
         };
@@ -192,6 +199,7 @@ impl Snapshot {
             (identity(self) != identity(next), "certificate file paths"),
             (self.raw.admin.listen != next.raw.admin.listen, "admin.listen"),
             (self.raw.admin.socket != next.raw.admin.socket, "admin.socket"),
+            (programs(self) != programs(next), "ebpf"),
             (receipts(self) != receipts(next), "egress.receipts.bytes_max"),
             (self.raw.tracing.otlp_endpoint != next.raw.tracing.otlp_endpoint, "tracing.otlp_endpoint"),
             (self.raw.tracing.otlp_ca_file != next.raw.tracing.otlp_ca_file, "tracing.otlp_ca_file"),

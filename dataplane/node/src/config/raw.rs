@@ -3,6 +3,7 @@
 //! Nothing is checked here beyond types; [`super::validate()`] turns this into a snapshot.
 
 mod access;
+mod ebpf;
 mod limits;
 mod targets;
 mod tracing;
@@ -11,6 +12,7 @@ pub use access::{
     Authorization, AuthorizationKind, HeaderAction, HeaderRule, ListMode, NetworkLists, Networks, Proxies,
     ProxyProtocol, Rate, Rates, SourceCertificate,
 };
+pub use ebpf::{Ebpf, Fence, FilterMode, Guard, Xdp};
 pub use limits::{AttemptRate, Backoff, Breaker, OrderBy, Status, Throttle};
 use serde::{Deserialize, Serialize};
 pub use targets::{CredentialsKind, TargetAuthorization, TargetBatch, TargetFormat};
@@ -27,6 +29,8 @@ pub struct Raw {
     pub journal: Journal,
     #[serde(default)]
     pub tracing: Tracing,
+    #[serde(default)]
+    pub ebpf: Ebpf,
     pub identity: Identity,
     pub ingester: Option<Ingester>,
     pub egress: Option<Egress>,

@@ -12,12 +12,14 @@ use zen_core::deliver::cloudevents::CloudEvents;
 use zen_core::deliver::{BatchLimits, Credentials, OrderBy, TargetLimits, TargetSigner};
 use zen_core::id::EndpointId;
 use zen_core::verify::Authentication;
+use zen_ebpf::{FenceRules, GuardRules, XdpMode};
 use zen_hmac::PreparedKey;
 use zen_identity::{Policy, SpiffePattern};
 use zen_rules::Pattern;
 
 use super::Routing;
 use super::raw::{ClientCertificate, Direction, OnDamage, ProxyProtocol};
+use crate::ebpf::Need;
 use crate::journal::RetentionLimits;
 use crate::oauth::TokenSource;
 use crate::receipts::Receipts;
@@ -84,6 +86,34 @@ pub struct TracingSettings {
     pub sample_below: u64,
     /// The collector; one for the life of the process.
     pub export: Option<Arc<Export>>,
+}
+
+/// Programs in the kernel; those that are not there are not loaded.
+#[derive(Clone, Debug)]
+pub struct EbpfSettings {
+    /// Packets to the listeners.
+    pub guard: Option<GuardSettings>,
+    /// Outgoing connections.
+    pub fence: Option<(FenceRules, Need)>,
+    /// Which worker gets a connection.
+    pub steer: Option<Need>,
+    /// What connections are like.
+    pub observe: Option<Need>,
+}
+
+/// The guard's rules, and where it stands.
+#[derive(Clone, Debug)]
+pub struct GuardSettings {
+    /// What it refuses.
+    pub rules: GuardRules,
+    /// Sources with a budget of their own at a time.
+    pub sources_max: u32,
+    /// Interfaces where frames are judged already.
+    pub interfaces: Vec<String>,
+    /// Who judges there.
+    pub xdp: XdpMode,
+    /// What its absence means.
+    pub need: Need,
 }
 
 /// A node's table of keys: how many, and for how long.

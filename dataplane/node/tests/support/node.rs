@@ -50,6 +50,13 @@ impl Node {
         node
     }
 
+    /// Starts a node by the shell, which gets its command as `"$@"`, without waiting.
+    pub fn spawn_behind(script: &str, config: &Path, admin: SocketAddr) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-ec", script, "sh", env!("CARGO_BIN_EXE_zen-dataplane")]).stdin(Stdio::null());
+        Self::spawn_by(command, config, admin)
+    }
+
     /// Starts a node without waiting.
     pub fn spawn(config: &Path, admin: SocketAddr) -> Self {
         Self::spawn_by(command(), config, admin)

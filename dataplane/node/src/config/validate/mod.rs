@@ -1,6 +1,7 @@
 //! From what was written to a snapshot: every value checked, every fault collected with its remedy.
 
 mod access;
+mod ebpf;
 mod egress;
 mod faults;
 mod ingester;
@@ -19,6 +20,7 @@ use tracing_subscriber::EnvFilter;
 use zen_core::dedupe::WINDOW_MS_MAX;
 use zen_identity::{Policy, SharedPolicy};
 
+use self::ebpf::ebpf;
 use self::egress::egress;
 use self::ingester::ingester;
 use self::reach::reach;
@@ -65,6 +67,7 @@ pub(super) fn snapshot(
         egress(section, (node.workers, &node.data_dir), journal.segment_bytes, certificates, &mut faults)
     });
     let reach = reach(ingester.as_ref(), egress.as_ref(), &tracing, &mut faults);
+    let ebpf = ebpf(&raw.ebpf, &reach, node.pin_workers, &mut faults);
     if faults.found.is_empty() {
         let settings = Settings {
             node: &node,
@@ -79,7 +82,7 @@ pub(super) fn snapshot(
     if !faults.found.is_empty() {
         return Err(ConfigError::Faults(faults.found));
     }
-    Ok(Snapshot { generation, raw, node, journal, tracing, ingester, egress, reach })
+    Ok(Snapshot { generation, raw, node, journal, tracing, ingester, egress, reach, ebpf })
 }
 
 /// The flows of one endpoint alone.
