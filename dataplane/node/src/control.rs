@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::net::TcpSocket;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
 use zen_identity::Reloaded;
@@ -104,6 +105,8 @@ impl Resolver {
 pub struct Control {
     /// Shared with the workers.
     pub shared: Arc<Shared>,
+    /// The admin address, not listening yet.
+    pub admin: Option<TcpSocket>,
     /// The configuration file, for reloads.
     pub config_file: PathBuf,
     /// Reloaded from their files.
@@ -122,7 +125,7 @@ pub async fn run(
     mut workers_done: mpsc::Receiver<bool>,
 ) -> Result<bool, admin::AdminError> {
     let snapshot = control.shared.snapshot.load_full();
-    let listeners = admin::bind(&snapshot.raw.admin)?;
+    let listeners = admin::listen(control.admin.take(), &snapshot.raw.admin)?;
     let metrics = std::mem::replace(&mut control.metrics, Metrics::new(Vec::new(), Arc::default()));
     let admin = tokio::spawn(admin::serve(
         listeners,

@@ -13,6 +13,7 @@ mod entropy;
 mod ingester;
 mod journal;
 mod link;
+mod listeners;
 mod mesh;
 mod metrics;
 mod oauth;

@@ -1,4 +1,4 @@
-//! Start-up in order: configuration, certificates, journals and sockets on each worker, then ready.
+//! Start-up in order: configuration, certificates, addresses, journals and sockets on each worker, ready.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Semaphore, mpsc};
 use zen_uring::{Backend, Io};
 
-use crate::admin::AdminError;
+use crate::admin::{self, AdminError};
 use crate::clock::Clock;
 use crate::config::{
     self, Certificates, ConfigError, IdempotencySettings, MemoryBound, NodeSettings, Raw, Snapshot, mib,
@@ -20,6 +20,7 @@ use crate::ebpf::{Drops, Programs, Stations};
 use crate::egress::{Paused, PausedError, Table, Watermarks};
 use crate::ingester::{self, Access, Recovering};
 use crate::journal::{self, OpenError, spawn_segment_maker};
+use crate::listeners::Listeners;
 use crate::mesh::{JournalRole, Mesh};
 use crate::metrics::{Metrics, NodeMetrics, WorkerMetrics};
 use crate::quota::Quota;
@@ -44,6 +45,9 @@ pub enum StartError {
     /// A table of keys.
     #[error("idempotency: {0}")]
     Keys(#[from] zen_core::dedupe::LimitsError),
+    /// An address.
+    #[error("{0}")]
+    Bind(#[from] zen_uring::BindError),
     /// A worker's ring or sockets.
     #[error("{0}")]
     Worker(#[from] WorkerError),
@@ -98,11 +102,12 @@ pub fn check_config(file: &Path) -> Result<(), StartError> {
 pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
     let (raw, certificates, snapshot) = load(file)?;
     start_log(&raw);
-    let backend = choose_backend(&snapshot.node, io)?;
     std::fs::create_dir_all(&snapshot.node.data_dir)?;
     let _lock = lock_data_dir(&snapshot)?;
     let mut programs = Programs::attach(&snapshot.ebpf, &Stations::of(&snapshot), Clock::now().wall_ms)?;
     let drops = Drops::new(programs.take_refusals());
+    let (mut listeners, admin) = (Listeners::bind(&snapshot)?, admin::bind(&snapshot.raw.admin)?);
+    let backend = choose_backend(&snapshot.node, io)?;
     let keys = tables(&snapshot)?;
     remove_orphans(&snapshot, &keys)?;
     let paused = Arc::new(Paused::load(&snapshot.node.data_dir)?);
@@ -135,6 +140,7 @@ pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
     let (writer, beside) = start_evidence(&shared.snapshot.load())?;
     let launches = metrics.iter().enumerate().map(|(index, metrics)| Launch {
         index: index as u16,
+        bound: listeners.take(index as u16),
         shared: Arc::clone(&shared),
         maker: maker.clone(),
         resolver: resolver.clone(),
@@ -150,24 +156,29 @@ pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
     node_metrics.memory_bound_bytes.set(bound);
     let control = Control {
         shared: Arc::clone(&shared),
+        admin,
         config_file: file.to_path_buf(),
         certificates,
         questions,
         metrics: Metrics::new([metrics, beside].concat(), Arc::clone(&node_metrics)),
         node_metrics,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .max_blocking_threads(control::BLOCKING_MAX)
-        .thread_stack_size(control::LOOKUP_STACK_BYTES)
-        .build()?;
-    let clean = runtime.block_on(control::run(control, workers_done))?;
+    let clean = runtime()?.block_on(control::run(control, workers_done))?;
     for thread in threads {
         let _ = thread.join();
     }
     writer.into_iter().for_each(receipts::Writer::close);
     tracing::info!(clean, "stopped");
     if clean { Ok(()) } else { Err(StartError::Drain) }
+}
+
+/// The control thread's.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(control::BLOCKING_MAX)
+        .thread_stack_size(control::LOOKUP_STACK_BYTES)
+        .build()
 }
 
 fn load(file: &Path) -> Result<(Raw, Certificates, Snapshot), StartError> {

@@ -26,7 +26,7 @@ mod timers;
 mod waker;
 
 pub use backend::{Backend, Chosen, Io, UnknownIo};
-pub use bind::bind_reuseport;
+pub use bind::{BoundSocket, bind_reuseport};
 pub use buffer::{AlignedBuffer, BLOCK_BYTES, ReceiveBuffer};
 pub use completion::{Completion, FileId, ListenerId, SocketId};
 pub use cores::{online_cores, pin_to_core};

@@ -79,7 +79,8 @@ fn names_a_remedy(error: &SetupError) -> bool {
 
 fn echo() {
     let mut harness = Harness::small(Backend::Epoll);
-    let listener = TcpListener::from(bind_reuseport("127.0.0.1:0".parse().unwrap(), 8).unwrap());
+    let listener =
+        TcpListener::from(bind_reuseport("127.0.0.1:0".parse().unwrap()).unwrap().listen(8).unwrap());
     let address = listener.local_addr().unwrap();
     harness.reactor.listen(listener.into()).unwrap();
     let client = thread::spawn(move || {

@@ -26,7 +26,8 @@ fn accepting_rests_without_descriptors_and_goes_on_when_there_are_some() {
 
 fn accept_without_descriptors(backend: Backend) {
     let mut harness = Harness::small(backend);
-    let listener = TcpListener::from(bind_reuseport("127.0.0.1:0".parse().unwrap(), 64).unwrap());
+    let listener =
+        TcpListener::from(bind_reuseport("127.0.0.1:0".parse().unwrap()).unwrap().listen(64).unwrap());
     let address = listener.local_addr().unwrap();
     let client = TcpStream::connect(address).unwrap();
     harness.reactor.listen(listener.into()).unwrap();

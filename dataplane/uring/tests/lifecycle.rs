@@ -136,7 +136,7 @@ fn a_drain_ends_everything_that_is_in_flight(backend: Backend) {
         harness.reactor.send(socket, vec![1; 4 << 20]);
         outsides.push(outside);
     }
-    let listener = zen_uring::bind_reuseport("127.0.0.1:0".parse().unwrap(), 8).unwrap();
+    let listener = zen_uring::bind_reuseport("127.0.0.1:0".parse().unwrap()).unwrap().listen(8).unwrap();
     harness.reactor.listen(listener).unwrap();
     let path = folder.path().join("file");
     let file: OwnedFd = std::fs::File::create(&path).unwrap().into();

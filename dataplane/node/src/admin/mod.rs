@@ -10,6 +10,7 @@ mod event_replay;
 mod events;
 mod targets;
 
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::pin::Pin;
@@ -30,7 +31,7 @@ pub use events::LIFE_BYTES;
 use prometheus_client::registry::Registry;
 pub use targets::{FAILURE_BYTES, TARGET_BYTES};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::UnixListener;
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::AdminSection;
@@ -51,6 +52,8 @@ pub const WALKS_MAX: usize = 1;
 /// Walks for events that are put in once more; others are refused.
 pub const REPLAYS_MAX: usize = 1;
 
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 128;
 /// Orders to pause or resume targets worked off at a time; who gives more waits.
 pub const HOLDS_MAX: usize = 1;
 
@@ -75,9 +78,9 @@ pub enum AdminError {
     },
 }
 
-/// Bound listeners.
+/// What listens.
 pub struct Listeners {
-    tcp: Option<std::net::TcpListener>,
+    tcp: Option<TcpListener>,
     unix: Option<std::os::unix::net::UnixListener>,
 }
 
@@ -117,15 +120,22 @@ impl Connected<IncomingStream<'_, Bounded<UnixListener>>> for Peer {
     }
 }
 
-/// Binds what the configuration names; a stale socket file of an earlier life is replaced.
-pub fn bind(settings: &AdminSection) -> Result<Listeners, AdminError> {
-    let tcp = settings.listen.as_ref().map(|address| {
-        let bound = std::net::TcpListener::bind(address).and_then(|listener| {
-            listener.set_nonblocking(true)?;
-            Ok(listener)
-        });
-        bound.map_err(|source| AdminError::Listen { address: address.clone(), source })
-    });
+/// Takes the loopback address, for which a privilege may be needed.
+pub fn bind(settings: &AdminSection) -> Result<Option<TcpSocket>, AdminError> {
+    let bind = |listen: &String| {
+        let address: SocketAddr = listen.parse().expect("it was validated");
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(address).map(|()| socket)
+    };
+    let bound = settings.listen.as_ref().map(|listen| bind(listen).map_err(refused(listen)));
+    bound.transpose()
+}
+
+/// Listens on that address and on the socket; a stale socket file of an earlier life is replaced.
+pub fn listen(tcp: Option<TcpSocket>, settings: &AdminSection) -> Result<Listeners, AdminError> {
+    let tcp = tcp.zip(settings.listen.as_ref());
+    let tcp = tcp.map(|(socket, listen)| socket.listen(BACKLOG).map_err(refused(listen)));
     let unix = settings.socket.as_ref().map(|path| {
         bind_socket(Path::new(path)).map_err(|source| AdminError::Socket { path: path.clone(), source })
     });
@@ -146,13 +156,12 @@ pub async fn serve(listeners: Listeners, shared: Arc<Shared>, metrics: Metrics, 
         replays: places(REPLAYS_MAX),
         holds: places(HOLDS_MAX),
     };
-    let tcp = listeners.tcp.and_then(|listener| tokio::net::TcpListener::from_std(listener).ok());
     let unix = listeners.unix.and_then(|listener| tokio::net::UnixListener::from_std(listener).ok());
     let over_unix = orders().merge(pages()).with_state(admin.clone());
     let router = pages().with_state(admin);
     let places = Quota::default();
     let tcp = async {
-        if let Some(listener) = tcp {
+        if let Some(listener) = listeners.tcp {
             let listener = Bounded { listener, places: places.clone(), counts: Arc::clone(&counts) };
             let _ = axum::serve(listener, router).await;
         }
@@ -252,6 +261,10 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Placed<T> {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(context)
     }
+}
+
+fn refused(address: &str) -> impl FnOnce(std::io::Error) -> AdminError {
+    move |source| AdminError::Listen { address: address.to_owned(), source }
 }
 
 fn bind_socket(path: &Path) -> std::io::Result<std::os::unix::net::UnixListener> {

@@ -20,7 +20,8 @@ use crate::control::Shared;
 use crate::egress::{Deliveries, Egress};
 use crate::ingester::{Client, Ingester, Source};
 use crate::journal::token_role;
-use crate::link::{Links, Parts, Side};
+use crate::link::{Links, Parts};
+use crate::listeners::Listening;
 use crate::mesh::{JournalRole, Message};
 use crate::metrics::WorkerMetrics;
 use crate::stream::Stream;
@@ -32,11 +33,6 @@ const IDLE_WAIT: Duration = Duration::from_millis(250);
 const HOUSEKEEPING_MS: u64 = 50;
 /// After the drain's own deadline, operations get this long to be cancelled.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
-
-enum Listening {
-    Sources,
-    Links(Side),
-}
 
 /// The links' view of a worker, without the links themselves.
 macro_rules! parts {

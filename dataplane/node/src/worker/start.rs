@@ -1,6 +1,5 @@
-//! Starting workers: journals recovered, sockets bound, then ready; the first error ends the start.
+//! Starting workers: journals recovered, sockets listening, then ready; the first error ends the start.
 
-use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc as std_mpsc};
 use std::thread::JoinHandle;
@@ -9,7 +8,7 @@ use tokio::sync::mpsc;
 use zen_core::dedupe::IndexError;
 use zen_uring::{Backend, Limits, Reactor};
 
-use super::{Listening, Worker};
+use super::Worker;
 use crate::clock::Clock;
 use crate::config::{JournalSettings, Settings, Snapshot};
 use crate::control::{Resolver, Shared};
@@ -17,7 +16,8 @@ use crate::dedupe::Keys;
 use crate::egress::{self, Deliveries, Egress, Held, Table, Watermarks};
 use crate::ingester::{self, Claims, Index, Ingester, Recovering};
 use crate::journal::{self, MakerThread, OpenError, RetentionLimits, Start};
-use crate::link::{Links, Side};
+use crate::link::Links;
+use crate::listeners::Bound;
 use crate::mesh::JournalRole;
 use crate::metrics::WorkerMetrics;
 
@@ -64,6 +64,8 @@ pub enum WorkerError {
 pub struct Launch {
     /// Its index.
     pub index: u16,
+    /// Its sockets, which do not listen yet.
+    pub bound: Vec<Bound>,
     /// Shared with everybody.
     pub shared: Arc<Shared>,
     /// Prepares its segments.
@@ -116,11 +118,12 @@ pub fn start_all(
 }
 
 fn run(
-    launch: Launch,
+    mut launch: Launch,
     started: &std_mpsc::Sender<Result<(), WorkerError>>,
     done: &mpsc::Sender<bool>,
     barrier: &std::sync::Barrier,
 ) {
+    let bound = std::mem::take(&mut launch.bound);
     let prepared = Worker::prepare(launch);
     let mut worker = match prepared {
         Ok(worker) => worker,
@@ -131,7 +134,7 @@ fn run(
     };
     // Links resume only after every worker has told how far its streams are.
     barrier.wait();
-    if let Err(error) = worker.listen() {
+    if let Err(error) = worker.listen(bound) {
         let _ = started.send(Err(error));
         return;
     }
@@ -179,32 +182,17 @@ impl Worker {
         })
     }
 
-    fn listen(&mut self) -> Result<(), WorkerError> {
-        let snapshot = Arc::clone(&self.snapshot);
+    fn listen(&mut self, bound: Vec<Bound>) -> Result<(), WorkerError> {
         if let Some(ingester) = &mut self.ingester {
             ingester.handle_recovered();
         }
         if let Some(egress) = &mut self.egress {
             egress.restore();
         }
-        if let Some(settings) = &snapshot.ingester {
-            for address in &settings.listen {
-                self.listen_on(*address, Listening::Sources)?;
-            }
-            if let Some(address) = settings.link_listen {
-                self.listen_on(address, Listening::Links(Side::Ingester))?;
-            }
+        for Bound { socket, kind } in bound {
+            let listener = self.reactor.listen(socket.listen(BACKLOG)?)?;
+            self.listeners.push((listener, kind));
         }
-        if let Some(address) = snapshot.egress.as_ref().and_then(|settings| settings.link_listen) {
-            self.listen_on(address, Listening::Links(Side::Egress))?;
-        }
-        Ok(())
-    }
-
-    fn listen_on(&mut self, address: SocketAddr, kind: Listening) -> Result<(), WorkerError> {
-        let fd = zen_uring::bind_reuseport(address, BACKLOG)?;
-        let listener = self.reactor.listen(fd)?;
-        self.listeners.push((listener, kind));
         Ok(())
     }
 }

@@ -137,7 +137,7 @@ pub(crate) fn pattern(len: usize) -> Vec<u8> {
 
 /// A listener on a port of the kernel's choice.
 pub(crate) fn loopback() -> (OwnedFd, SocketAddr) {
-    let fd = bind_reuseport("127.0.0.1:0".parse().unwrap(), 4096).unwrap();
+    let fd = bind_reuseport("127.0.0.1:0".parse().unwrap()).unwrap().listen(4096).unwrap();
     let listener = TcpListener::from(fd);
     let address = listener.local_addr().unwrap();
     (listener.into(), address)
