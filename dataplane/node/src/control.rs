@@ -22,6 +22,7 @@ use crate::ingester::Access;
 use crate::mesh::{Mesh, Message};
 use crate::metrics::{Metrics, NodeMetrics};
 use crate::oauth::{self, Keepers};
+use crate::privileges::Privileges;
 use crate::quota::Quota;
 
 /// How often the rings of refusals are read.
@@ -67,6 +68,8 @@ pub struct Shared {
     pub programs: Arc<Mutex<Programs>>,
     /// What they refused last.
     pub drops: Mutex<Drops>,
+    /// What the process gave up.
+    pub privileges: Privileges,
     /// What the last reload came to.
     pub status: ArcSwap<String>,
 }
@@ -126,6 +129,7 @@ pub async fn run(
 ) -> Result<bool, admin::AdminError> {
     let snapshot = control.shared.snapshot.load_full();
     let listeners = admin::listen(control.admin.take(), &snapshot.raw.admin)?;
+    control.shared.privileges.confine();
     let metrics = std::mem::replace(&mut control.metrics, Metrics::new(Vec::new(), Arc::default()));
     let admin = tokio::spawn(admin::serve(
         listeners,
@@ -272,7 +276,7 @@ fn put_in_force(control: &Control) -> Result<u64, ReloadError> {
 }
 
 /// A thread that panics ends the process, so nobody left it half done.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

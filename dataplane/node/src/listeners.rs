@@ -2,7 +2,7 @@
 //! 1024, and hands each worker its own, which listens when the worker has recovered.
 
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use zen_uring::{BindError, BoundSocket};
 
@@ -55,6 +55,19 @@ impl Listeners {
         self.workers.iter().zip(0..).flat_map(|(sockets, worker)| {
             sockets.iter().map(move |bound| (bound.socket.address(), worker, bound.socket.as_fd()))
         })
+    }
+
+    /// The sockets of each address, a second descriptor of each, by worker.
+    pub fn groups(&self) -> std::io::Result<Vec<(SocketAddr, Vec<OwnedFd>)>> {
+        let mut groups: Vec<(SocketAddr, Vec<OwnedFd>)> = Vec::new();
+        for (address, _, socket) in self.sockets() {
+            let socket = socket.try_clone_to_owned()?;
+            match groups.iter_mut().find(|(known, _)| *known == address) {
+                Some((_, sockets)) => sockets.push(socket),
+                None => groups.push((address, vec![socket])),
+            }
+        }
+        Ok(groups)
     }
 
     /// Hands out the sockets of one worker.

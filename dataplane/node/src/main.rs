@@ -17,6 +17,7 @@ mod listeners;
 mod mesh;
 mod metrics;
 mod oauth;
+mod privileges;
 mod quota;
 mod reach;
 mod receipts;

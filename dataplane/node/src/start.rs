@@ -1,4 +1,4 @@
-//! Start-up in order: configuration, certificates, addresses, journals and sockets on each worker, ready.
+//! Start-up in order: configuration, certificates, addresses, privileges, journals and sockets on each worker, ready.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use crate::journal::{self, OpenError, spawn_segment_maker};
 use crate::listeners::Listeners;
 use crate::mesh::{JournalRole, Mesh};
 use crate::metrics::{Metrics, NodeMetrics, WorkerMetrics};
+use crate::privileges::{self, Privileges};
 use crate::quota::Quota;
 use crate::worker::{self, Launch, Tables, WorkerError};
 use crate::{receipts, spans};
@@ -107,7 +108,9 @@ pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
     let mut programs = Programs::attach(&snapshot.ebpf, &Stations::of(&snapshot), Clock::now().wall_ms)?;
     let drops = Drops::new(programs.take_refusals());
     let (mut listeners, admin) = (Listeners::bind(&snapshot)?, admin::bind(&snapshot.raw.admin)?);
+    let privileges = give_up_privileges(file, &certificates, &snapshot.node);
     let backend = choose_backend(&snapshot.node, io)?;
+    let groups = if programs.steers() { listeners.groups()? } else { Vec::new() };
     let keys = tables(&snapshot)?;
     remove_orphans(&snapshot, &keys)?;
     let paused = Arc::new(Paused::load(&snapshot.node.data_dir)?);
@@ -128,6 +131,7 @@ pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
         draining: AtomicBool::new(false),
         order_places: Arc::new(Semaphore::new(order_places)),
         paused,
+        privileges,
         programs: Arc::new(Mutex::new(programs)),
         drops: Mutex::new(drops),
         status: ArcSwap::from_pointee("generation 1 in force".to_owned()),
@@ -150,7 +154,9 @@ pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
         backend,
     });
     let threads = worker::start_all(launches.collect(), &done)?;
-    drop(done);
+    control::lock(&shared.programs).steer(&groups);
+    // Held on to, they would go on listening when their workers have drained.
+    drop((done, groups));
     let node_metrics = Arc::new(NodeMetrics::default());
     let bound = MemoryBound::of(&shared.snapshot.load().settings()).total();
     node_metrics.memory_bound_bytes.set(bound);
@@ -179,6 +185,22 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
         .max_blocking_threads(control::BLOCKING_MAX)
         .thread_stack_size(control::LOOKUP_STACK_BYTES)
         .build()
+}
+
+/// Before the first thread. Without capabilities root reads only what modes let it read, reloads included.
+fn give_up_privileges(file: &Path, certificates: &Certificates, settings: &NodeSettings) -> Privileges {
+    let overrode_modes = privileges::overrides_modes();
+    let privileges = Privileges::give_up(settings);
+    if overrode_modes && !privileges.has_capabilities() {
+        let reloaded = config::read(file).and_then(|raw| config::validate(file, raw, certificates, 1));
+        if let Err(error) = reloaded {
+            tracing::warn!(
+                "without capabilities a reload will be refused: {error}; let the node's user read these files, or set \
+                 node.drop_capabilities = false"
+            );
+        }
+    }
+    privileges
 }
 
 fn load(file: &Path) -> Result<(Raw, Certificates, Snapshot), StartError> {

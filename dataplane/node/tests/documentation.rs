@@ -105,6 +105,24 @@ fn documented_keys() -> BTreeMap<String, BTreeMap<String, Vec<String>>> {
 }
 
 #[test]
+fn every_system_call_on_the_list_is_explained() {
+    let (list, explained) = (page("deploy/seccomp/zen-dataplane.json"), page("docs/security-model.md"));
+    let list: BTreeMap<String, serde_json::Value> = serde_json::from_str(&list).unwrap();
+    for (name, filter) in list {
+        let calls: BTreeSet<_> = filter["filter"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|rule| rule["syscall"].as_str().unwrap())
+            .collect();
+        assert!(!calls.is_empty(), "{name}");
+        for call in calls {
+            assert!(explained.contains(&format!("`{call}`")), "{call} in docs/security-model.md");
+        }
+    }
+}
+
+#[test]
 fn every_key_is_documented_and_no_other() {
     let (fields, documented) = (raw_fields(), documented_keys());
     let known: BTreeSet<&str> = SECTIONS.iter().map(|(name, _)| *name).chain(["Raw"]).collect();

@@ -293,7 +293,7 @@ async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
 }
 
 async fn status(State(admin): State<Admin>) -> impl IntoResponse {
-    format!("{}\n", admin.shared.status.load())
+    format!("{}\n{}\n", admin.shared.status.load(), admin.shared.privileges)
 }
 
 async fn scrape(State(admin): State<Admin>) -> impl IntoResponse {

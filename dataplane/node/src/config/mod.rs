@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use memory::{MemoryBound, mib};
-pub use raw::{Admin as AdminSection, ClientCertificate, Direction, OnDamage, ProxyProtocol, Raw};
+pub use raw::{Admin as AdminSection, ClientCertificate, Direction, OnDamage, ProxyProtocol, Raw, Seccomp};
 pub use routing::Routing;
 pub use settings::{
     Authorization, EbpfSettings, EgressPeer, EgressSettings, Endpoint, Format, GuardSettings, HostPort,
@@ -194,6 +194,8 @@ impl Snapshot {
             (self.node.name != next.node.name, "node.name"),
             (self.node.workers != next.node.workers, "node.workers"),
             (self.node.data_dir != next.node.data_dir, "node.data_dir"),
+            (self.node.drop_capabilities != next.node.drop_capabilities, "node.drop_capabilities"),
+            (self.node.seccomp != next.node.seccomp, "node.seccomp"),
             (listeners(self) != listeners(next), "listen addresses"),
             (journal(self) != journal(next), "journal"),
             (identity(self) != identity(next), "certificate file paths"),

@@ -54,6 +54,19 @@ pub struct Node {
     #[serde(default = "memory_bytes_max")]
     pub memory_bytes_max: u64,
     pub links_max: Option<u32>,
+    #[serde(default = "yes")]
+    pub drop_capabilities: bool,
+    #[serde(default)]
+    pub seccomp: Seccomp,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Seccomp {
+    #[default]
+    Enforce,
+    Log,
+    Off,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]

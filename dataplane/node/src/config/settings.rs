@@ -18,7 +18,7 @@ use zen_identity::{Policy, SpiffePattern};
 use zen_rules::Pattern;
 
 use super::Routing;
-use super::raw::{ClientCertificate, Direction, OnDamage, ProxyProtocol};
+use super::raw::{ClientCertificate, Direction, OnDamage, ProxyProtocol, Seccomp};
 use crate::ebpf::Need;
 use crate::journal::RetentionLimits;
 use crate::oauth::TokenSource;
@@ -62,6 +62,10 @@ pub struct NodeSettings {
     pub links_max: u32,
     /// What the node may use; its bound is compared with this.
     pub memory_bytes_max: u64,
+    /// Whether capabilities go before workers start.
+    pub drop_capabilities: bool,
+    /// What becomes of system calls that a running node does not need.
+    pub seccomp: Seccomp,
 }
 
 /// Journal bounds, per worker and role.

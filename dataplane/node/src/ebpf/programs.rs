@@ -123,6 +123,11 @@ impl Programs {
         }
     }
 
+    /// Whether listeners are wanted, to be steered.
+    pub fn steers(&self) -> bool {
+        !self.steer.is_empty()
+    }
+
     /// Attaches the steerer to listeners that listen by now; of each address one a worker, in their order.
     pub fn steer(&mut self, groups: &[(SocketAddr, Vec<OwnedFd>)]) {
         for (address, listeners) in groups {

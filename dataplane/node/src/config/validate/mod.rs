@@ -149,6 +149,8 @@ fn node(raw: &Raw, faults: &mut Faults) -> NodeSettings {
         reload_poll_ms: raw.node.reload_poll_ms,
         links_max: links_max(raw, workers, faults),
         memory_bytes_max: raw.node.memory_bytes_max,
+        drop_capabilities: raw.node.drop_capabilities,
+        seccomp: raw.node.seccomp,
     }
 }
 
