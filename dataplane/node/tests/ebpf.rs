@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 
 use mesh::{Mesh, target};
@@ -59,6 +60,15 @@ fn bpftool(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// The directory of a node's own cgroup.
+fn cgroup_of(node: &support::node::Node) -> String {
+    let memberships = fs::read_to_string(format!("/proc/{}/cgroup", node.id())).unwrap();
+    let own = memberships.lines().find_map(|line| line.strip_prefix("0::")).unwrap();
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let mount = mounts.lines().find(|line| line.contains(" cgroup2 ")).unwrap();
+    format!("{}{own}", mount.split(' ').nth(1).unwrap())
+}
+
 fn cli(mesh: &Mesh, node: &str, command: &[&str]) -> String {
     let socket = mesh.lab.path(&format!("{node}.sock"));
     let output = run(&[command, &["--socket", socket.to_str().unwrap()]].concat());
@@ -94,23 +104,16 @@ fn all_four_stand_beside_a_path_that_delivers_and_go_with_their_process() {
     let bytes = format!("zen_tcp_bytes_total{{place=\"{}\",direction=\"sent\"}}", target.address);
     wait_until("bytes are counted", || mesh.inside.metric(&bytes) > 50_000.0);
 
-    let process = format!("zen-dataplane-{}", mesh.edge.id());
-    let cgroup = fs::read_to_string(format!("/proc/{}/cgroup", mesh.edge.id())).unwrap();
-    assert!(cgroup.contains(&process), "{cgroup}");
-    let own = |listing: String| listing.matches(&format!("({})", mesh.edge.id())).count();
-    assert!(
-        own(bpftool(&["link", "show"])) >= 6,
-        "guard, four of the fence, observe: {}",
-        bpftool(&["link", "show"])
-    );
-    let programs = bpftool(&["prog", "show"]);
+    let (cgroup, programs) = (cgroup_of(&mesh.edge), bpftool(&["prog", "show"]));
+    assert!(cgroup.ends_with(&format!("zen-dataplane-{}", mesh.edge.id())), "{cgroup}");
     for name in ["zen_guard", "zen_connect4", "zen_sendmsg6", "zen_steer", "zen_observe"] {
         assert!(programs.contains(&format!("name {name}")), "{name} in:\n{programs}");
     }
-    let pid = mesh.edge.id();
+    let id = fs::metadata(&cgroup).unwrap().ino();
+    let links = || bpftool(&["link", "show"]).matches(&format!("cgroup_id {id} ")).count();
+    assert_eq!(links(), 6, "guard, four of the fence, observe");
     mesh.edge.kill();
-    let is_there = || bpftool(&["link", "show"]).contains(&format!("({pid})"));
-    wait_until("the kernel has let go of it", || !is_there());
+    wait_until("the kernel has let go of it", || links() == 0);
 }
 
 #[test]
@@ -186,13 +189,10 @@ fn fence_lets_a_node_reach_what_it_is_configured_for_and_no_more() {
         mesh.inside.metric("zen_fence_connections_total{verdict=\"passed\",reason=\"\"}")
     );
     // A process that is put beside it is fenced in as well.
-    let cgroup = fs::read_to_string(format!("/proc/{}/cgroup", mesh.inside.id())).unwrap();
-    let cgroup = cgroup.lines().find_map(|line| line.strip_prefix("0::")).unwrap();
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
-    let mount = mounts.lines().find(|line| line.contains(" cgroup2 ")).unwrap().split(' ').nth(1).unwrap();
+    let cgroup = cgroup_of(&mesh.inside);
     let reach = |address: SocketAddr| {
         let (host, port) = (address.ip(), address.port());
-        let script = format!("echo $$ > {mount}{cgroup}/cgroup.procs && exec 3<>/dev/tcp/{host}/{port}");
+        let script = format!("echo $$ > {cgroup}/cgroup.procs && exec 3<>/dev/tcp/{host}/{port}");
         Command::new("bash").args(["-c", &script]).output().unwrap()
     };
     assert!(reach(target.address).status.success(), "{:?}", reach(target.address));
