@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::error::LabError;
 use crate::pki::{Pki, Role};
-use crate::{bench, crash, demo, duplicates, faults, idle, lab, pairs, power, send, sink, soak};
+use crate::{bench, crash, deliver, demo, duplicates, faults, idle, lab, pairs, power, send, sink, soak};
 
 /// Zen Mesh lab: certificates, load, targets, demo, crash test and benchmark.
 #[derive(Debug, Parser)]
@@ -30,6 +30,8 @@ enum Command {
     Demo(demo::Options),
     /// Kill nodes at random moments under load and count what was lost.
     Crash(crash::Options),
+    /// Send some events through both nodes and check that each arrives.
+    Deliver(deliver::Options),
     /// Break one thing after the other under load, and count what was lost or stood still.
     Faults(faults::Options),
     /// Mixed load for long, with a fault now and then; nothing may be lost, nothing may grow.
@@ -110,6 +112,7 @@ fn dispatch(command: Command) -> Result<ExitCode, LabError> {
         Command::Sink(options) => block_on(2, sink::run(options)),
         Command::Demo(options) => block_on(2, demo::run(options)),
         Command::Crash(options) => block_on(2, crash::run(options)),
+        Command::Deliver(options) => block_on(2, deliver::run(options)),
         Command::Faults(options) => block_on(2, faults::run(options)),
         Command::Soak(options) => block_on(2, soak::run(options)),
         Command::Idle(options) => block_on(2, idle::run(options)),

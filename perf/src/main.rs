@@ -4,6 +4,7 @@
 mod arguments;
 mod bench;
 mod crash;
+mod deliver;
 mod demo;
 mod duplicates;
 mod error;

@@ -18,18 +18,25 @@ use rcgen::{
 const RAW: &str = concat!(
     include_str!("../src/config/raw.rs"),
     include_str!("../src/config/raw/access.rs"),
+    include_str!("../src/config/raw/ebpf.rs"),
     include_str!("../src/config/raw/targets.rs"),
     include_str!("../src/config/raw/limits.rs"),
     include_str!("../src/config/raw/tracing.rs")
 );
 const METRICS: &str = include_str!("../src/metrics.rs");
+const EBPF_METRICS: &str = include_str!("../src/ebpf/metrics.rs");
 /// Each struct of the raw configuration and its heading.
-const SECTIONS: [(&str, &str); 35] = [
+const SECTIONS: [(&str, &str); 40] = [
     ("Node", "[node]"),
     ("Admin", "[admin]"),
     ("Journal", "[journal]"),
     ("Identity", "[identity]"),
     ("Tracing", "[tracing]"),
+    ("Ebpf", "[ebpf]"),
+    ("Guard", "[ebpf.guard]"),
+    ("Fence", "[ebpf.fence]"),
+    ("Steer", "[ebpf.steer]"),
+    ("Observe", "[ebpf.observe]"),
     ("Ingester", "[ingester]"),
     ("Endpoint", "[[ingester.endpoints]]"),
     ("IdempotencyTable", "[ingester.idempotency]"),
@@ -212,6 +219,11 @@ fn every_metric_is_documented_and_no_other() {
         let suffix = if name.ends_with("_refused") { "_total" } else { "" };
         metrics.insert(format!("zen_{name}{suffix}"));
     }
+    for line in EBPF_METRICS.lines().filter(|line| line.contains("encoder, ") || line.contains("encode_descriptor(")) {
+        let Some(name) = line.split("\"zen_").nth(1).and_then(|rest| rest.split('"').next()) else { continue };
+        let suffix = if line.contains("counters(") { "_total" } else { "" };
+        metrics.insert(format!("zen_{name}{suffix}"));
+    }
     let page = page("docs/operations.md");
     let documented: BTreeSet<String> = page
         .lines()
@@ -298,7 +310,7 @@ fn every_source_that_is_named_exists() {
     let mut named = 0;
     for name in ["README.md", "ARCHITECTURE.md", "docs/security-model.md", "docs/operations.md"] {
         for path in page(name).split('`').skip(1).step_by(2) {
-            let ours = ["dataplane/", "trust/", "perf/", "scripts/", "docs/"];
+            let ours = ["dataplane/", "ebpf/", "trust/", "perf/", "scripts/", "docs/"];
             let first = path.split(['{', ' ']).next().unwrap_or_default();
             if !ours.iter().any(|prefix| first.starts_with(prefix)) {
                 continue;

@@ -24,7 +24,6 @@ pub use error::EbpfError;
 pub use events::Refusals;
 pub use fence::{Fence, FenceRules, Reach};
 pub use guard::{Guard, GuardRules, Listener, Network, Rate};
-pub use objects::sources_hash;
 pub use observe::{Observe, Place};
 pub use probe::{Feature, probe};
 pub use steer::Steer;

@@ -27,11 +27,6 @@ pub(crate) const FENCE: Object = object!("fence.o");
 pub(crate) const STEER: Object = object!("steer.o");
 pub(crate) const OBSERVE: Object = object!("observe.o");
 
-/// SHA-256 of the sources that the checked-in objects were built from, hex.
-pub fn sources_hash() -> &'static str {
-    include_str!("../objects/sources.sha256").trim_ascii()
-}
-
 /// An object in the kernel: its maps are made, its programs are not loaded yet.
 pub(crate) struct Loaded {
     object: &'static str,

@@ -1,4 +1,4 @@
-//! Commands: for a running node, over its admin socket, dead letters, events and targets; `route` needs none.
+//! Commands: for a running node, over its admin socket, dead letters, events and targets; `probe` and `route` need none.
 //!
 //! Arguments enter; a table for people or a JSON object per line leaves. Exit codes: 0 done, 1 refused or failed, 2 bad arguments.
 
@@ -7,6 +7,7 @@ mod dead_letters;
 mod drops;
 mod ebpf;
 mod events;
+mod probe;
 mod route;
 mod targets;
 mod time;
@@ -35,6 +36,8 @@ pub enum Command {
     /// Targets: how they are, pause, resume.
     #[command(subcommand)]
     Targets(targets::Targets),
+    /// What this kernel gives a node: io_uring and eBPF, feature by feature. No node is needed.
+    Probe,
     /// Which flows would take an event, and why; or what an output would make of it. No node is needed.
     Route(route::Route),
 }
@@ -70,6 +73,7 @@ pub fn run(command: Command) -> Result<(), CliError> {
         Command::Ebpf(command) => command.run(),
         Command::Events(asked) => asked.run(),
         Command::Targets(command) => command.run(),
+        Command::Probe => probe::run(),
         Command::Route(command) => Ok(command.run()?),
     }
 }

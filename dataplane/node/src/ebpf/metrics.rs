@@ -13,6 +13,9 @@ use zen_ebpf::abi::{fence, guard};
 
 use super::Programs;
 
+/// Seconds.
+const MICROSECONDS: f64 = 1e-6;
+
 /// Its view of the programs, for the registry.
 #[derive(Clone)]
 pub struct EbpfMetrics(pub Arc<Mutex<Programs>>);
@@ -74,12 +77,14 @@ fn observed(encoder: &mut DescriptorEncoder<'_>, places: &[(String, Counts)]) ->
     }
     counters(encoder, "zen_tcp_connections", "Connections, by place and what became of them", &connections)?;
     counters(encoder, "zen_tcp_bytes", "Bytes of connections, acknowledged or received", &bytes)?;
-    let handshake = "From SYN to established, µs";
-    histograms(encoder, "zen_tcp_handshake_microseconds", handshake, places, |counts| &counts.handshake_us)?;
-    let rtt = "Smoothed round trip when a connection ends, µs";
-    histograms(encoder, "zen_tcp_rtt_microseconds", rtt, places, |counts| &counts.rtt_us)?;
+    let handshake = "From SYN to established";
+    histograms(encoder, ("zen_tcp_handshake_seconds", handshake), MICROSECONDS, places, |counts| {
+        &counts.handshake_us
+    })?;
+    let rtt = "Smoothed round trip when a connection ends";
+    histograms(encoder, ("zen_tcp_rtt_seconds", rtt), MICROSECONDS, places, |counts| &counts.rtt_us)?;
     let again = "Segments sent again, of each connection that ended";
-    histograms(encoder, "zen_tcp_retransmits", again, places, |counts| &counts.retransmits)
+    histograms(encoder, ("zen_tcp_retransmits", again), 1.0, places, |counts| &counts.retransmits)
 }
 
 fn guard_rows(programs: &Programs) -> Vec<Row> {
@@ -132,10 +137,11 @@ fn counters(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, rows: &
     Ok(())
 }
 
+/// Of values whose unit is `unit` of what is shown.
 fn histograms(
     encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
+    (name, help): (&str, &str),
+    unit: f64,
     places: &[(String, Counts)],
     pick: impl Fn(&Counts) -> &Histogram,
 ) -> Result<(), Error> {
@@ -145,15 +151,30 @@ fn histograms(
         let labels = [("place", place.as_str())];
         let mut family = metric.encode_family(&labels)?;
         let total = histogram.buckets.iter().sum();
-        let buckets = buckets(histogram);
-        family.encode_histogram::<NoLabelSet>(histogram.sum as f64, total, &buckets, None)?;
+        let sum = histogram.sum as f64 * unit;
+        family.encode_histogram::<NoLabelSet>(sum, total, &buckets(histogram, unit), None)?;
     }
     Ok(())
 }
 
 /// Upper bounds and counts: bucket n holds what has n bits.
-fn buckets(histogram: &Histogram) -> Vec<(f64, u64)> {
+fn buckets(histogram: &Histogram, unit: f64) -> Vec<(f64, u64)> {
     let last = histogram.buckets.len() - 1;
-    let bound = |bits: usize| if bits == last { f64::MAX } else { ((1_u64 << bits) - 1) as f64 };
+    let bound = |bits: usize| if bits == last { f64::MAX } else { ((1_u64 << bits) - 1) as f64 * unit };
     histogram.buckets.iter().enumerate().map(|(bits, count)| (bound(bits), *count)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_ends_where_its_bits_end() {
+        let mut histogram = Histogram::default();
+        histogram.buckets[10] = 3;
+        let buckets = buckets(&histogram, MICROSECONDS);
+        assert_eq!(buckets.iter().map(|(_, count)| count).sum::<u64>(), 3);
+        assert!((buckets[10].0 - 1023e-6).abs() < 1e-9 && buckets[10].1 == 3);
+        assert!(buckets[0].0 < 1e-9 && buckets[31].0 > 1e30);
+    }
 }
