@@ -195,6 +195,19 @@ fn a_node_without_capabilities_starts_without_a_warning() {
     assert!(!node.log().contains("WARN"), "{}", node.log());
 }
 
+/// Without `CAP_IPC_LOCK` rings count against a limit that root is not used to.
+#[test]
+fn rings_find_room_under_the_limit_of_locked_memory() {
+    let (lab, ports) = (Lab::new(), Ports::pick());
+    let config = lab.write("edge.toml", &lab.ingester_text(ports));
+    let node = Node::start_behind("ulimit -S -l 0", &config, ports.admin);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", node.id())).unwrap();
+    let locked = limits.lines().find_map(|line| line.strip_prefix("Max locked memory")).unwrap();
+    let [soft, hard] = [0, 1].map(|column| locked.split_whitespace().nth(column).unwrap());
+    assert_eq!(soft, hard, "raised as far as it may be");
+    check_confined(&node, &[]);
+}
+
 #[test]
 fn a_reload_does_not_give_anything_back() {
     let (lab, _, text, node) = ingester(str::to_owned);

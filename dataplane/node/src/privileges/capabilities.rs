@@ -3,6 +3,7 @@
 
 use caps::{CapSet, Capability};
 use nix::errno::Errno;
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
 /// Threads of this process, one entry each.
 const THREADS: &str = "/proc/self/task";
@@ -36,7 +37,7 @@ pub enum CapabilityError {
 
 /// Whether the node, as root, gets past the modes of files that are not its own.
 pub fn overrides_modes() -> bool {
-    caps::has_cap(None, CapSet::Effective, Capability::CAP_DAC_OVERRIDE).unwrap_or(false)
+    has(Capability::CAP_DAC_OVERRIDE)
 }
 
 /// Gives up everything; a node that has nothing only promises not to gain any.
@@ -45,8 +46,11 @@ pub fn give_up() -> Result<(), CapabilityError> {
     if count > 1 {
         return Err(CapabilityError::Threads { count });
     }
+    if has(Capability::CAP_IPC_LOCK) {
+        raise_locked_memory();
+    }
     // Without CAP_SETPCAP the bounding set stays; nothing can be gained from it after no_new_privs.
-    if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP).unwrap_or(false) {
+    if has(Capability::CAP_SETPCAP) {
         clear(CapSet::Bounding, "bounding")?;
     }
     for (set, name) in SETS {
@@ -54,6 +58,18 @@ pub fn give_up() -> Result<(), CapabilityError> {
     }
     nix::sys::prctl::set_no_new_privs()?;
     Ok(())
+}
+
+fn has(capability: Capability) -> bool {
+    caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false)
+}
+
+/// Rings, made later, will count against this limit; where it stays too low, the reactor's error names it.
+fn raise_locked_memory() {
+    const LIMIT: Resource = Resource::RLIMIT_MEMLOCK;
+    if setrlimit(LIMIT, RLIM_INFINITY, RLIM_INFINITY).is_err() {
+        let _ = getrlimit(LIMIT).and_then(|(_, hard)| setrlimit(LIMIT, hard, hard));
+    }
 }
 
 fn clear(set: CapSet, name: &'static str) -> Result<(), CapabilityError> {
