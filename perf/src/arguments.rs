@@ -8,7 +8,9 @@ use clap::{Parser, Subcommand};
 
 use crate::error::LabError;
 use crate::pki::{Pki, Role};
-use crate::{bench, crash, deliver, demo, duplicates, faults, idle, lab, pairs, power, send, sink, soak};
+use crate::{
+    bench, crash, deliver, demo, duplicates, faults, flood, idle, lab, pairs, power, send, sink, soak,
+};
 
 /// Zen Mesh lab: certificates, load, targets, demo, crash test and benchmark.
 #[derive(Debug, Parser)]
@@ -34,6 +36,8 @@ enum Command {
     Deliver(deliver::Options),
     /// Break one thing after the other under load, and count what was lost or stood still.
     Faults(faults::Options),
+    /// Flood the listener from another namespace, with and without the guard, and measure what events are left.
+    Flood(flood::Options),
     /// Mixed load for long, with a fault now and then; nothing may be lost, nothing may grow.
     Soak(soak::Options),
     /// Hold connections that say nothing.
@@ -114,6 +118,7 @@ fn dispatch(command: Command) -> Result<ExitCode, LabError> {
         Command::Crash(options) => block_on(2, crash::run(options)),
         Command::Deliver(options) => block_on(2, deliver::run(options)),
         Command::Faults(options) => block_on(2, faults::run(options)),
+        Command::Flood(options) => block_on(2, flood::run(options)),
         Command::Soak(options) => block_on(2, soak::run(options)),
         Command::Idle(options) => block_on(2, idle::run(options)),
         Command::Power(options) => {

@@ -9,6 +9,7 @@ mod demo;
 mod duplicates;
 mod error;
 mod faults;
+mod flood;
 mod http;
 mod idle;
 mod lab;

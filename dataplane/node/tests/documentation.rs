@@ -219,8 +219,12 @@ fn every_metric_is_documented_and_no_other() {
         let suffix = if name.ends_with("_refused") { "_total" } else { "" };
         metrics.insert(format!("zen_{name}{suffix}"));
     }
-    for line in EBPF_METRICS.lines().filter(|line| line.contains("encoder, ") || line.contains("encode_descriptor(")) {
-        let Some(name) = line.split("\"zen_").nth(1).and_then(|rest| rest.split('"').next()) else { continue };
+    for line in
+        EBPF_METRICS.lines().filter(|line| line.contains("encoder, ") || line.contains("encode_descriptor("))
+    {
+        let Some(name) = line.split("\"zen_").nth(1).and_then(|rest| rest.split('"').next()) else {
+            continue;
+        };
         let suffix = if line.contains("counters(") { "_total" } else { "" };
         metrics.insert(format!("zen_{name}{suffix}"));
     }

@@ -14,7 +14,7 @@ use super::calibration::Calibration;
 use super::cpu::{Cpu, CpuTimes};
 use super::haproxy;
 use crate::error::LabError;
-use crate::lab::{Io, Lab, Metrics, Process, Shape, TARGET_IDENTITY, wait_ready};
+use crate::lab::{Io, Lab, Metrics, Process, Shape, TARGET_IDENTITY, Tuning, wait_ready};
 use crate::load::{LoadPlan, LoadReport, LoadState, Record, Repeats, run_load};
 use crate::random::system_seed;
 use crate::samples::{Endpoint, Samples, Sizes};
@@ -125,7 +125,19 @@ impl Contender {
         programs: &Programs,
         shape: Shape,
     ) -> Result<Self, LabError> {
-        let mut lab = Lab::make(&directory.join(kind.directory()), shape, workers)?;
+        Self::start_tuned(kind, directory, workers, programs, shape, Tuning::NONE).await
+    }
+
+    /// As [`Self::start_shaped`], with changes to the lab.
+    pub(crate) async fn start_tuned(
+        kind: Kind,
+        directory: &Path,
+        workers: u32,
+        programs: &Programs,
+        shape: Shape,
+        tuning: Tuning,
+    ) -> Result<Self, LabError> {
+        let mut lab = Lab::make_tuned(&directory.join(kind.directory()), shape, workers, tuning)?;
         lab.io = if kind == Kind::Epoll { Io::Epoll } else { Io::Uring };
         let sink = start_sink(&lab)?;
         let hops = if kind == Kind::HaProxy {

@@ -32,12 +32,11 @@ pub(crate) const VICTIM_EGRESS: &str = "inside";
 pub(crate) const TUNING: Tuning = Tuning {
     relayed: &["inside", "branch", "billing"],
     segment_bytes: Some(8 * 1024 * 1024),
-    node: "",
     ingester: "connections_max = 10500\nrequest_timeout_ms = 3000",
-    egress: "",
     target: "attempt_timeout_ms = 2000\nretry_schedule_ms = [500, 1000, 2000, 4000, 4000, 4000, 4000, 4000, \
              4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, \
              4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000]\nbreaker = { pause_ms = 500, pause_ms_max = 4000 }",
+    ..Tuning::NONE
 };
 /// `request_timeout_ms` of [`TUNING`].
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(3);

@@ -57,6 +57,7 @@ fn ingester(lab: &Lab, shape: Shape, workers: u32, tuning: Tuning) -> String {
         line(&mut text, "key_id = \"link-1\"");
         line(&mut text, &format!("key_file = \"secrets/link-{}\"", egress.name));
     }
+    line(&mut text, tuning.sections[0]);
     text
 }
 
@@ -150,6 +151,7 @@ fn egress_text(
         line(&mut text, tuning.target);
     }
     line(&mut text, shape.outputs);
+    line(&mut text, tuning.sections[1]);
     text
 }
 
@@ -170,11 +172,12 @@ fn node(lab: &Lab, shape: Shape, node: &Node, workers: u32, tuning: Tuning) -> S
     let segment_bytes = tuning.segment_bytes.unwrap_or(shape.journal.segment_bytes);
     // Pinned workers of several nodes on one machine would share the first core.
     format!(
-        "[node]\nname = \"{name}\"\nworkers = {workers}\npin_workers = false\ndata_dir = \"{directory}/{name}\"\n{}\n\n\
+        "[node]\nname = \"{name}\"\nworkers = {workers}\npin_workers = {}\ndata_dir = \"{directory}/{name}\"\n{}\n\n\
          [admin]\nlisten = \"{}\"\nsocket = \"{directory}/{name}/admin.sock\"\n\n\
          [journal]\nsegment_bytes = {segment_bytes}\nbytes_max = {}\n\n\
          [identity]\ncertificate_file = \"{}\"\nprivate_key_file = \"{}\"\ntrust_bundle_file = \"{}\"\n\
          trust_domain = \"{TRUST_DOMAIN}\"\n\n",
+        tuning.pin_workers,
         tuning.node,
         node.admin,
         shape.journal.bytes_max,

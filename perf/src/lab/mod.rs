@@ -219,7 +219,7 @@ impl Shape {
 }
 
 /// What a run changes in the configurations of its shape.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Tuning {
     /// Links, by egress, and targets that are reached through a relay.
     pub(crate) relayed: &'static [&'static str],
@@ -233,6 +233,27 @@ pub(crate) struct Tuning {
     pub(crate) egress: &'static str,
     /// Further lines of each target.
     pub(crate) target: &'static str,
+    /// Whether each worker has a core of its own.
+    pub(crate) pin_workers: bool,
+    /// Further sections of the ingester, and of each egress.
+    pub(crate) sections: [&'static str; 2],
+    /// Where sources connect, if not on 127.0.0.1.
+    pub(crate) public: Option<IpAddr>,
+}
+
+impl Tuning {
+    /// No change.
+    pub(crate) const NONE: Self = Self {
+        relayed: &[],
+        segment_bytes: None,
+        node: "",
+        ingester: "",
+        egress: "",
+        target: "",
+        pin_workers: false,
+        sections: [""; 2],
+        public: None,
+    };
 }
 
 /// A place for a relay: who dials a name of [`Tuning::relayed`] dials here.
@@ -310,7 +331,7 @@ pub(crate) struct Lab {
 impl Lab {
     /// Makes a lab in `directory`; `workers` as in the nodes' configuration.
     pub(crate) fn make(directory: &Path, shape: Shape, workers: u32) -> Result<Self, LabError> {
-        Self::make_tuned(directory, shape, workers, Tuning::default())
+        Self::make_tuned(directory, shape, workers, Tuning::NONE)
     }
 
     /// As [`Self::make`], with changes.
@@ -327,7 +348,8 @@ impl Lab {
             .collect();
         let pki = Pki::make(&directory.join("pki"), &workloads)?;
         let mut ports = Ports::default();
-        let public = ports.claim(shape.public_port)?;
+        let mut public = ports.claim(shape.public_port)?;
+        public.set_ip(tuning.public.unwrap_or(public.ip()));
         let mut node = |name: &str| {
             let config = directory.join(format!("{name}.toml"));
             Ok::<_, LabError>(Node { name: name.to_owned(), config, admin: ports.claim(None)? })

@@ -23,7 +23,8 @@ pub(super) async fn run(options: &Options, program: &Path) -> Result<bool, LabEr
         Contender::start_shaped(Kind::Uring, &options.dir, options.workers, &programs, Shape::COSTS).await?;
     let rate = match options.rate {
         Some(rate) => rate,
-        None => half_load(&mut contender, options).await?,
+        // The dearest of them must still be below what the machine can do.
+        None => half_load(&mut contender, options, COSTS.len() - 1).await?,
     };
     println!(
         "costs: realistic GitHub events of 1 to 30 KB, {rate} events/s; CPU µs per event of both nodes and the kernel"
@@ -47,10 +48,13 @@ pub(super) async fn run(options: &Options, program: &Path) -> Result<bool, LabEr
     Ok(true)
 }
 
-async fn half_load(contender: &mut Contender, options: &Options) -> Result<u32, LabError> {
-    // The dearest of them must still be below what the machine can do.
-    let dearest = COSTS.len() - 1;
-    let plan = plan(contender, options, dearest, 0)?;
+/// Half of the most events a second that come through an endpoint of [`COSTS`].
+pub(super) async fn half_load(
+    contender: &mut Contender,
+    options: &Options,
+    endpoint: usize,
+) -> Result<u32, LabError> {
+    let plan = plan(contender, options, endpoint, 0)?;
     let state = Arc::new(LoadState::default());
     let before = contender.delivered(&state).await;
     let begun = std::time::Instant::now();
@@ -59,12 +63,12 @@ async fn half_load(contender: &mut Contender, options: &Options) -> Result<u32, 
     state.stop();
     sending.await.expect("the load does not panic");
     let accepted = state.accepted.load(Ordering::Relaxed) as f64;
-    contender.await_delivered(&state, before + accepted * f64::from(COSTS[dearest].1)).await?;
+    contender.await_delivered(&state, before + accepted * f64::from(COSTS[endpoint].1)).await?;
     Ok((accepted / begun.elapsed().as_secs_f64() / 2.0) as u32)
 }
 
 /// CPU microseconds per event until its last delivery.
-async fn measure(
+pub(super) async fn measure(
     contender: &mut Contender,
     plan: LoadPlan,
     deliveries: u32,
@@ -90,7 +94,12 @@ async fn carry(contender: &mut Contender, plan: LoadPlan, deliveries: u32) -> Re
     contender.await_delivered(&state, before + events as f64 * f64::from(deliveries)).await
 }
 
-fn plan(contender: &Contender, options: &Options, endpoint: usize, rate: u32) -> Result<LoadPlan, LabError> {
+pub(super) fn plan(
+    contender: &Contender,
+    options: &Options,
+    endpoint: usize,
+    rate: u32,
+) -> Result<LoadPlan, LabError> {
     Ok(LoadPlan {
         endpoints: contender.lab.endpoints[endpoint..=endpoint].into(),
         samples: Arc::new(Samples::new(Sizes::Realistic)?),

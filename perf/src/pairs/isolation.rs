@@ -13,12 +13,10 @@ const MOODS: [Mood; BAD_TARGETS.len()] = [Mood::Dead, Mood::Slow, Mood::Lying];
 /// Retries that come often, so that a bad target has much to do, and is done soon when it is well again.
 const TUNING: Tuning = Tuning {
     relayed: &BAD_TARGETS,
-    segment_bytes: None,
     // Twenty queues of 100,000 places are more than the default.
     node: "memory_bytes_max = 1073741824",
-    ingester: "",
-    egress: "",
     target: "retry_schedule_ms = [1000, 2000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000, 4000]",
+    ..Tuning::NONE
 };
 
 /// Prints both p99 and their ratio; whether the goal was met.

@@ -5,6 +5,7 @@
 //! highest rate would not do, since batches are smaller then and each event costs more. A line for each goal.
 
 mod costs;
+mod ebpf;
 mod flights;
 mod isolation;
 mod replay;
@@ -23,7 +24,7 @@ use crate::lab::node_program;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// What is compared.
-    #[arg(value_enum, value_delimiter = ',', default_values_t = [Comparison::Isolation, Comparison::Replay, Comparison::Costs])]
+    #[arg(value_enum, value_delimiter = ',', default_values_t = [Comparison::Isolation, Comparison::Replay, Comparison::Costs, Comparison::Ebpf])]
     comparisons: Vec<Comparison>,
     /// Rounds of each comparison.
     #[arg(long, default_value_t = 9)]
@@ -67,6 +68,8 @@ enum Comparison {
     Isolation,
     /// Live deliveries, while dead letters are replayed.
     Replay,
+    /// CPU per event with all BPF programs on, beside all off.
+    Ebpf,
     /// CPU per event of a condition, a transform and a fan-out beside the plain path.
     Costs,
 }
@@ -84,6 +87,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
         met &= match comparison {
             Comparison::Isolation => isolation::run(&options, &program).await?,
             Comparison::Replay => replay::run(&options, &program).await?,
+            Comparison::Ebpf => ebpf::run(&options, &program).await?,
             Comparison::Costs => costs::run(&options, &program).await?,
         };
         println!();

@@ -16,11 +16,10 @@ const P99_RATIO_MAX: f64 = 1.10;
 const LETTERS: &str = "zen_dead_letters_kept";
 const TUNING: Tuning = Tuning {
     relayed: &[DARK_TARGET],
-    segment_bytes: None,
     node: "memory_bytes_max = 1073741824",
     ingester: "idempotency = { keys_max = 20000 }",
     egress: "events_max = 200000\ndead_letters_max = 150000",
-    target: "",
+    ..Tuning::NONE
 };
 
 /// Prints both p99 and their ratio; whether the goal was met.
