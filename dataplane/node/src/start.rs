@@ -1,11 +1,14 @@
 //! Start-up in order: configuration, certificates, addresses, privileges, journals and sockets on each worker, ready.
 
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU16};
 
 use arc_swap::ArcSwap;
+use tokio::net::TcpSocket;
 use tokio::sync::{Semaphore, mpsc};
 use zen_uring::{Backend, Io};
 
@@ -105,12 +108,8 @@ pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
     start_log(&raw);
     std::fs::create_dir_all(&snapshot.node.data_dir)?;
     let _lock = lock_data_dir(&snapshot)?;
-    let mut programs = Programs::attach(&snapshot.ebpf, &Stations::of(&snapshot), Clock::now().wall_ms)?;
-    let drops = Drops::new(programs.take_refusals());
-    let (mut listeners, admin) = (Listeners::bind(&snapshot)?, admin::bind(&snapshot.raw.admin)?);
-    let privileges = give_up_privileges(file, &certificates, &snapshot.node);
-    let backend = choose_backend(&snapshot.node, io)?;
-    let groups = if programs.steers() { listeners.groups()? } else { Vec::new() };
+    let taken = take(file, &certificates, &snapshot, io)?;
+    let Taken { programs, drops, mut listeners, groups, admin, privileges, backend } = taken;
     let keys = tables(&snapshot)?;
     remove_orphans(&snapshot, &keys)?;
     let paused = Arc::new(Paused::load(&snapshot.node.data_dir)?);
@@ -185,6 +184,29 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
         .max_blocking_threads(control::BLOCKING_MAX)
         .thread_stack_size(control::LOOKUP_STACK_BYTES)
         .build()
+}
+
+/// What needs privileges, and is there when they are gone.
+struct Taken {
+    programs: Programs,
+    drops: Drops,
+    listeners: Listeners,
+    /// The same sockets by address, if they are to be steered.
+    groups: Vec<(SocketAddr, Vec<OwnedFd>)>,
+    admin: Option<TcpSocket>,
+    privileges: Privileges,
+    backend: Backend,
+}
+
+/// The kernel's programs come first: sockets belong to the cgroup in which they are made.
+fn take(file: &Path, certificates: &Certificates, snapshot: &Snapshot, io: Io) -> Result<Taken, StartError> {
+    let mut programs = Programs::attach(&snapshot.ebpf, &Stations::of(snapshot), Clock::now().wall_ms)?;
+    let drops = Drops::new(programs.take_refusals());
+    let (listeners, admin) = (Listeners::bind(snapshot)?, admin::bind(&snapshot.raw.admin)?);
+    let groups = if programs.steers() { listeners.groups()? } else { Vec::new() };
+    let privileges = give_up_privileges(file, certificates, &snapshot.node);
+    let backend = choose_backend(&snapshot.node, io)?;
+    Ok(Taken { programs, drops, listeners, groups, admin, privileges, backend })
 }
 
 /// Before the first thread. Without capabilities root reads only what modes let it read, reloads included.

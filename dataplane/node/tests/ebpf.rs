@@ -234,6 +234,30 @@ fn without_privileges_a_node_says_what_is_missing_and_goes_on_unless_it_is_requi
     }
 }
 
+/// As in a container: alone in a cgroup, in a cgroup namespace with its own mount.
+#[test]
+fn a_node_alone_in_its_cgroup_stays_there() {
+    let (lab, ports) = (Lab::new(), support::Ports::pick());
+    let mount = fs::read_to_string("/proc/self/mounts").unwrap();
+    let mount = mount.lines().find(|line| line.contains(" cgroup2 ")).unwrap().split(' ').nth(1).unwrap();
+    let own = format!("{mount}/zen-box-{}", std::process::id());
+    let inside = "mount -t cgroup2 none /sys/fs/cgroup && exec \"$@\"";
+    let script = format!(
+        "mkdir -p {own} && echo $$ > {own}/cgroup.procs && exec unshare --cgroup --mount sh -ec '{inside}' sh \"$@\""
+    );
+    let sections =
+        "[ebpf.guard]\nrequired = true\n[ebpf.fence]\nrequired = true\n[ebpf.observe]\nrequired = true\n";
+    let config = lab.write("edge.toml", &format!("{}{sections}", lab.ingester_text(ports)));
+    let mut node = support::node::Node::spawn_behind(&script, &config, ports.admin);
+    node.wait_ready();
+    let status = get_unix(&lab.path("edge.sock"), "/ebpf").unwrap().1;
+    assert!(status.contains("\"place\":\"cgroup /sys/fs/cgroup/\""), "{status}");
+    let memberships = fs::read_to_string(format!("/proc/{}/cgroup", node.id())).unwrap();
+    assert!(memberships.contains("0::/zen-box-"), "{memberships}");
+    assert!(node.terminate().success());
+    fs::remove_dir(own).unwrap();
+}
+
 #[test]
 fn an_interface_that_is_gone_is_said_before_anything_listens() {
     let (lab, ports) = (Lab::new(), support::Ports::pick());

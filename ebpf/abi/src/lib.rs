@@ -17,6 +17,7 @@ pub mod event;
 pub mod fence;
 pub mod guard;
 pub mod observe;
+pub mod packet;
 #[cfg(feature = "user")]
 mod pod;
 pub mod steer;

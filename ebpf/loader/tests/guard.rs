@@ -71,6 +71,25 @@ fn a_denied_source_gets_no_answer_and_others_do() {
 }
 
 #[test]
+fn an_ipv6_source_is_judged_by_its_own_prefixes() {
+    let _alone = alone();
+    Cgroup::join().unwrap();
+    let (_listener, at) = listen("::1");
+    let mut guard = guard(at, &GuardRules { deny: vec![v6("::", 120)], ..rules() });
+    assert!(is_silent(&dial("::1", at)));
+    let all_v4 = GuardRules { deny: vec![v4("0.0.0.0", 0), v6("::2", 128)], ..rules() };
+    guard.replace(&all_v4).unwrap();
+    dial("::1", at).expect("no IPv4 address");
+    let syn = Some(Rate { per_second: 1, burst: 2 });
+    guard.replace(&GuardRules { syn, ..rules() }).unwrap();
+    for _ in 0..2 {
+        dial("::1", at).unwrap();
+    }
+    assert!(is_silent(&dial("::1", at)));
+    assert!(refused(&guard, Reason::SynBudget) >= 1);
+}
+
+#[test]
 fn with_an_allow_list_only_its_sources_get_an_answer() {
     let _alone = alone();
     let (_listener, at) = listener();

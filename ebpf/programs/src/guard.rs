@@ -20,8 +20,8 @@ use zen_ebpf_abi::guard::{
     Counts, GENERATION_BITS, LISTENERS_MAX, LocalKey, NETWORKS_MAX, NetworkKey, Reason, Settings, SourceKey,
     Spent, listed,
 };
+use zen_ebpf_abi::packet::{Bytes, Parsed, Segment, parse};
 use zen_ebpf_abi::slot;
-use zen_ebpf_programs::packet::{Bytes, Parsed, Segment, parse};
 use zen_ebpf_programs::tell::{Refusal, tell};
 
 const PASS: i32 = 1;

@@ -1,8 +1,7 @@
-//! What the programs share: reading a packet, telling of a refusal, and what each object says of itself.
+//! What the programs share: telling of a refusal, and what each object says of itself.
 
 #![no_std]
 
-pub mod packet;
 pub mod tell;
 
 /// What each object has: its licence, the version of its tables, and a panic handler that the verifier never sees.

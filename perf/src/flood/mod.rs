@@ -20,6 +20,7 @@ use crate::bench::{Contender, Kind, Programs, machine};
 use crate::error::LabError;
 use crate::lab::{Metrics, Shape, Tuning, node_program};
 use crate::load::{LoadPlan, LoadState, run_load};
+use crate::pairs::Rounds;
 
 const PHASES: usize = 6;
 /// Places in [`Phase::ALL`].
@@ -212,16 +213,17 @@ fn report(rounds: &[[Figures; PHASES]]) -> bool {
     println!("\n| | events/s | of undisturbed | packets/s sent | refused |\n|---|---|---|---|---|");
     let mut kept = [0.0; PHASES];
     for (at, phase) in Phase::ALL.into_iter().enumerate() {
-        let of = |pick: fn(&Figures) -> f64| rounds.iter().map(|round| pick(&round[at])).collect::<Vec<_>>();
-        let ratios = rounds.iter().map(|round| round[at].events / round[ELSEWHERE].events).collect();
-        kept[at] = median(&ratios);
+        let of = |pick: fn(&Figures) -> f64| Rounds(rounds.iter().map(|round| pick(&round[at])).collect());
+        let ratio = |round: &[Figures; PHASES]| round[at].events / round[ELSEWHERE].events;
+        let ratios = Rounds(rounds.iter().map(ratio).collect());
+        kept[at] = ratios.median();
         println!(
             "| {} | {} | {} | {:.0} | {:.0} |",
             phase.label(),
-            text(&of(|figures| figures.events), 0),
-            text(&ratios, 2),
-            median(&of(|figures| figures.packets)),
-            median(&of(|figures| figures.refused)),
+            of(|figures| figures.events).text(0),
+            ratios.text(2),
+            of(|figures| figures.packets).median(),
+            of(|figures| figures.refused).median(),
         );
     }
     let counts = kept[UNGUARDED] < UNGUARDED_MAX;
@@ -236,17 +238,4 @@ fn report(rounds: &[[Figures; PHASES]]) -> bool {
         kept[UNGUARDED]
     );
     counts && best >= KEPT_MIN
-}
-
-fn median(values: &Vec<f64>) -> f64 {
-    let mut values = values.clone();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// `median (least to most)`.
-fn text(values: &Vec<f64>, digits: usize) -> String {
-    let least = values.iter().copied().fold(f64::INFINITY, f64::min);
-    let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    format!("{:.digits$} ({least:.digits$} to {most:.digits$})", median(values))
 }

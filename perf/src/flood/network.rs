@@ -22,13 +22,16 @@ pub(super) const FLOOD: [u8; 3] = [10, 79, 0];
 const NAMESPACE: &str = "zen-flood";
 
 /// The namespace; it goes with this value.
-pub(super) struct Outside(());
+pub(super) struct Outside {
+    namespace: &'static str,
+    interface: &'static str,
+}
 
 impl Outside {
     /// Makes it; what an earlier run left is removed.
     pub(super) fn make() -> Result<Self, LabError> {
         remove();
-        let outside = Self(());
+        let outside = Self { namespace: NAMESPACE, interface: INTERFACE };
         for arguments in [
             format!("netns add {NAMESPACE}"),
             format!("link add {INTERFACE} type veth peer name eth0 netns {NAMESPACE}"),
@@ -48,7 +51,7 @@ impl Outside {
 
     /// The hardware address of [`INTERFACE`].
     pub(super) fn mac(&self) -> Result<[u8; 6], LabError> {
-        let path = format!("/sys/class/net/{INTERFACE}/address");
+        let path = format!("/sys/class/net/{}/address", self.interface);
         let text = std::fs::read_to_string(&path)
             .map_err(|source| LabError::File { path: path.clone().into(), source })?;
         let mut bytes = text.trim_ascii().split(':').map_while(|byte| u8::from_str_radix(byte, 16).ok());
@@ -57,7 +60,7 @@ impl Outside {
 
     /// Moves this thread there.
     pub(super) fn enter(&self) -> Result<(), LabError> {
-        let path = format!("/run/netns/{NAMESPACE}");
+        let path = format!("/run/netns/{}", self.namespace);
         let socket = |source| LabError::Socket { what: "the flood's namespace", source };
         let file = File::open(path).map_err(socket)?;
         setns(&file, CloneFlags::CLONE_NEWNET).map_err(|error| socket(error.into()))

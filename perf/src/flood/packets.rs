@@ -100,7 +100,7 @@ fn frames(to: SocketAddrV4, mac: [u8; 6]) -> Vec<Vec<u8>> {
     let frame = |at: usize| {
         let mut frame = Vec::from(mac);
         frame.extend_from_slice(&[2, 0, 0, 0, 0, 2, 0x08, 0x00]);
-        let mut packet = packet(to, at % JUNK_EVERY == 0);
+        let mut packet = packet(to, at.is_multiple_of(JUNK_EVERY));
         vary(&mut packet, &mut random);
         debug_assert_eq!(frame.len(), ETHER_HEADER);
         frame.extend_from_slice(&packet);

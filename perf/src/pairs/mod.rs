@@ -97,17 +97,18 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
 
 /// Values of the rounds.
 #[derive(Debug, Default)]
-struct Rounds(Vec<f64>);
+pub(crate) struct Rounds(pub(crate) Vec<f64>);
 
 impl Rounds {
-    fn median(&self) -> f64 {
+    /// The middle one.
+    pub(crate) fn median(&self) -> f64 {
         let mut values = self.0.clone();
         values.sort_by(f64::total_cmp);
         values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
     }
 
     /// `median (least to most)` with `digits` after the point.
-    fn text(&self, digits: usize) -> String {
+    pub(crate) fn text(&self, digits: usize) -> String {
         let ends = |fold: fn(f64, f64) -> f64, start| self.0.iter().copied().fold(start, fold);
         let (least, most) = (ends(f64::min, f64::INFINITY), ends(f64::max, f64::NEG_INFINITY));
         format!("{:.digits$} ({least:.digits$} to {most:.digits$})", self.median())

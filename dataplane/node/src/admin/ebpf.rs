@@ -27,7 +27,7 @@ pub(super) async fn drops(
     for (name, value) in parameters(query.as_deref())? {
         match name {
             "after" => {
-                after = value.parse().map_err(|_| malformed("after", "a number of an earlier answer"))?
+                after = value.parse().map_err(|_| malformed("after", "a number of an earlier answer"))?;
             }
             other => return Err(Problem::Request(format!("{other} is no parameter; there is after"))),
         }

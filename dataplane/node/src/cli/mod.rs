@@ -36,7 +36,7 @@ pub enum Command {
     /// Targets: how they are, pause, resume.
     #[command(subcommand)]
     Targets(targets::Targets),
-    /// What this kernel gives a node: io_uring and eBPF, feature by feature. No node is needed.
+    /// What this kernel gives a node: `io_uring` and eBPF, feature by feature. No node is needed.
     Probe,
     /// Which flows would take an event, and why; or what an output would make of it. No node is needed.
     Route(route::Route),
