@@ -219,14 +219,13 @@ fn every_metric_is_documented_and_no_other() {
         let suffix = if name.ends_with("_refused") { "_total" } else { "" };
         metrics.insert(format!("zen_{name}{suffix}"));
     }
-    for line in
-        EBPF_METRICS.lines().filter(|line| line.contains("encoder, ") || line.contains("encode_descriptor("))
-    {
-        let Some(name) = line.split("\"zen_").nth(1).and_then(|rest| rest.split('"').next()) else {
-            continue;
-        };
-        let suffix = if line.contains("counters(") { "_total" } else { "" };
-        metrics.insert(format!("zen_{name}{suffix}"));
+    // Each name follows the call that encodes it.
+    for (at, _) in EBPF_METRICS.match_indices("\"zen_") {
+        let name = EBPF_METRICS[at + 1..].split('"').next().expect("a literal ends");
+        let before = &EBPF_METRICS[..at];
+        let calls = ["counters(", "histograms(", "encode_descriptor("];
+        let call = calls.into_iter().max_by_key(|call| before.rfind(call)).expect("there are calls");
+        metrics.insert(format!("{name}{}", if call == "counters(" { "_total" } else { "" }));
     }
     let page = page("docs/operations.md");
     let documented: BTreeSet<String> = page
