@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use aya::maps::lpm_trie::Key;
 use aya::maps::{HashMap, PerCpuArray};
-use aya::programs::{CgroupSkb, CgroupSkbAttachType, Xdp, XdpMode};
+use aya::programs::{CgroupSkb, CgroupSkbAttachType, ProgramError, Xdp, XdpMode};
 use zen_ebpf_abi::address::{Address, MAPPED_BITS};
 use zen_ebpf_abi::guard::{
     ALLOWED, Budget, Counts, DENIED, GENERATION_BITS, LISTENERS_MAX, LocalKey, NETWORKS_MAX, NetworkKey,
@@ -132,11 +132,11 @@ impl Guard {
             |reason| EbpfError::Attach { program: XDP_PROGRAM, place: interface.to_owned(), reason };
         let index = interface_index(interface).map_err(|error| refused(error.to_string()))?;
         self.set_local(local)?;
-        let program = if self.interfaces.keys().next().is_none() {
-            self.loaded.program(XDP_PROGRAM, KERNEL, Xdp::load)?
-        } else {
-            self.loaded.program(XDP_PROGRAM, KERNEL, |_: &mut Xdp| Ok(()))?
+        let load = |program: &mut Xdp| match program.load() {
+            Err(ProgramError::AlreadyLoaded) => Ok(()),
+            outcome => outcome,
         };
+        let program = self.loaded.program(XDP_PROGRAM, KERNEL, load)?;
         program.attach_to_if_index(index, mode).map_err(|error| refused(reason(&error)))?;
         table("INTERFACES", self.interfaces.insert(index, 1, 0))
     }
