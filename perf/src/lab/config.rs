@@ -3,9 +3,8 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
-use super::{
-    Direction, EgressShape, FlowShape, INGESTER, Lab, Node, RouteShape, Shape, TARGET_IDENTITY, Tuning,
-};
+use super::shape::{Direction, EgressShape, FlowShape, RouteShape, Shape};
+use super::{INGESTER, Lab, Node, TARGET_IDENTITY, Tuning};
 use crate::error::LabError;
 use crate::pki::{Role, TRUST_DOMAIN, spiffe_id, write_file};
 use crate::samples::SchemeName;

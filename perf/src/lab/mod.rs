@@ -5,19 +5,23 @@
 //! first if it is a lab's, refused if it is anything else, and locked while it is in use.
 
 mod config;
+mod ground;
 mod metrics;
 mod process;
+mod shape;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 
+use self::ground::{Ports, claim};
 pub(crate) use self::metrics::{Metrics, get};
 pub(crate) use self::process::{Process, become_child, wait_ready};
+pub(crate) use self::shape::{BAD_TARGETS, COSTS, DARK_TARGET, Shape, TOUR_FAN_OUT, TOUR_FLAKY};
 use crate::error::LabError;
 use crate::pki::{Pki, Role, write_file};
 use crate::random::system_bytes;
@@ -25,198 +29,10 @@ use crate::samples::{Endpoint, SchemeName};
 use crate::signature::{base64, hex};
 use crate::sink::Target;
 
-/// Below the ephemeral range, so that no outgoing connection takes the port of a node that restarts.
-const PORT_FIRST: u16 = 20_000;
-const PORT_LAST: u16 = 32_000;
-const MARKER: &str = ".zen-lab";
 /// Name of the lab's only ingester.
 pub(crate) const INGESTER: &str = "edge-1";
 /// Name in the SVID of whatever plays the targets.
 pub(crate) const TARGET_IDENTITY: &str = "demo";
-
-/// Kinds of events, as `x-github-event` says, that go elsewhere than the load's.
-pub(crate) const TOUR_FAN_OUT: &str = "demo-fan-out";
-pub(crate) const TOUR_FLAKY: &str = "demo-flaky";
-
-/// The targets of [`Shape::TWENTY`] that may misbehave, each at an address of its own.
-pub(crate) const BAD_TARGETS: [&str; 3] = ["dead", "slow", "lying"];
-const TWENTY_TARGETS: [&str; 20] = [
-    "dead", "slow", "lying", "t04", "t05", "t06", "t07", "t08", "t09", "t10", "t11", "t12", "t13", "t14",
-    "t15", "t16", "t17", "t18", "t19", "t20",
-];
-/// The target of [`Shape::REPLAY`] that refuses what becomes dead letters.
-pub(crate) const DARK_TARGET: &str = "dark";
-/// What [`Shape::COSTS`] has an endpoint for, with how many deliveries an event comes to.
-pub(crate) const COSTS: [(&str, u32); 4] =
-    [("plain", 1), ("one condition", 1), ("one transform", 1), ("fan-out of three", 3)];
-
-/// Who opens the link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Direction {
-    /// The egress, from behind its firewall.
-    EgressDials,
-    /// The ingester.
-    IngesterDials,
-}
-
-/// An egress of a shape.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct EgressShape {
-    name: &'static str,
-    direction: Direction,
-    targets: &'static [&'static str],
-}
-
-/// What a lab consists of.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Shape {
-    egresses: &'static [EgressShape],
-    endpoints: usize,
-    in_flight_max: u32,
-    public_port: Option<u16>,
-    journal: JournalShape,
-    /// Further flows of the first GitHub endpoint, each for one kind of event.
-    flows: &'static [FlowShape],
-    /// Flow of each endpoint, in turn; without any, each endpoint's events go to a target of its own.
-    routes: &'static [RouteShape],
-    /// Further lines of each egress, behind its targets.
-    outputs: &'static str,
-}
-
-/// A GitHub endpoint's only flow.
-#[derive(Clone, Copy, Debug)]
-struct RouteShape {
-    targets: &'static [&'static str],
-    /// Further lines of the flow.
-    flow: &'static str,
-}
-
-/// A flow of its own for one kind of event.
-#[derive(Clone, Copy, Debug)]
-struct FlowShape {
-    /// The value of `x-github-event`.
-    kind: &'static str,
-    egress: &'static str,
-    targets: &'static [&'static str],
-}
-
-/// Sizes of a shape's journals.
-#[derive(Clone, Copy, Debug)]
-struct JournalShape {
-    segment_bytes: u64,
-    bytes_max: u64,
-}
-
-impl JournalShape {
-    const DEFAULT: Self = Self { segment_bytes: 64 << 20, bytes_max: 4 << 30 };
-    /// The smallest segments, so that one is prepared, filled or recycled at almost any moment.
-    const SMALL: Self = Self { segment_bytes: 4 << 20, bytes_max: 128 << 20 };
-}
-
-impl Shape {
-    /// One of each, and an endpoint for each scheme.
-    const SMALLEST: Self = Self {
-        egresses: &[EgressShape { name: "inside", direction: Direction::EgressDials, targets: &["billing"] }],
-        endpoints: 3,
-        in_flight_max: 32,
-        public_port: None,
-        journal: JournalShape::DEFAULT,
-        flows: &[],
-        routes: &[],
-        outputs: "",
-    };
-
-    /// The smallest, with targets for what the demo shows beside it.
-    pub(crate) const DEMO: Self = Self {
-        egresses: &[EgressShape {
-            name: "inside",
-            direction: Direction::EgressDials,
-            targets: &["billing", "audit", "archive", "flaky"],
-        }],
-        public_port: Some(8443),
-        flows: &[
-            FlowShape { kind: TOUR_FAN_OUT, egress: "inside", targets: &["audit", "archive"] },
-            FlowShape { kind: TOUR_FLAKY, egress: "inside", targets: &["flaky"] },
-        ],
-        ..Self::SMALLEST
-    };
-
-    /// Sixteen endpoints, four targets, both directions of dialling.
-    pub(crate) const CRASH: Self = Self {
-        egresses: &[
-            EgressShape {
-                name: "inside",
-                direction: Direction::EgressDials,
-                targets: &["billing", "builds"],
-            },
-            EgressShape {
-                name: "branch",
-                direction: Direction::IngesterDials,
-                targets: &["alerts", "archive"],
-            },
-        ],
-        endpoints: 16,
-        ..Self::SMALLEST
-    };
-
-    /// As the crash test, on small drives.
-    pub(crate) const POWER: Self = Self { journal: JournalShape::SMALL, ..Self::CRASH };
-
-    /// One of each; the egress dials, so that the ingester may be behind forwarded ports.
-    pub(crate) const POWER_GUEST: Self = Self { journal: JournalShape::SMALL, ..Self::SMALLEST };
-
-    /// The smallest, with more deliveries on the way.
-    pub(crate) const BENCH: Self = Self { in_flight_max: 256, ..Self::SMALLEST };
-
-    /// Twenty endpoints, each with a target of its own; [`BAD_TARGETS`] may misbehave.
-    pub(crate) const TWENTY: Self = Self {
-        egresses: &[EgressShape {
-            name: "inside",
-            direction: Direction::EgressDials,
-            targets: &TWENTY_TARGETS,
-        }],
-        endpoints: TWENTY_TARGETS.len(),
-        ..Self::SMALLEST
-    };
-
-    /// Live traffic, and a target whose dead letters are replayed beside it.
-    pub(crate) const REPLAY: Self = Self {
-        egresses: &[EgressShape {
-            name: "inside",
-            direction: Direction::EgressDials,
-            targets: &["live", DARK_TARGET],
-        }],
-        endpoints: 2,
-        routes: &[
-            RouteShape { targets: &["live"], flow: "" },
-            RouteShape { targets: &[DARK_TARGET], flow: "" },
-        ],
-        ..Self::SMALLEST
-    };
-
-    /// An endpoint for each of [`COSTS`], in that order.
-    pub(crate) const COSTS: Self = Self {
-        egresses: &[EgressShape {
-            name: "inside",
-            direction: Direction::EgressDials,
-            targets: &["one", "two", "three", "four"],
-        }],
-        endpoints: COSTS.len(),
-        in_flight_max: 256,
-        routes: &[
-            RouteShape { targets: &["one"], flow: "" },
-            RouteShape {
-                targets: &["one"],
-                flow: "when = { not = { jsonpath = \"$.sender.login\", exact = \"nobody\" } }",
-            },
-            RouteShape { targets: &["picked"], flow: "" },
-            RouteShape { targets: &["one", "two", "three"], flow: "" },
-        ],
-        outputs: "[[egress.outputs]]\nname = \"picked\"\nprimary = \"four\"\n[egress.outputs.transform]\n\
-                  fields = [{ direct = \"lab_event\" }, { direct = \"sender.login\", to = \"by\", on_missing = \"omit\" }]",
-        ..Self::SMALLEST
-    };
-}
 
 /// What a run changes in the configurations of its shape.
 #[derive(Clone, Copy, Debug)]
@@ -466,29 +282,6 @@ pub(crate) fn node_program(named: Option<&Path>) -> Result<PathBuf, LabError> {
     program.canonicalize().map_err(|source| LabError::Start { program, source })
 }
 
-/// An empty, locked lab directory.
-fn claim(directory: &Path) -> Result<(PathBuf, Flock<File>), LabError> {
-    let is_new = fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none());
-    if !is_new && !directory.join(MARKER).exists() {
-        return Err(LabError::NotOurs(directory.to_owned()));
-    }
-    fs::create_dir_all(directory).map_err(LabError::file(directory))?;
-    let directory = directory.canonicalize().map_err(LabError::file(directory))?;
-    let marker = directory.join(MARKER);
-    let file = File::create(&marker).map_err(LabError::file(&marker))?;
-    let lock =
-        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| LabError::Busy(directory.clone()))?;
-    for entry in fs::read_dir(&directory).map_err(LabError::file(&directory))? {
-        let path = entry.map_err(LabError::file(&directory))?.path();
-        if path.is_dir() {
-            fs::remove_dir_all(&path).map_err(LabError::file(&path))?;
-        } else if path != marker {
-            fs::remove_file(&path).map_err(LabError::file(&path))?;
-        }
-    }
-    Ok((directory, lock))
-}
-
 fn endpoint(shape: Shape, index: usize) -> Endpoint {
     let turns = SchemeName::ALL[index % SchemeName::ALL.len()];
     let scheme = if shape.routes.is_empty() { turns } else { SchemeName::GitHub };
@@ -501,36 +294,6 @@ fn endpoint(shape: Shape, index: usize) -> Endpoint {
 
 fn secret() -> String {
     format!("whsec_{}", base64(&system_bytes::<32>()))
-}
-
-/// Ports that are free now, each given once.
-///
-/// Labs that run at the same time look at different places first: a port is free again until its node starts.
-#[derive(Debug)]
-struct Ports {
-    held: Vec<TcpListener>,
-    first: u16,
-}
-
-impl Default for Ports {
-    fn default() -> Self {
-        let offset = u16::from_le_bytes(system_bytes()) % (PORT_LAST - PORT_FIRST);
-        Self { held: Vec::new(), first: PORT_FIRST + offset }
-    }
-}
-
-impl Ports {
-    /// `preferred` if it is free, else the next free one of the lab's range.
-    fn claim(&mut self, preferred: Option<u16>) -> Result<SocketAddr, LabError> {
-        for port in preferred.into_iter().chain(self.first..=PORT_LAST).chain(PORT_FIRST..self.first) {
-            let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-            if let Ok(listener) = TcpListener::bind(address) {
-                self.held.push(listener);
-                return Ok(address);
-            }
-        }
-        Err(LabError::Ports { first: PORT_FIRST, last: PORT_LAST })
-    }
 }
 
 #[cfg(test)]
