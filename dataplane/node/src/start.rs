@@ -257,7 +257,7 @@ fn choose_backend(node: &NodeSettings, io: Io) -> Result<Backend, WorkerError> {
 
 /// The tables of keys, to be filled by recovery.
 fn tables(snapshot: &Snapshot) -> Result<Tables, StartError> {
-    let hasher = dedupe::load_hash_key(&snapshot.node.data_dir)?;
+    let hasher = dedupe::load_hash_key(&snapshot.node.data_dir, snapshot.node.hasher.as_ref())?;
     let now_ms = Clock::now().wall_ms;
     let table = |settings: IdempotencySettings, waiting| {
         let (keys_max, bytes) = (settings.keys_max, dedupe::memory_bytes(&settings, waiting));

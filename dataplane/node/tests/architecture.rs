@@ -9,7 +9,7 @@ use std::process::Command;
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 
 /// What each crate may depend on among ours; a crate that is not here does not belong to the house.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     ("zen-core", &[]),
     ("zen-rules", &["zen-core"]),
     ("zen-hmac", &["zen-core"]),
@@ -17,8 +17,12 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("zen-ebpf-abi", &[]),
     ("zen-ebpf", &["zen-ebpf-abi"]),
     ("zen-identity", &[]),
-    ("zen-dataplane", &["zen-core", "zen-ebpf", "zen-hmac", "zen-identity", "zen-rules", "zen-uring"]),
-    ("zen-perf", &["zen-core", "zen-hmac", "zen-uring"]),
+    ("zen-lock", &[]),
+    (
+        "zen-dataplane",
+        &["zen-core", "zen-ebpf", "zen-hmac", "zen-identity", "zen-lock", "zen-rules", "zen-uring"],
+    ),
+    ("zen-perf", &["zen-core", "zen-hmac", "zen-lock", "zen-uring"]),
     ("zen-sim", &["zen-core", "zen-rules"]),
 ];
 /// Who may use what others must not.

@@ -26,11 +26,12 @@ const RAW: &str = concat!(
 const METRICS: &str = include_str!("../src/metrics.rs");
 const EBPF_METRICS: &str = include_str!("../src/ebpf/metrics.rs");
 /// Each struct of the raw configuration and its heading.
-const SECTIONS: [(&str, &str); 40] = [
+const SECTIONS: [(&str, &str); 41] = [
     ("Node", "[node]"),
     ("Admin", "[admin]"),
     ("Journal", "[journal]"),
     ("Identity", "[identity]"),
+    ("Lockd", "[lockd]"),
     ("Tracing", "[tracing]"),
     ("Ebpf", "[ebpf]"),
     ("Guard", "[ebpf.guard]"),

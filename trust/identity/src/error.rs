@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::bundle::BundleError;
 use crate::key_pair::KeyPairError;
+use crate::private_key::PrivateKeySource;
 use crate::svid::SvidError;
 
 /// Why loading or reloading failed; what was in force before stays in force.
@@ -32,13 +33,19 @@ pub enum IdentityError {
         /// Its permission bits.
         mode: u32,
     },
+    /// A vault does not give the private key.
+    #[error("{source}")]
+    Vault {
+        /// What it said; [`crate::PrivateKeyVault::open`] made it.
+        source: io::Error,
+    },
     /// Certificate and key are unreadable or do not belong together.
-    #[error("{} with {}: {source}", certificate_file.display(), private_key_file.display())]
+    #[error("{} with {private_key}: {source}", certificate_file.display())]
     KeyPair {
         /// The certificate chain.
         certificate_file: PathBuf,
-        /// The private key.
-        private_key_file: PathBuf,
+        /// Where the private key is.
+        private_key: PrivateKeySource,
         /// What is wrong.
         source: KeyPairError,
     },

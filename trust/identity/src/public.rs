@@ -1,11 +1,11 @@
-//! The public listener: a server certificate from files with hot reload, TLS 1.3 only (RFC 8446).
+//! The public listener: a server certificate with hot reload, TLS 1.3 only (RFC 8446).
 //!
 //! Where sources are anonymous (their signatures prove who they are), tickets are safe and spare them a
 //! handshake. Where they may show certificates there are none: a ticket would outlive what was checked.
 //! Early data is refused: it can be replayed.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -17,39 +17,48 @@ use rustls::version::TLS13;
 use rustls_pki_types::UnixTime;
 
 use crate::certificate::Window;
-use crate::key_pair::KeyPair;
+use crate::key_pair::{Chain, KeyPair, KeyPairError};
 use crate::source::source_verifier;
 use crate::svid::unix_time;
 use crate::tls::provider;
-use crate::{IdentityError, Reloaded, files};
+use crate::{IdentityError, PrivateKeySource, Reloaded, files};
 
 /// Tickets a source gets; each is good for one resumption.
 const TICKETS_PER_HANDSHAKE: usize = 1;
 
 /// A public server certificate that is replaced while connections are being made.
 pub struct ReloadingCertificate {
-    certificate_file: PathBuf,
-    private_key_file: PathBuf,
+    source: Source,
     current: ArcSwap<KeyPair>,
     replacing: Mutex<()>,
+}
+
+struct Source {
+    certificate_file: PathBuf,
+    private_key: PrivateKeySource,
 }
 
 impl ReloadingCertificate {
     /// Reads a PEM chain, leaf first, and its private key.
     pub fn load(
         certificate_file: impl Into<PathBuf>,
-        private_key_file: impl Into<PathBuf>,
+        private_key: PrivateKeySource,
     ) -> Result<Arc<Self>, IdentityError> {
-        let (certificate_file, private_key_file) = (certificate_file.into(), private_key_file.into());
-        let current = ArcSwap::from_pointee(read(&certificate_file, &private_key_file)?);
-        Ok(Arc::new(Self { certificate_file, private_key_file, current, replacing: Mutex::new(()) }))
+        let source = Source { certificate_file: certificate_file.into(), private_key };
+        let current = ArcSwap::from_pointee(source.key_pair(source.chain()?)?);
+        Ok(Arc::new(Self { source, current, replacing: Mutex::new(()) }))
     }
 
     /// Reads the files again; on any error what is in force stays in force.
     pub fn reload(&self) -> Result<Reloaded, IdentityError> {
         let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = read(&self.certificate_file, &self.private_key_file)?;
-        if next.certified.cert == self.current.load().certified.cert {
+        let chain = self.source.chain()?;
+        let is_new = chain.certificates != self.current.load().certified.cert;
+        if !is_new && !self.source.private_key.is_read_always() {
+            return Ok(Reloaded::Unchanged);
+        }
+        let next = self.source.key_pair(chain)?;
+        if !is_new {
             return Ok(Reloaded::Unchanged);
         }
         self.current.store(Arc::new(next));
@@ -71,7 +80,7 @@ impl ResolvesServerCert for ReloadingCertificate {
 impl fmt::Debug for ReloadingCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReloadingCertificate")
-            .field("certificate_file", &self.certificate_file)
+            .field("certificate_file", &self.source.certificate_file)
             .finish_non_exhaustive()
     }
 }
@@ -101,16 +110,27 @@ pub fn public_server_config(
     Ok(Arc::new(config))
 }
 
-fn read(certificate_file: &Path, private_key_file: &Path) -> Result<KeyPair, IdentityError> {
-    let certificate = files::read(certificate_file)?;
-    let key = files::read_private_key(private_key_file)?;
-    let key_pair = KeyPair::from_pem(&certificate, &key).map_err(|source| IdentityError::KeyPair {
-        certificate_file: certificate_file.into(),
-        private_key_file: private_key_file.into(),
-        source,
-    })?;
-    if key_pair.validity.at(UnixTime::now()) != Window::Within {
-        return Err(IdentityError::Validity { file: certificate_file.into() });
+impl Source {
+    /// The chain by itself, within its validity.
+    fn chain(&self) -> Result<Chain, IdentityError> {
+        let certificate = files::read(&self.certificate_file)?;
+        let chain = Chain::from_pem(&certificate).map_err(|source| self.unusable(source))?;
+        if chain.validity.at(UnixTime::now()) != Window::Within {
+            return Err(IdentityError::Validity { file: self.certificate_file.clone() });
+        }
+        Ok(chain)
     }
-    Ok(key_pair)
+
+    fn key_pair(&self, chain: Chain) -> Result<KeyPair, IdentityError> {
+        let key = self.private_key.read()?;
+        chain.with_key(&key).map_err(|source| self.unusable(source))
+    }
+
+    fn unusable(&self, source: KeyPairError) -> IdentityError {
+        IdentityError::KeyPair {
+            certificate_file: self.certificate_file.clone(),
+            private_key: self.private_key.clone(),
+            source,
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Our SVID and trust bundle from files, replaced while connections are being made.
+//! Our SVID and trust bundle, replaced while connections are being made.
 //!
 //! A generation is certificate, key and bundle together. It takes effect with the next handshake, in
 //! every configuration made from this store, or not at all: what does not verify changes nothing.
@@ -15,15 +15,19 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::UnixTime;
 
-use crate::{DenyList, IdentityError, SpiffeId, Svid, TrustBundle, TrustBundles, TrustDomain, files};
+use crate::key_pair::{Chain, KeyPairError};
+use crate::{
+    DenyList, IdentityError, PrivateKeySource, SpiffeId, Svid, SvidError, TrustBundle, TrustBundles,
+    TrustDomain, files,
+};
 
 /// Where an identity lives. Certificate and key may be the same file.
 #[derive(Clone, Debug)]
 pub struct SvidFiles {
     /// PEM chain, leaf first.
     pub certificate_file: PathBuf,
-    /// PEM private key, readable by its owner only.
-    pub private_key_file: PathBuf,
+    /// PEM private key.
+    pub private_key: PrivateKeySource,
     /// PEM roots of `trust_domain`.
     pub trust_bundle_file: PathBuf,
     /// Whose roots those are; our own SVID belongs to it too.
@@ -52,19 +56,32 @@ struct Generation {
     digest: [u8; 32],
 }
 
+/// What a generation is without its key.
+struct Public {
+    certificate: Vec<u8>,
+    bundle: Vec<u8>,
+    digest: [u8; 32],
+}
+
 impl SvidStore {
     /// Reads and verifies the first generation.
     pub fn load(files: SvidFiles) -> Result<Arc<Self>, IdentityError> {
-        let generation = Generation::read(&files, UnixTime::now())?;
+        let generation = Generation::read(Public::read(&files)?, &files, UnixTime::now())?;
         Ok(Arc::new(Self { files, current: ArcSwap::from_pointee(generation), replacing: Mutex::new(()) }))
     }
 
     /// Reads the files again; on any error what is in force stays in force.
     pub fn reload(&self) -> Result<Reloaded, IdentityError> {
         let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut next = Generation::read(&self.files, UnixTime::now())?;
-        let current = self.current.load();
-        if next.digest == current.digest {
+        let (public, current) = (Public::read(&self.files)?, self.current.load());
+        let is_new = public.digest != current.digest;
+        if !is_new && !self.files.private_key.is_read_always() {
+            // The bytes are the same, but the clock is not.
+            let verified = current.svid.verify(&current.bundles, UnixTime::now());
+            return verified.map(|()| Reloaded::Unchanged).map_err(|source| self.files.refused(source));
+        }
+        let mut next = Generation::read(public, &self.files, UnixTime::now())?;
+        if !is_new {
             return Ok(Reloaded::Unchanged);
         }
         let bundles = Arc::unwrap_or_clone(next.bundles);
@@ -127,23 +144,40 @@ impl fmt::Debug for SvidStore {
     }
 }
 
-impl Generation {
-    fn read(files: &SvidFiles, now: UnixTime) -> Result<Self, IdentityError> {
-        let certificate = files::read(&files.certificate_file)?;
-        let key = files::read_private_key(&files.private_key_file)?;
-        let bundle = files::read(&files.trust_bundle_file)?;
-        let digest = digest(&[&certificate, &key, &bundle]);
-        let svid = Svid::from_pem(&certificate, &key).map_err(|source| IdentityError::KeyPair {
-            certificate_file: files.certificate_file.clone(),
-            private_key_file: files.private_key_file.clone(),
+impl SvidFiles {
+    fn refused(&self, source: SvidError) -> IdentityError {
+        IdentityError::Svid { file: self.certificate_file.clone(), source }
+    }
+
+    fn unusable(&self, source: KeyPairError) -> IdentityError {
+        IdentityError::KeyPair {
+            certificate_file: self.certificate_file.clone(),
+            private_key: self.private_key.clone(),
             source,
-        })?;
-        let bundle = TrustBundle::from_pem(files.trust_domain.clone(), &bundle)
+        }
+    }
+}
+
+impl Public {
+    fn read(files: &SvidFiles) -> Result<Self, IdentityError> {
+        let certificate = files::read(&files.certificate_file)?;
+        let bundle = files::read(&files.trust_bundle_file)?;
+        let digest = digest(&[&certificate, &bundle]);
+        Ok(Self { certificate, bundle, digest })
+    }
+}
+
+impl Generation {
+    /// The key comes last: what no peer would take needs none.
+    fn read(public: Public, files: &SvidFiles, now: UnixTime) -> Result<Self, IdentityError> {
+        let chain = Chain::from_pem(&public.certificate).map_err(|source| files.unusable(source))?;
+        let bundle = TrustBundle::from_pem(files.trust_domain.clone(), &public.bundle)
             .map_err(|source| IdentityError::Bundle { file: files.trust_bundle_file.clone(), source })?;
         let bundles = TrustBundles::new([bundle]);
-        svid.verify(&bundles, now)
-            .map_err(|source| IdentityError::Svid { file: files.certificate_file.clone(), source })?;
-        Ok(Self { svid, bundles: Arc::new(bundles), digest })
+        chain.verify(&bundles, now).map_err(|source| files.refused(source))?;
+        let key = files.private_key.read()?;
+        let svid = Svid::new(chain, &key).map_err(|source| files.unusable(source))?;
+        Ok(Self { svid, bundles: Arc::new(bundles), digest: public.digest })
     }
 }
 

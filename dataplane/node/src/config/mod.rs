@@ -1,8 +1,8 @@
 //! Configuration: a TOML file becomes a validated, immutable [`Snapshot`] with a generation.
 //!
 //! Workers swap snapshots between two ticks. A file with any fault changes nothing; each fault names
-//! the file, the key, what is wrong and the remedy. Secrets are read from files, never from the
-//! configuration itself, and never printed.
+//! the file, the key, what is wrong and the remedy. Secrets are read from files or asked of lockd, never
+//! in the configuration itself, and never printed.
 
 mod memory;
 mod raw;
@@ -22,6 +22,7 @@ pub use settings::{
     ProxySettings, Settings, SourceCertificates, Target, TracingSettings, Transport,
 };
 use zen_core::access::ReachRules;
+use zen_core::dedupe::KeyHasher;
 use zen_identity::{ReloadingCertificate, SvidFiles, SvidStore, TrustDomain};
 
 /// One validated configuration; immutable.
@@ -104,34 +105,39 @@ pub fn read(file: &Path) -> Result<Raw, ConfigError> {
 /// Loads the certificates that a configuration names.
 pub fn load_certificates(file: &Path, raw: &Raw) -> Result<Certificates, ConfigError> {
     let mut faults = validate::Faults::new(file);
-    let trust_domain = match TrustDomain::parse(&raw.identity.trust_domain) {
-        Ok(trust_domain) => trust_domain,
-        Err(error) => {
-            faults.push("identity.trust_domain", error, "give the SPIFFE trust domain without spiffe://");
-            return Err(ConfigError::Faults(faults.found));
-        }
-    };
-    let path = |name: &str| faults.resolve(name);
+    faults.set_lockd(raw.lockd.as_ref());
+    let svid = svid(&raw.identity, &mut faults);
+    let public = raw.ingester.as_ref().and_then(|ingester| public_certificate(ingester, &mut faults));
+    match svid {
+        Some(svid) if faults.found.is_empty() => Ok(Certificates { svid, public }),
+        _ => Err(ConfigError::Faults(faults.found)),
+    }
+}
+
+fn svid(raw: &raw::Identity, faults: &mut validate::Faults) -> Option<Arc<SvidStore>> {
+    let remedy = "give the SPIFFE trust domain without spiffe://";
+    let trust_domain = TrustDomain::parse(&raw.trust_domain)
+        .map_err(|error| faults.push("identity.trust_domain", error, remedy))
+        .ok()?;
+    let key = "identity.private_key_file";
     let files = SvidFiles {
-        certificate_file: path(&raw.identity.certificate_file),
-        private_key_file: path(&raw.identity.private_key_file),
-        trust_bundle_file: path(&raw.identity.trust_bundle_file),
+        certificate_file: faults.resolve(&raw.certificate_file),
+        private_key: faults.private_key(key, &raw.private_key_file)?,
+        trust_bundle_file: faults.resolve(&raw.trust_bundle_file),
         trust_domain,
     };
-    let public_files = raw
-        .ingester
-        .as_ref()
-        .map(|ingester| (path(&ingester.certificate_file), path(&ingester.private_key_file)));
-    let svid =
-        SvidStore::load(files).map_err(|error| faults.push("identity", error, "see docs/operations.md"));
-    let public = public_files.map(|(certificate, key)| {
-        ReloadingCertificate::load(&certificate, &key)
-            .map_err(|error| faults.push("ingester.certificate_file", error, "see docs/operations.md"))
-    });
-    let (Ok(svid), None | Some(Ok(_))) = (svid, public.as_ref().map(Result::as_ref)) else {
-        return Err(ConfigError::Faults(faults.found));
-    };
-    Ok(Certificates { svid, public: public.and_then(Result::ok) })
+    SvidStore::load(files).map_err(|error| faults.push_identity("identity", key, &error)).ok()
+}
+
+fn public_certificate(
+    raw: &raw::Ingester,
+    faults: &mut validate::Faults,
+) -> Option<Arc<ReloadingCertificate>> {
+    let key = "ingester.private_key_file";
+    let private_key = faults.private_key(key, &raw.private_key_file)?;
+    ReloadingCertificate::load(faults.resolve(&raw.certificate_file), private_key)
+        .map_err(|error| faults.push_identity("ingester.certificate_file", key, &error))
+        .ok()
 }
 
 /// Checks every value and builds the snapshot; all faults are reported together.
@@ -180,6 +186,10 @@ impl Snapshot {
                 public.map(|ingester| (ingester.certificate_file.clone(), ingester.private_key_file.clone())),
             )
         };
+        let hash_key = |snapshot: &Snapshot| {
+            let check = snapshot.node.hasher.as_ref().map(KeyHasher::check);
+            (snapshot.raw.node.hash_key_file.clone(), check)
+        };
         let receipts =
             |snapshot: &Snapshot| snapshot.raw.egress.as_ref().map_or(0, |egress| egress.receipts.bytes_max);
         let programs = |snapshot: &Snapshot| {
@@ -196,6 +206,8 @@ impl Snapshot {
             (self.node.data_dir != next.node.data_dir, "node.data_dir"),
             (self.node.drop_capabilities != next.node.drop_capabilities, "node.drop_capabilities"),
             (self.node.seccomp != next.node.seccomp, "node.seccomp"),
+            (hash_key(self) != hash_key(next), "node.hash_key_file"),
+            (self.raw.lockd != next.raw.lockd, "lockd"),
             (listeners(self) != listeners(next), "listen addresses"),
             (journal(self) != journal(next), "journal"),
             (identity(self) != identity(next), "certificate file paths"),

@@ -31,6 +31,7 @@ pub struct Raw {
     pub tracing: Tracing,
     #[serde(default)]
     pub ebpf: Ebpf,
+    pub lockd: Option<Lockd>,
     pub identity: Identity,
     pub ingester: Option<Ingester>,
     pub egress: Option<Egress>,
@@ -58,6 +59,7 @@ pub struct Node {
     pub drop_capabilities: bool,
     #[serde(default)]
     pub seccomp: Seccomp,
+    pub hash_key_file: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
@@ -105,6 +107,13 @@ impl Default for Journal {
             on_damage: OnDamage::Refuse,
         }
     }
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Lockd {
+    pub socket: String,
+    pub user: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rustls_pki_types::ServerName;
 use zen_core::access::{DestinationPolicy, HeaderRule, NetworkRules, NetworkSet, Rate, ReachRules};
-use zen_core::dedupe::KeySource;
+use zen_core::dedupe::{KeyHasher, KeySource};
 use zen_core::deliver::cloudevents::CloudEvents;
 use zen_core::deliver::{BatchLimits, Credentials, OrderBy, TargetLimits, TargetSigner};
 use zen_core::id::EndpointId;
@@ -66,6 +66,8 @@ pub struct NodeSettings {
     pub drop_capabilities: bool,
     /// What becomes of system calls that a running node does not need.
     pub seccomp: Seccomp,
+    /// Makes the keys of events; without it the data directory has one.
+    pub hasher: Option<KeyHasher>,
 }
 
 /// Journal bounds, per worker and role.

@@ -15,7 +15,9 @@ use zen_core::link::{
     Start, parse_frame,
 };
 use zen_hmac::PreparedKey;
-use zen_identity::{Policy, SharedPolicy, SpiffePattern, SvidFiles, SvidStore, TrustDomain};
+use zen_identity::{
+    Policy, PrivateKeySource, SharedPolicy, SpiffePattern, SvidFiles, SvidStore, TrustDomain,
+};
 
 use crate::support::Lab;
 use crate::support::pki::TRUST_DOMAIN;
@@ -201,7 +203,7 @@ impl PeerIdentity {
     fn store(&self) -> Arc<SvidStore> {
         let files = SvidFiles {
             certificate_file: self.certificate.clone(),
-            private_key_file: self.key.clone(),
+            private_key: PrivateKeySource::File(self.key.clone()),
             trust_bundle_file: self.bundle.clone(),
             trust_domain: TrustDomain::parse(TRUST_DOMAIN).unwrap(),
         };

@@ -11,9 +11,9 @@ use rustls::{
 use rustls_pki_types::{ServerName, UnixTime};
 use tempfile::TempDir;
 use zen_identity::{
-    Decision, Denial, DenyEntry, DenyList, PeerRefused, Policy, ReloadingCertificate, SharedPolicy, SpiffeId,
-    SpiffePattern, SvidError, SvidStore, TargetRoots, peer_id, peer_refused, public_server_config,
-    spiffe_server_name, target_client_config,
+    Decision, Denial, DenyEntry, DenyList, PeerRefused, Policy, PrivateKeySource, ReloadingCertificate,
+    SharedPolicy, SpiffeId, SpiffePattern, SvidError, SvidStore, TargetRoots, peer_id, peer_refused,
+    public_server_config, spiffe_server_name, target_client_config,
 };
 
 use crate::pki::{Ca, DAY, DOMAIN, ID, at, dns, named, now, pem, uri, write_identity, write_key};
@@ -288,7 +288,7 @@ fn public_certificate(directory: &TempDir, root: &Ca) -> Arc<ReloadingCertificat
     let (certificate, key) = (directory.path().join("public.pem"), directory.path().join("public.key"));
     std::fs::write(&certificate, pem(&[&leaf.der])).unwrap();
     write_key(&key, &leaf.key);
-    ReloadingCertificate::load(certificate, key).unwrap()
+    ReloadingCertificate::load(certificate, PrivateKeySource::File(key)).unwrap()
 }
 
 fn private_ca(root: &Ca) -> TargetRoots {

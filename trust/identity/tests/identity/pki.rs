@@ -12,7 +12,7 @@ use rcgen::{
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
 use time::OffsetDateTime;
-use zen_identity::{SvidFiles, TrustBundle, TrustBundles, TrustDomain};
+use zen_identity::{PrivateKeySource, SvidFiles, TrustBundle, TrustBundles, TrustDomain};
 
 pub(crate) const DAY: i64 = 24 * 3600;
 pub(crate) const DOMAIN: &str = "example.org";
@@ -88,14 +88,15 @@ pub(crate) fn write_identity(
     key: &KeyPair,
     root: &Ca,
 ) -> SvidFiles {
+    let key_file = directory.join("svid.key");
     let files = SvidFiles {
         certificate_file: directory.join("svid.pem"),
-        private_key_file: directory.join("svid.key"),
+        private_key: PrivateKeySource::File(key_file.clone()),
         trust_bundle_file: directory.join("bundle.pem"),
         trust_domain: TrustDomain::parse(domain).unwrap(),
     };
     fs::write(&files.certificate_file, pem(chain)).unwrap();
-    write_key(&files.private_key_file, key);
+    write_key(&key_file, key);
     fs::write(&files.trust_bundle_file, pem(&[&root.der])).unwrap();
     files
 }

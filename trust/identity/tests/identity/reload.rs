@@ -2,11 +2,16 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::{fmt, io};
 
 use tempfile::TempDir;
 use zen_identity::{
-    IdentityError, KeyPairError, Reloaded, ReloadingCertificate, Svid, SvidError, SvidFiles, SvidStore,
+    IdentityError, KeyPairError, PrivateKeySource, PrivateKeyVault, Reloaded, ReloadingCertificate, Svid,
+    SvidError, SvidFiles, SvidStore,
 };
+use zeroize::Zeroizing;
 
 use crate::pki::{Ca, DAY, DOMAIN, ID, at, dns, named, now, pem, set_window, uri, write_identity, write_key};
 
@@ -22,6 +27,10 @@ impl Lab {
         let leaf = root.leaf(|_| {});
         let files = write_identity(directory.path(), DOMAIN, &[&leaf.der], &leaf.key, &root);
         Self { root, directory, files }
+    }
+
+    fn key_file(&self) -> PathBuf {
+        self.directory.path().join("svid.key")
     }
 
     /// The error of a first load, and that the same files do not replace a generation in force.
@@ -83,14 +92,14 @@ fn a_key_that_others_may_read_is_refused_with_the_remedy() {
     for mode in [0o640, 0o604, 0o610, 0o602, 0o666] {
         let lab = Lab::new();
         let error = lab.refused(|lab| {
-            fs::set_permissions(&lab.files.private_key_file, Permissions::from_mode(mode)).unwrap();
+            fs::set_permissions(lab.key_file(), Permissions::from_mode(mode)).unwrap();
         });
-        let file = lab.files.private_key_file.display().to_string();
+        let file = lab.key_file().display().to_string();
         assert!(matches!(error, IdentityError::KeyPermissions { mode: read, .. } if read == mode), "{error}");
         assert!(error.to_string().ends_with(&format!("run: chmod 0600 {file}")), "{error}");
     }
     let lab = Lab::new();
-    fs::set_permissions(&lab.files.private_key_file, Permissions::from_mode(0o400)).unwrap();
+    fs::set_permissions(lab.key_file(), Permissions::from_mode(0o400)).unwrap();
     assert!(SvidStore::load(lab.files).is_ok());
 }
 
@@ -104,7 +113,7 @@ fn missing_large_and_unreadable_files_are_named() {
     assert!(matches!(&error, IdentityError::TooLarge { file } if file.ends_with("svid.pem")), "{error}");
     let error = Lab::new().refused(|lab| fs::write(&lab.files.certificate_file, "").unwrap());
     assert!(matches!(error, IdentityError::KeyPair { source: KeyPairError::NoCertificate, .. }), "{error}");
-    let error = Lab::new().refused(|lab| fs::write(&lab.files.private_key_file, "").unwrap());
+    let error = Lab::new().refused(|lab| fs::write(lab.key_file(), "").unwrap());
     assert!(matches!(error, IdentityError::KeyPair { source: KeyPairError::KeyPem, .. }), "{error}");
     let error = Lab::new().refused(|lab| fs::write(&lab.files.trust_bundle_file, "").unwrap());
     assert!(matches!(error, IdentityError::Bundle { .. }), "{error}");
@@ -115,8 +124,8 @@ fn chain_and_key_may_share_a_file() {
     let lab = Lab::new();
     let leaf = lab.root.leaf(|_| {});
     let both = format!("{}{}", leaf.key.serialize_pem(), pem(&[&leaf.der]));
-    fs::write(&lab.files.private_key_file, both).unwrap();
-    let files = SvidFiles { certificate_file: lab.files.private_key_file.clone(), ..lab.files };
+    fs::write(lab.key_file(), both).unwrap();
+    let files = SvidFiles { certificate_file: lab.key_file(), ..lab.files };
     assert!(SvidStore::load(files).is_ok());
 }
 
@@ -153,17 +162,147 @@ fn a_public_certificate_outside_its_validity_changes_nothing() {
     };
     let end = now() + DAY;
     write(now() - 60, end);
-    let loaded = ReloadingCertificate::load(&certificate, &key).unwrap();
+    let loaded = ReloadingCertificate::load(&certificate, PrivateKeySource::File(key.clone())).unwrap();
     assert_eq!(loaded.reload().unwrap(), Reloaded::Unchanged);
     for (not_before, not_after) in [(now() - DAY, now() - 1), (now() + 3600, now() + DAY)] {
         write(not_before, not_after);
         assert!(matches!(loaded.reload(), Err(IdentityError::Validity { .. })));
         assert!(matches!(
-            ReloadingCertificate::load(&certificate, &key),
+            ReloadingCertificate::load(&certificate, PrivateKeySource::File(key.clone())),
             Err(IdentityError::Validity { .. })
         ));
         assert_eq!(loaded.not_after(), at(end));
     }
+    write(now() - 60, end);
     fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
     assert!(matches!(loaded.reload(), Err(IdentityError::KeyPermissions { .. })));
+}
+
+/// A vault that counts how often its key is asked for.
+#[derive(Debug, Default)]
+struct Vault(Mutex<(Option<String>, usize)>);
+
+impl Vault {
+    fn source(self: &Arc<Self>) -> PrivateKeySource {
+        PrivateKeySource::Vault(Arc::clone(self) as Arc<dyn PrivateKeyVault>)
+    }
+
+    fn keep(&self, key: &rcgen::KeyPair) {
+        self.0.lock().unwrap().0 = Some(key.serialize_pem());
+    }
+
+    fn close(&self) {
+        self.0.lock().unwrap().0 = None;
+    }
+
+    fn asked(&self) -> usize {
+        self.0.lock().unwrap().1
+    }
+}
+
+impl fmt::Display for Vault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the vault's key")
+    }
+}
+
+impl PrivateKeyVault for Vault {
+    fn open(&self) -> io::Result<Zeroizing<Vec<u8>>> {
+        let (key, asked) = &mut *self.0.lock().unwrap();
+        *asked += 1;
+        let key = key.as_ref().ok_or_else(|| io::Error::other("closed; open it"))?;
+        Ok(Zeroizing::new(key.clone().into_bytes()))
+    }
+}
+
+#[test]
+fn a_vault_is_asked_for_the_key_of_another_certificate_only() {
+    let (lab, vault) = (Lab::new(), Arc::new(Vault::default()));
+    let leaf = lab.root.leaf(|_| {});
+    fs::write(&lab.files.certificate_file, pem(&[&leaf.der])).unwrap();
+    vault.keep(&leaf.key);
+    let files = SvidFiles { private_key: vault.source(), ..lab.files.clone() };
+    let store = SvidStore::load(files).unwrap();
+    for _ in 0..3 {
+        assert_eq!(store.reload().unwrap(), Reloaded::Unchanged);
+    }
+    assert_eq!(vault.asked(), 1);
+
+    // The certificate first: until its key is there the old generation stays, and each reload looks again.
+    let end = now() + DAY / 2;
+    let next = lab.root.leaf(|params| set_window(params, now() - 60, end));
+    fs::write(&lab.files.certificate_file, pem(&[&next.der])).unwrap();
+    let error = store.reload().unwrap_err();
+    assert!(matches!(error, IdentityError::KeyPair { source: KeyPairError::Mismatch, .. }), "{error}");
+    assert!(error.to_string().contains("the vault's key"), "{error}");
+    vault.close();
+    assert_eq!(store.reload().unwrap_err().to_string(), "closed; open it");
+    assert_ne!(store.not_after(), at(end));
+    vault.keep(&next.key);
+    assert_eq!(store.reload().unwrap(), Reloaded::Changed);
+    assert_eq!((store.not_after(), vault.asked()), (at(end), 4));
+
+    // Another bundle is another generation.
+    let both = [pem(&[&lab.root.der]), pem(&[&Ca::root(now(), |_| {}).der])].concat();
+    fs::write(&lab.files.trust_bundle_file, both).unwrap();
+    assert_eq!(store.reload().unwrap(), Reloaded::Changed);
+    assert_eq!((store.reload().unwrap(), vault.asked()), (Reloaded::Unchanged, 5));
+}
+
+#[test]
+fn a_vault_is_not_asked_for_what_no_peer_would_take() {
+    let (lab, vault) = (Lab::new(), Arc::new(Vault::default()));
+    let files = SvidFiles { private_key: vault.source(), ..lab.files.clone() };
+    let expired = lab.root.leaf(|params| set_window(params, now() - DAY, now() - 1));
+    let stranger = Ca::root(now(), |params| params.distinguished_name = named("stranger")).leaf(|_| {});
+    for certificate in [String::new(), pem(&[&expired.der]), pem(&[&stranger.der])] {
+        fs::write(&lab.files.certificate_file, &certificate).unwrap();
+        assert!(SvidStore::load(files.clone()).is_err());
+    }
+    fs::write(&lab.files.certificate_file, pem(&[&expired.der])).unwrap();
+    let public = ReloadingCertificate::load(&lab.files.certificate_file, vault.source());
+    assert!(matches!(public, Err(IdentityError::Validity { .. })));
+    assert_eq!(vault.asked(), 0);
+}
+
+#[test]
+fn an_svid_that_runs_out_is_told_of_without_asking_for_its_key() {
+    let (lab, vault) = (Lab::new(), Arc::new(Vault::default()));
+    let leaf = lab.root.leaf(|params| set_window(params, now() - 60, now() + 2));
+    fs::write(&lab.files.certificate_file, pem(&[&leaf.der])).unwrap();
+    vault.keep(&leaf.key);
+    let store = SvidStore::load(SvidFiles { private_key: vault.source(), ..lab.files.clone() }).unwrap();
+    let error = loop {
+        match store.reload() {
+            Ok(reloaded) => assert_eq!(reloaded, Reloaded::Unchanged),
+            Err(error) => break error,
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    };
+    assert!(matches!(error, IdentityError::Svid { source: SvidError::Expired, .. }), "{error}");
+    assert_eq!(vault.asked(), 1);
+}
+
+#[test]
+fn a_public_certificate_may_have_its_key_in_a_vault() {
+    let (lab, vault) = (Lab::new(), Arc::new(Vault::default()));
+    let file = lab.directory.path().join("public.pem");
+    let issue = || {
+        let leaf = lab.root.leaf(|params| params.subject_alt_names = vec![dns("hooks.example.org")]);
+        fs::write(&file, pem(&[&leaf.der])).unwrap();
+        vault.keep(&leaf.key);
+    };
+    issue();
+    let loaded = ReloadingCertificate::load(&file, vault.source()).unwrap();
+    assert_eq!((loaded.reload().unwrap(), vault.asked()), (Reloaded::Unchanged, 1));
+    issue();
+    vault.close();
+    assert!(matches!(loaded.reload(), Err(IdentityError::Vault { .. })));
+    assert_eq!(vault.asked(), 2);
+    issue();
+    assert_eq!(
+        (loaded.reload().unwrap(), loaded.reload().unwrap()),
+        (Reloaded::Changed, Reloaded::Unchanged)
+    );
+    assert_eq!(vault.asked(), 3);
 }

@@ -11,19 +11,21 @@ use zen_core::id::is_name;
 use zen_identity::{Policy, SpiffePattern};
 use zeroize::Zeroizing;
 
+use super::lockd::{Vault, in_lockd};
 use super::reach::check_literal;
 use crate::config::Fault;
 use crate::config::settings::HostPort;
 use crate::crypto::NodeCrypto;
 use crate::reach::LINK_PEERS;
 
-/// Longest secret file, bytes.
-const SECRET_BYTES_MAX: u64 = 4096;
+/// Longest secret, bytes.
+const SECRET_BYTES_MAX: usize = 4096;
 
 /// Collects faults; every reader returns an option so that the next key is still looked at.
 pub(in crate::config) struct Faults {
     file: String,
     base: PathBuf,
+    pub(super) vault: Vault,
     /// In the order of discovery.
     pub(in crate::config) found: Vec<Fault>,
 }
@@ -31,7 +33,7 @@ pub(in crate::config) struct Faults {
 impl Faults {
     pub(in crate::config) fn new(file: &Path) -> Self {
         let base = file.parent().map_or_else(PathBuf::new, Path::to_path_buf);
-        Self { file: file.display().to_string(), base, found: Vec::new() }
+        Self { file: file.display().to_string(), base, vault: Vault::Absent, found: Vec::new() }
     }
 
     /// Relative paths are relative to the configuration file.
@@ -69,7 +71,18 @@ impl Faults {
         value.parse().map_err(|error| self.push(key, format_args!("\"{value}\": {error}"), remedy)).ok()
     }
 
-    pub(super) fn secret(&mut self, key: impl Display + Copy, name: &str) -> Option<Zeroizing<String>> {
+    /// Text in a file, or in lockd.
+    pub(super) fn secret(&mut self, key: impl Display + Copy, place: &str) -> Option<Zeroizing<String>> {
+        match in_lockd(place) {
+            Some(name) => {
+                let value = self.open(key, name)?;
+                self.text(key, place, &value)
+            }
+            None => self.secret_file(key, place),
+        }
+    }
+
+    fn secret_file(&mut self, key: impl Display + Copy, name: &str) -> Option<Zeroizing<String>> {
         let path = self.resolve(name);
         let shown = path.display().to_string();
         let metadata = match std::fs::metadata(&path) {
@@ -83,21 +96,31 @@ impl Faults {
             self.push(key, format_args!("{shown} is readable by others"), format_args!("chmod 0600 {shown}"));
             return None;
         }
-        if metadata.len() > SECRET_BYTES_MAX {
+        if metadata.len() > SECRET_BYTES_MAX as u64 {
             self.push(key, format_args!("{shown} is over {SECRET_BYTES_MAX} bytes"), "put one secret in it");
             return None;
         }
-        match std::fs::read_to_string(&path).map(Zeroizing::new) {
-            Ok(text) if !text.trim().is_empty() => Some(Zeroizing::new(text.trim().to_owned())),
-            Ok(_) => {
-                self.push(key, format_args!("{shown} is empty"), "write the secret to it");
-                None
-            }
+        match std::fs::read(&path).map(Zeroizing::new) {
+            Ok(bytes) => self.text(key, &shown, &bytes),
             Err(error) => {
-                self.push(key, format_args!("{shown}: {error}"), "the secret must be text");
+                self.push(key, format_args!("{shown}: {error}"), "let this user read it");
                 None
             }
         }
+    }
+
+    /// A secret without the white space around it.
+    fn text(&mut self, key: impl Display, shown: &str, bytes: &[u8]) -> Option<Zeroizing<String>> {
+        if bytes.len() > SECRET_BYTES_MAX {
+            self.push(key, format_args!("{shown} is over {SECRET_BYTES_MAX} bytes"), "put one secret in it");
+            return None;
+        }
+        match std::str::from_utf8(bytes).map(str::trim) {
+            Ok("") => self.push(key, format_args!("{shown} is empty"), "write the secret to it"),
+            Ok(text) => return Some(Zeroizing::new(text.to_owned())),
+            Err(error) => self.push(key, format_args!("{shown}: {error}"), "the secret must be text"),
+        }
+        None
     }
 
     /// A `whsec_` secret as a prepared key.

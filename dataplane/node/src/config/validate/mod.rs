@@ -6,6 +6,7 @@ mod egress;
 mod faults;
 mod ingester;
 mod limits;
+mod lockd;
 mod reach;
 mod routing;
 mod targets;
@@ -17,7 +18,7 @@ use std::path::Path;
 
 pub(super) use faults::Faults;
 use tracing_subscriber::EnvFilter;
-use zen_core::dedupe::WINDOW_MS_MAX;
+use zen_core::dedupe::{KeyHasher, WINDOW_MS_MAX};
 use zen_identity::{Policy, SharedPolicy};
 
 use self::ebpf::ebpf;
@@ -50,6 +51,7 @@ pub(super) fn snapshot(
     generation: u64,
 ) -> Result<Snapshot, ConfigError> {
     let mut faults = Faults::new(file);
+    faults.set_lockd(raw.lockd.as_ref());
     if let Some(socket) = &mut raw.admin.socket {
         *socket = faults.resolve(socket).display().to_string();
     }
@@ -151,7 +153,20 @@ fn node(raw: &Raw, faults: &mut Faults) -> NodeSettings {
         memory_bytes_max: raw.node.memory_bytes_max,
         drop_capabilities: raw.node.drop_capabilities,
         seccomp: raw.node.seccomp,
+        hasher: raw.node.hash_key_file.as_ref().and_then(|place| hasher(place, faults)),
     }
+}
+
+/// Of 16 bytes in hex, as they are written to be read by people.
+fn hasher(place: &str, faults: &mut Faults) -> Option<KeyHasher> {
+    let (key, remedy) = ("node.hash_key_file", "write 32 hex digits, e.g. of openssl rand -hex 16");
+    let text = faults.secret(key, place)?;
+    let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let hash_key = u128::from_str_radix(&text, 16).ok().filter(|_| is_hex);
+    if hash_key.is_none() {
+        faults.push(key, format_args!("{place} does not hold 16 bytes in hex"), remedy);
+    }
+    hash_key.map(|hash_key| KeyHasher::new(hash_key.to_be_bytes()))
 }
 
 /// Each of our workers sends to each egress; an ingester has a worker at least, which sends to us.
