@@ -140,6 +140,7 @@ mod tests {
         thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             stream.write_all(bytes).unwrap();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
             let _ = stream.read(&mut [0; 64]);
         });
         (directory, socket)
