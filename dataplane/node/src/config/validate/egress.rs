@@ -1,6 +1,6 @@
 //! The `[egress]` section: ingesters and targets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +9,6 @@ use rustls_pki_types::ServerName;
 use zen_core::access::DestinationPolicy;
 use zen_core::deliver::{OrderBy, SignerConfig, TargetSigner};
 use zen_identity::{Policy, SharedPolicy, SpiffePattern, TargetRoots};
-use zen_rules::RawOutput;
 
 use super::access::networks;
 use super::faults::Faults;
@@ -62,7 +61,7 @@ pub(super) fn egress(
             targets.insert(target.name.clone(), Arc::new(target));
         }
     }
-    let outputs = outputs(&raw.outputs, &targets, faults);
+    let outputs = outputs(raw, &targets, faults);
     let ordering = ordering(&targets, &outputs);
     let link_tls = link_server(certificates, Policy::new(patterns, Vec::new()), "egress.ingesters", faults)?;
     Some(EgressSettings {
@@ -117,17 +116,19 @@ fn ordering(
 
 /// Outputs over targets that are declared, under names that no target has.
 fn outputs(
-    raw: &[RawOutput],
+    raw: &raw::Egress,
     targets: &BTreeMap<String, Arc<Target>>,
     faults: &mut Faults,
 ) -> BTreeMap<String, Arc<Output>> {
-    faults.bound("egress.outputs (count)", raw.len(), 0, OUTPUTS_MAX);
-    unique("egress.outputs", "name", raw.iter().map(|output| output.name.as_str()), faults);
+    faults.bound("egress.outputs (count)", raw.outputs.len(), 0, OUTPUTS_MAX);
+    unique("egress.outputs", "name", raw.outputs.iter().map(|output| output.name.as_str()), faults);
+    // One with a fault of its own is declared all the same.
+    let declared: BTreeSet<&str> = raw.targets.iter().map(|target| target.name.as_str()).collect();
     let mut outputs = BTreeMap::new();
-    for (index, section) in raw.iter().enumerate() {
+    for (index, section) in raw.outputs.iter().enumerate() {
         let key = format!("egress.outputs[{index}]");
         faults.name(format_args!("{key}.name"), &section.name);
-        if targets.contains_key(&section.name) {
+        if declared.contains(&*section.name) {
             faults.push(format_args!("{key}.name"), "a target has this name, too", "rename one");
         }
         let rules = match zen_rules::Output::compile(section) {
@@ -138,7 +139,7 @@ fn outputs(
             }
         };
         let known: Vec<Arc<Target>> = rules.targets().filter_map(|name| targets.get(name).cloned()).collect();
-        for name in rules.targets().filter(|name| !targets.contains_key(*name)) {
+        for name in rules.targets().filter(|name| !declared.contains(name)) {
             faults.push(&key, format_args!("no target \"{name}\""), "declare it");
         }
         outputs.insert(section.name.clone(), Arc::new(Output { rules, targets: known }));

@@ -225,30 +225,29 @@ fn endpoint(
 
 /// What was written, whole or not at all: a proof that is left out for a fault must not leave the others.
 fn authentication(key: &str, raw: &raw::Endpoint, faults: &mut Faults) -> Option<Authentication> {
-    let before = faults.found.len();
     let signature = match raw.scheme {
-        SchemeName::None => no_scheme(key, raw, faults),
-        _ => scheme(key, raw, faults),
+        SchemeName::None => no_scheme(key, raw, faults).map(|()| None),
+        _ => scheme(key, raw, faults).map(Some),
     };
-    let section = raw.authorization.as_ref();
-    let authorization = section.and_then(|section| authorization(key, section, faults));
+    let authorization = match &raw.authorization {
+        Some(section) => authorization(key, section, faults).map(Some),
+        None => Some(None),
+    };
     let certificate = match raw.client_certificate {
         Some(_) => CertificateRule::Required,
         None => CertificateRule::NotAsked,
     };
-    if faults.found.len() > before {
-        return None;
-    }
     let remedy = "name a scheme, an authorization or a client_certificate";
-    Authentication::new(certificate, authorization, signature)
+    Authentication::new(certificate, authorization?, signature?)
         .map_err(|error| faults.push(key, error, remedy))
         .ok()
 }
 
-fn no_scheme(key: &str, raw: &raw::Endpoint, faults: &mut Faults) -> Option<Scheme> {
-    if !raw.secret_files.is_empty() || raw.hmac.is_some() {
-        faults.push(format_args!("{key}.scheme"), "none has no secret_files and no hmac", "remove them");
+fn no_scheme(key: &str, raw: &raw::Endpoint, faults: &mut Faults) -> Option<()> {
+    if raw.secret_files.is_empty() && raw.hmac.is_none() {
+        return Some(());
     }
+    faults.push(format_args!("{key}.scheme"), "none has no secret_files and no hmac", "remove them");
     None
 }
 

@@ -4,9 +4,9 @@
 //! secrets are in it; what it refuses is a fault of the key that names it.
 
 use std::fmt::{self, Display};
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::{io, mem};
 
 use nix::unistd::User;
 use zen_identity::{IdentityError, PrivateKeySource, PrivateKeyVault};
@@ -64,14 +64,7 @@ impl Faults {
     pub(in crate::config) fn private_key(&mut self, key: &str, place: &str) -> Option<PrivateKeySource> {
         let Some(name) = in_lockd(place) else { return Some(PrivateKeySource::File(self.resolve(place))) };
         let name = self.secret_name(key, name)?;
-        let lockd = match &self.vault {
-            Vault::Closed(lockd) | Vault::Open(lockd, _) => lockd.clone(),
-            Vault::Lost => return None,
-            Vault::Absent => {
-                self.push_absent(key);
-                return None;
-            }
-        };
+        let lockd = self.lockd(key)?;
         Some(PrivateKeySource::Vault(Arc::new(PrivateKey { lockd, name })))
     }
 
@@ -90,40 +83,46 @@ impl Faults {
     /// The value of a secret in lockd.
     pub(super) fn open(&mut self, key: impl Display + Copy, name: &str) -> Option<Zeroizing<Vec<u8>>> {
         let name = self.secret_name(key, name)?;
-        if let Vault::Closed(lockd) = &self.vault {
+        let lockd = self.lockd(key)?;
+        if let Vault::Closed(_) = self.vault {
             match lockd.connect() {
-                Ok(client) => self.vault = Vault::Open(lockd.clone(), client),
+                Ok(client) => self.vault = Vault::Open(lockd, client),
                 Err(error) => self.push_lockd(key, &error),
             }
         }
-        match &mut self.vault {
-            Vault::Open(_, client) => client.open(&name).map_err(|error| self.push_lockd(key, &error)).ok(),
-            Vault::Absent => {
-                self.push_absent(key);
-                None
-            }
-            Vault::Closed(_) | Vault::Lost => None,
-        }
+        let Vault::Open(_, client) = &mut self.vault else { return None };
+        client.open(&name).map_err(|error| self.push_lockd(key, &error)).ok()
     }
 
     fn secret_name(&mut self, key: impl Display, name: &str) -> Option<SecretName> {
         self.parse(key, name, "give lockd:NAMESPACE/NAME/KEY, or a path")
     }
 
-    fn push_absent(&mut self, key: impl Display) {
-        self.push(key, "names a secret of lockd, which is not configured", "add [lockd] with its socket");
+    /// Which lockd there is to ask; that there is none is said for the first key that needs it.
+    fn lockd(&mut self, key: impl Display) -> Option<Lockd> {
+        if let Vault::Closed(lockd) | Vault::Open(lockd, _) = &self.vault {
+            return Some(lockd.clone());
+        }
+        if let Vault::Absent = mem::replace(&mut self.vault, Vault::Lost) {
+            self.push(key, "names a secret of lockd, which is not configured", "add [lockd] with its socket");
+        }
+        None
     }
 
     /// Whose fault it is that there is no secret: this key's, or once for all of them lockd's.
     fn push_lockd(&mut self, key: impl Display, error: &ClientError) {
-        if let ClientError::Refused { name, refusal } = error {
-            return self.push(key, format_args!("{SCHEME}{name}: {refusal}"), remedy(*refusal));
-        }
-        if matches!(self.vault, Vault::Lost) {
+        let is_of_key = match error {
+            ClientError::Refused { refusal, .. } => is_of_name(*refusal),
+            _ => false,
+        };
+        if !is_of_key && matches!(mem::replace(&mut self.vault, Vault::Lost), Vault::Lost) {
             return;
         }
-        self.vault = Vault::Lost;
         match error {
+            ClientError::Refused { name, refusal } if is_of_key => {
+                self.push(key, format_args!("{SCHEME}{name}: {refusal}"), remedy(*refusal));
+            }
+            ClientError::Refused { refusal, .. } => self.push("lockd.socket", refusal, remedy(*refusal)),
             ClientError::Connect { socket, source } => self.push(
                 "lockd.socket",
                 format_args!("{}: {source}", socket.display()),
@@ -137,7 +136,16 @@ impl Faults {
                 ),
                 "give the user that runs zen-lockd, or find out who took its place",
             ),
-            error => self.push("lockd.socket", error, "no secret of lockd can be read"),
+            ClientError::Io { socket, source } => self.push(
+                "lockd.socket",
+                format_args!("{}: {source}", socket.display()),
+                "see the log of zen-lockd",
+            ),
+            ClientError::Wire { socket, source } => self.push(
+                "lockd.socket",
+                format_args!("{}: {source}", socket.display()),
+                "name the socket of zen-lockd, of the same release as the node",
+            ),
         }
     }
 
@@ -180,12 +188,20 @@ pub(super) fn in_lockd(place: &str) -> Option<&str> {
     place.strip_prefix(SCHEME)
 }
 
+/// Whether another name might have been answered.
+fn is_of_name(refusal: Refusal) -> bool {
+    match refusal {
+        Refusal::Denied | Refusal::Missing | Refusal::Sealed => true,
+        Refusal::Malformed | Refusal::Busy => false,
+    }
+}
+
 fn remedy(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::Denied => "grant it to this node in lockd's policy, or correct the name",
         Refusal::Missing => "seal it under this name, or correct the name",
         Refusal::Sealed => "mend what they say, or seal it again",
-        Refusal::Malformed => "run a node and a lockd that know the same protocol",
-        Refusal::Busy => "try again; if it stays so, see who holds its connections",
+        Refusal::Malformed => "run a zen-lockd of the same release as the node",
+        Refusal::Busy => "try again; if it stays so, see the log of zen-lockd",
     }
 }

@@ -3,6 +3,7 @@
 
 use std::io::{Error, Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixListener;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::Command;
 use std::thread;
@@ -13,8 +14,9 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, User};
 use seccompiler::BpfProgram;
+use zen_lock::{Client, Greeting, Listener, NONCE_BYTES, REQUEST_HEAD_BYTES, ReplyHead, SecretName};
 
 use super::*;
 
@@ -195,6 +197,26 @@ fn files_sockets_names_and_threads_work_under_the_list() {
         assert_eq!(inside.unwrap().join().unwrap(), 1);
         assert!(("localhost", 0).to_socket_addrs().unwrap().next().is_some());
     });
+}
+
+#[test]
+fn a_secret_of_lockd_is_asked_for_under_the_list() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("socket");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let lockd = thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        stream.write_all(&Greeting { nonce: [7; NONCE_BYTES] }.encode()).unwrap();
+        stream.read_exact(&mut [0; REQUEST_HEAD_BYTES + NONCE_BYTES + 1 + "a/b/c".len()]).unwrap();
+        stream.write_all(&[&ReplyHead::Value(6).encode()[..], b"secret"].concat()).unwrap();
+    });
+    confined(move || {
+        let user = User::from_name("root").unwrap().unwrap().uid;
+        assert_eq!(user.as_raw(), 0, "names of users are found");
+        let mut client = Client::connect(&socket, Listener::RootOrSelf).unwrap();
+        assert_eq!(*client.open(&SecretName::parse("a/b/c").unwrap()).unwrap(), b"secret");
+    });
+    lockd.join().unwrap();
 }
 
 #[test]
