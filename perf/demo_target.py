@@ -1,7 +1,8 @@
 """The demo's target: mutual TLS 1.3, and every delivery checked by the independent library standardwebhooks.
 
-In: POST /hooks/<target>. Out: one JSON line per delivery on standard output. A delivery that does not
-verify is answered with 401 and reported with the reason. Ends on SIGTERM.
+In: a JSON document on standard input, {"private_key": PEM, "secrets": {target: secret}}; then POST
+/hooks/<target>. Out: one JSON line per delivery on standard output. A delivery that does not verify is
+answered with 401 and reported with the reason. Ends on SIGTERM.
 """
 
 import argparse
@@ -82,17 +83,16 @@ class Target(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, options):
+    def __init__(self, options, private_key, secrets):
         host, port = options.listen.rsplit(":", 1)
         super().__init__((host, int(port)), Deliveries)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(options.client_ca)
-        context.load_cert_chain(options.certificate, options.key)
+        load_cert_chain(context, options.certificate, private_key)
         self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
-        with open(options.targets, encoding="utf-8") as file:
-            self.webhooks = {target["name"]: Webhook(target["secret"]) for target in json.load(file)}
+        self.webhooks = {name: Webhook(secret) for name, secret in secrets.items()}
         self.flaky_down = options.flaky_down
         self.output = threading.Lock()
 
@@ -104,15 +104,22 @@ class Target(ThreadingHTTPServer):
         print(f"{client_address}: {sys.exc_info()[1]!r}", file=sys.stderr, flush=True)
 
 
+def load_cert_chain(context, certificate, private_key):
+    """The ssl module takes keys from files only: this one is in memory, and gone afterwards."""
+    with open(os.memfd_create("private-key"), "wb", buffering=0) as file:
+        file.write(private_key.encode())
+        context.load_cert_chain(certificate, f"/proc/self/fd/{file.fileno()}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--listen", required=True, help="host:port")
     parser.add_argument("--certificate", required=True, help="PEM chain of this target")
-    parser.add_argument("--key", required=True, help="its private key, PEM")
     parser.add_argument("--client-ca", required=True, help="CA that client certificates must come from")
-    parser.add_argument("--targets", required=True, help="JSON list of {name, secret}")
     parser.add_argument("--flaky-down", required=True, help="while this file is there, the target flaky answers 500")
-    target = Target(parser.parse_args())
+    options = parser.parse_args()
+    given = json.load(sys.stdin)
+    target = Target(options, given["private_key"], given["secrets"])
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=target.shutdown).start())
     target.serve_forever(poll_interval=0.2)
 

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use crate::error::LabError;
 use crate::pki::{Pki, Role};
 use crate::{
-    bench, crash, deliver, demo, duplicates, faults, flood, idle, lab, pairs, power, send, sink, soak,
+    bench, crash, deliver, demo, duplicates, faults, flood, idle, lab, pairs, power, send, sign, sink, soak,
 };
 
 /// Zen Mesh lab: certificates, load, targets, demo, crash test and benchmark.
@@ -26,6 +26,8 @@ enum Command {
     Pki(PkiOptions),
     /// Send signed webhooks as fast as they are answered, or at a rate.
     Send(send::Options),
+    /// Sign a body as GitHub does, with the secret that comes on standard input.
+    Sign(sign::Options),
     /// Receive deliveries over mutual TLS and check them.
     Sink(sink::Options),
     /// Start ingester, egress and target, send samples and show each arriving.
@@ -113,6 +115,7 @@ fn dispatch(command: Command) -> Result<ExitCode, LabError> {
     match command {
         Command::Pki(options) => options.run(),
         Command::Send(options) => block_on(options.threads(), send::run(options)),
+        Command::Sign(options) => sign::run(&options),
         Command::Sink(options) => block_on(2, sink::run(options)),
         Command::Demo(options) => block_on(2, demo::run(options)),
         Command::Crash(options) => block_on(2, crash::run(options)),

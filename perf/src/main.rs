@@ -22,6 +22,7 @@ mod record;
 mod relay;
 mod samples;
 mod send;
+mod sign;
 mod signature;
 mod sink;
 mod soak;

@@ -1,7 +1,7 @@
 //! The lab's certificates: a CA with X.509-SVIDs for nodes and targets, and a second CA with the
 //! public server certificate of the ingester.
 //!
-//! In: names. Out: PEM files in one directory, keys with mode 0600. P-256 throughout; every SVID has
+//! In: names. Out: PEM files in one directory, keys with mode 0600 or in memory. P-256 throughout; every SVID has
 //! one URI SAN, digitalSignature, both TLS usages and `BasicConstraints` cA=false (SPIFFE X.509-SVID
 //! sections 2 to 4). Serials are 128 random bits; certificates live a week.
 
@@ -16,12 +16,16 @@ use rcgen::{
     KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
 };
 use time::{Duration, OffsetDateTime};
+use zeroize::Zeroizing;
 
 use crate::error::LabError;
 use crate::random::system_bytes;
 
 /// Trust domain of every SVID of the lab.
 pub(crate) const TRUST_DOMAIN: &str = "lab.zen-mesh.example";
+
+/// Owner of the ingester's public certificate.
+pub(crate) const PUBLIC: &str = "public";
 
 const BACKDATE: Duration = Duration::hours(1);
 const LIFE: Duration = Duration::days(7);
@@ -52,6 +56,14 @@ pub(crate) fn spiffe_id(role: Role, name: &str) -> String {
     format!("spiffe://{TRUST_DOMAIN}/{}/{name}", role.segment())
 }
 
+/// A private key of the lab, in memory.
+pub(crate) struct PrivateKey {
+    /// Whose it is, as its certificate's file is called.
+    pub(crate) owner: String,
+    /// PKCS #8 PEM.
+    pub(crate) pem: Zeroizing<String>,
+}
+
 /// A directory of lab certificates.
 #[derive(Clone, Debug)]
 pub(crate) struct Pki {
@@ -59,23 +71,36 @@ pub(crate) struct Pki {
 }
 
 impl Pki {
-    /// Makes both CAs, the public certificate and an SVID for each workload.
+    /// Makes both CAs, the public certificate and an SVID for each workload, and writes the keys beside them.
     pub(crate) fn make(directory: &Path, workloads: &[(Role, &str)]) -> Result<Self, LabError> {
+        let (pki, keys) = Self::certify(directory, workloads)?;
+        for key in keys {
+            write_file(&pki.key(&key.owner), key.pem.as_bytes(), 0o600)?;
+        }
+        Ok(pki)
+    }
+
+    /// As [`Self::make`], but the keys stay in memory.
+    pub(crate) fn certify(
+        directory: &Path,
+        workloads: &[(Role, &str)],
+    ) -> Result<(Self, Vec<PrivateKey>), LabError> {
         fs::create_dir_all(directory).map_err(LabError::file(directory))?;
         let pki = Self { directory: directory.to_owned() };
+        let mut keys = Vec::new();
         let lab_ca = pki.authority("bundle", "Zen Mesh lab SVID CA")?;
         for &(role, name) in workloads {
             let uri = spiffe_id(role, name).try_into()?;
             let usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-            pki.leaf(name, vec![SanType::URI(uri)], usages, &lab_ca)?;
+            keys.push(pki.leaf(name, vec![SanType::URI(uri)], usages, &lab_ca)?);
         }
         let public_ca = pki.authority("public_ca", "Zen Mesh lab public CA")?;
         let names = vec![
             SanType::DnsName("localhost".try_into()?),
             SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         ];
-        pki.leaf("public", names, vec![ExtendedKeyUsagePurpose::ServerAuth], &public_ca)?;
-        Ok(pki)
+        keys.push(pki.leaf(PUBLIC, names, vec![ExtendedKeyUsagePurpose::ServerAuth], &public_ca)?);
+        Ok((pki, keys))
     }
 
     /// The certificate chain of `name`, PEM.
@@ -83,7 +108,7 @@ impl Pki {
         self.directory.join(format!("{name}.pem"))
     }
 
-    /// The private key of `name`, PKCS #8 PEM, mode 0600.
+    /// The private key of `name`, if keys are written: PKCS #8 PEM, mode 0600.
     pub(crate) fn key(&self, name: &str) -> PathBuf {
         self.directory.join(format!("{name}.key"))
     }
@@ -115,7 +140,7 @@ impl Pki {
         alternative_names: Vec<SanType>,
         usages: Vec<ExtendedKeyUsagePurpose>,
         issuer: &Issuer<'_, KeyPair>,
-    ) -> Result<(), LabError> {
+    ) -> Result<PrivateKey, LabError> {
         let mut params = parameters(name);
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -125,7 +150,7 @@ impl Pki {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let certificate = params.signed_by(&key, issuer)?;
         write_file(&self.certificate(name), certificate.pem().as_bytes(), 0o644)?;
-        write_file(&self.key(name), key.serialize_pem().as_bytes(), 0o600)
+        Ok(PrivateKey { owner: name.to_owned(), pem: key.serialize_pem().into() })
     }
 }
 

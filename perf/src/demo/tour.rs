@@ -11,7 +11,8 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::{Arrival, Screen, curl, send};
+use super::own::{Curl, send};
+use super::{Arrival, Screen};
 use crate::error::LabError;
 use crate::lab::{Lab, Metrics, TOUR_FAN_OUT, TOUR_FLAKY};
 use crate::pki::write_file;
@@ -26,6 +27,7 @@ pub(super) const DOWN_FILE: &str = "flaky-is-down";
 pub(super) struct Tour<'a> {
     pub(super) lab: &'a Lab,
     pub(super) program: &'a Path,
+    pub(super) curl: &'a Curl,
     pub(super) screen: &'a Screen,
     pub(super) lines: &'a mut mpsc::Receiver<String>,
 }
@@ -49,7 +51,7 @@ impl Tour<'_> {
     }
 
     async fn duplicate(&mut self) -> Result<(), String> {
-        let command = curl(self.lab, "ping", "tour-duplicate");
+        let command = self.curl.line("ping", "tour-duplicate");
         let (first, _) = send(&command)?;
         let (again, answer) = send(&command)?;
         let arrival = self.arrival().await?;
@@ -61,7 +63,7 @@ impl Tour<'_> {
     }
 
     async fn fan_out(&mut self) -> Result<(), String> {
-        let (event, _) = send(&curl(self.lab, TOUR_FAN_OUT, "tour-fan-out"))?;
+        let (event, _) = send(&self.curl.line(TOUR_FAN_OUT, "tour-fan-out"))?;
         let mut reached = BTreeSet::new();
         for _ in 0..3 {
             let arrival = self.arrival().await?;
@@ -80,7 +82,7 @@ impl Tour<'_> {
 
     /// The event that became one.
     async fn dead_letter(&mut self) -> Result<String, String> {
-        let (event, _) = send(&curl(self.lab, TOUR_FLAKY, "tour-dead-letter"))?;
+        let (event, _) = send(&self.curl.line(TOUR_FLAKY, "tour-dead-letter"))?;
         // At billing once, and at the target that fails twice.
         for _ in 0..3 {
             self.arrival().await?;

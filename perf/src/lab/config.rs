@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use super::shape::{Direction, EgressShape, FlowShape, RouteShape, Shape};
-use super::{INGESTER, Lab, Node, TARGET_IDENTITY, Tuning};
+use super::{Custody, INGESTER, Kind, Lab, Node, TARGET_IDENTITY, Tuning, vault};
 use crate::error::LabError;
-use crate::pki::{Role, TRUST_DOMAIN, spiffe_id, write_file};
+use crate::pki::{PUBLIC, Role, TRUST_DOMAIN, spiffe_id, write_file};
 use crate::samples::SchemeName;
 
 /// Writes every configuration of the lab.
@@ -39,8 +39,8 @@ fn ingester(lab: &Lab, shape: Shape, workers: u32, tuning: Tuning) -> String {
     line(&mut text, "[ingester]");
     line(&mut text, tuning.ingester);
     line(&mut text, &format!("listen = [\"{}\"]", lab.public));
-    line(&mut text, &format!("certificate_file = \"{}\"", lab.pki.certificate("public").display()));
-    line(&mut text, &format!("private_key_file = \"{}\"", lab.pki.key("public").display()));
+    line(&mut text, &format!("certificate_file = \"{}\"", lab.pki.certificate(PUBLIC).display()));
+    line(&mut text, &format!("private_key_file = \"{}\"", lab.secret_name(Kind::PrivateKey, PUBLIC)));
     if shape.egresses.iter().any(|egress| egress.direction == Direction::EgressDials) {
         line(&mut text, &format!("link_listen = \"{}\"", lab.links[0]));
     }
@@ -54,7 +54,7 @@ fn ingester(lab: &Lab, shape: Shape, workers: u32, tuning: Tuning) -> String {
         direction(&mut text, *egress, Direction::IngesterDials, address);
         line(&mut text, &format!("spiffe_ids = [\"{}\"]", spiffe_id(Role::Egress, egress.name)));
         line(&mut text, "key_id = \"link-1\"");
-        line(&mut text, &format!("key_file = \"secrets/link-{}\"", egress.name));
+        line(&mut text, &format!("key_file = \"{}\"", lab.secret_name(Kind::Link, egress.name)));
     }
     line(&mut text, tuning.sections[0]);
     text
@@ -66,7 +66,7 @@ fn endpoint(text: &mut String, lab: &Lab, shape: Shape, index: usize) {
     line(text, &format!("id = \"{}\"", endpoint.id));
     line(text, "tenant = \"acme\"");
     line(text, &format!("scheme = \"{}\"", endpoint.scheme.label()));
-    line(text, &format!("secret_files = [\"secrets/{}\"]", endpoint.id));
+    line(text, &format!("secret_files = [\"{}\"]", lab.secret_name(Kind::Endpoint, &endpoint.id)));
     match endpoint.scheme {
         SchemeName::GitHub => {
             line(text, "forward_headers = [\"x-github-event\", \"x-github-delivery\"]");
@@ -134,13 +134,15 @@ fn egress_text(
     line(&mut text, &format!("name = \"{INGESTER}\""));
     direction(&mut text, egress, Direction::EgressDials, lab.dialled(egress.name, link));
     line(&mut text, &format!("spiffe_ids = [\"{}\"]", spiffe_id(Role::Ingester, INGESTER)));
-    line(&mut text, &format!("keys = [{{ id = \"link-1\", file = \"secrets/link-{}\" }}]", egress.name));
+    let key = lab.secret_name(Kind::Link, egress.name);
+    line(&mut text, &format!("keys = [{{ id = \"link-1\", file = \"{key}\" }}]"));
     for name in egress.targets {
         line(&mut text, "\n[[egress.targets]]");
         line(&mut text, &format!("name = \"{name}\""));
         line(&mut text, &format!("url = \"https://{}/hooks/{name}\"", lab.dialled(name, lab.target)));
         line(&mut text, &format!("spiffe_ids = [\"{}\"]", spiffe_id(Role::Target, TARGET_IDENTITY)));
-        line(&mut text, &format!("key_id = \"{name}-1\"\nsecret_file = \"secrets/{name}\""));
+        let secret = lab.secret_name(Kind::Target, name);
+        line(&mut text, &format!("key_id = \"{name}-1\"\nsecret_file = \"{secret}\""));
         line(&mut text, &format!("in_flight_max = {}", shape.in_flight_max));
         // A closed loop outruns an egress that is traced or profiled: what waits is no dead letter.
         line(&mut text, "queue_max = 100000");
@@ -171,19 +173,32 @@ fn node(lab: &Lab, shape: Shape, node: &Node, workers: u32, tuning: Tuning) -> S
     let segment_bytes = tuning.segment_bytes.unwrap_or(shape.journal.segment_bytes);
     // Pinned workers of several nodes on one machine would share the first core.
     format!(
-        "[node]\nname = \"{name}\"\nworkers = {workers}\npin_workers = {}\ndata_dir = \"{directory}/{name}\"\n{}\n\n\
+        "[node]\nname = \"{name}\"\nworkers = {workers}\npin_workers = {}\ndata_dir = \"{directory}/{name}\"\n{}\n{}\n\
          [admin]\nlisten = \"{}\"\nsocket = \"{directory}/{name}/admin.sock\"\n\n\
          [journal]\nsegment_bytes = {segment_bytes}\nbytes_max = {}\n\n\
          [identity]\ncertificate_file = \"{}\"\nprivate_key_file = \"{}\"\ntrust_bundle_file = \"{}\"\n\
          trust_domain = \"{TRUST_DOMAIN}\"\n\n",
         tuning.pin_workers,
         tuning.node,
+        lockd(lab, name),
         node.admin,
         shape.journal.bytes_max,
         lab.pki.certificate(name).display(),
-        lab.pki.key(name).display(),
+        lab.secret_name(Kind::PrivateKey, name),
         lab.pki.bundle().display(),
     )
+}
+
+/// The end of `[node]` where zen-lockd has the secrets, and where it listens.
+fn lockd(lab: &Lab, name: &str) -> String {
+    match lab.custody {
+        Custody::Files => String::new(),
+        Custody::Lockd => format!(
+            "hash_key_file = \"{}\"\n\n[lockd]\nsocket = \"{}\"\n",
+            lab.secret_name(Kind::HashKey, name),
+            vault::socket(&lab.directory).display()
+        ),
+    }
 }
 
 fn line(text: &mut String, line: &str) {

@@ -1,5 +1,5 @@
 //! A lab: a directory with certificates, secrets and configurations for one ingester, its egresses and
-//! their targets, all on 127.0.0.1.
+//! their targets, all on 127.0.0.1. Secrets are files in clear, or sealed and handed out by zen-lockd.
 //!
 //! In: a [`Shape`]. Out: files, ports, and what client and sink need to know. The directory is wiped
 //! first if it is a lab's, refused if it is anything else, and locked while it is in use.
@@ -8,7 +8,9 @@ mod config;
 mod ground;
 mod metrics;
 mod process;
+mod secrets;
 mod shape;
+mod vault;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -21,12 +23,15 @@ use nix::fcntl::Flock;
 use self::ground::{Ports, claim};
 pub(crate) use self::metrics::{Metrics, get};
 pub(crate) use self::process::{Process, become_child, wait_ready};
+use self::secrets::Custody;
+pub(crate) use self::secrets::{Kind, Secret};
 pub(crate) use self::shape::{BAD_TARGETS, COSTS, DARK_TARGET, Shape, TOUR_FAN_OUT, TOUR_FLAKY};
+pub(crate) use self::vault::Vault;
 use crate::error::LabError;
-use crate::pki::{Pki, Role, write_file};
+use crate::pki::{Pki, Role};
 use crate::random::system_bytes;
 use crate::samples::{Endpoint, SchemeName};
-use crate::signature::{base64, hex};
+use crate::signature::hex;
 use crate::sink::Target;
 
 /// Name of the lab's only ingester.
@@ -131,6 +136,9 @@ pub(crate) struct Lab {
     pub(crate) endpoints: Arc<[Endpoint]>,
     /// Targets with their secrets.
     pub(crate) targets: Arc<[Target]>,
+    /// All secrets, those of endpoints and targets included.
+    pub(crate) secrets: Vec<Secret>,
+    custody: Custody,
     /// The ingester.
     pub(crate) ingester: Node,
     /// The egresses.
@@ -157,12 +165,36 @@ impl Lab {
         workers: u32,
         tuning: Tuning,
     ) -> Result<Self, LabError> {
+        let lab = Self::build(directory, shape, workers, tuning, Custody::Files)?;
+        secrets::write_files(&lab)?;
+        Ok(lab)
+    }
+
+    /// As [`Self::make`], without a secret in clear: its zen-lockd hands them to `node`, the nodes' program.
+    pub(crate) fn make_sealed(
+        directory: &Path,
+        shape: Shape,
+        workers: u32,
+        node: &Path,
+    ) -> Result<(Self, Vault), LabError> {
+        let lab = Self::build(directory, shape, workers, Tuning::NONE, Custody::Lockd)?;
+        let vault = Vault::make(&lab, shape, node)?;
+        Ok((lab, vault))
+    }
+
+    fn build(
+        directory: &Path,
+        shape: Shape,
+        workers: u32,
+        tuning: Tuning,
+        custody: Custody,
+    ) -> Result<Self, LabError> {
         let (directory, lock) = claim(directory)?;
         let workloads: Vec<(Role, &str)> = [(Role::Ingester, INGESTER), (Role::Target, TARGET_IDENTITY)]
             .into_iter()
             .chain(shape.egresses.iter().map(|egress| (Role::Egress, egress.name)))
             .collect();
-        let pki = Pki::make(&directory.join("pki"), &workloads)?;
+        let (pki, keys) = Pki::certify(&directory.join("pki"), &workloads)?;
         let mut ports = Ports::default();
         let mut public = ports.claim(shape.public_port)?;
         public.set_ip(tuning.public.unwrap_or(public.ip()));
@@ -173,12 +205,16 @@ impl Lab {
         let ingester = node(INGESTER)?;
         let egresses: Vec<Node> =
             shape.egresses.iter().map(|egress| node(egress.name)).collect::<Result<_, _>>()?;
-        let names = shape.egresses.iter().flat_map(|egress| egress.targets);
+        let endpoints: Arc<[Endpoint]> = (0..shape.endpoints).map(|index| endpoint(shape, index)).collect();
+        let targets: Arc<[Target]> =
+            shape.egresses.iter().flat_map(|egress| egress.targets).map(|name| target(name)).collect();
         let mut lab = Self {
             public,
             target: ports.claim(None)?,
-            endpoints: (0..shape.endpoints).map(|index| endpoint(shape, index)).collect(),
-            targets: names.map(|name| Target { name: (*name).to_owned(), secret: secret() }).collect(),
+            secrets: secrets::all(shape, &endpoints, &targets, keys, custody),
+            custody,
+            endpoints,
+            targets,
             directory,
             pki,
             ingester,
@@ -193,9 +229,13 @@ impl Lab {
             let to = config::link_of(shape, &lab.links, name).unwrap_or(lab.target);
             lab.routes.push(Route { name, listen: ports.claim(None)?, to });
         }
-        lab.write_secrets(shape)?;
         config::write(&lab, shape, workers, tuning)?;
         Ok(lab)
+    }
+
+    /// The ingester, then the egresses.
+    fn nodes(&self) -> impl Iterator<Item = &Node> {
+        std::iter::once(&self.ingester).chain(&self.egresses)
     }
 
     /// Where to dial to reach the link or target `name`, which is at `address`.
@@ -213,9 +253,29 @@ impl Lab {
         self.directory.join(format!("{name}.log"))
     }
 
-    /// The secret file of `name`: an endpoint's id, a target, or `link-<egress>`.
-    pub(crate) fn secret_file(&self, name: &str) -> PathBuf {
-        self.directory.join("secrets").join(name)
+    /// The value of a secret of this lab.
+    pub(crate) fn secret(&self, kind: Kind, key: &str) -> &str {
+        let found = self.secrets.iter().find(|secret| secret.kind == kind && secret.key == key);
+        found.expect("a secret of the lab's shape").value.as_str()
+    }
+
+    /// How a configuration names a secret: the file, or what zen-lockd calls it.
+    fn secret_name(&self, kind: Kind, key: &str) -> String {
+        match self.custody {
+            Custody::Files => self.secret_file(kind, key).display().to_string(),
+            Custody::Lockd => format!("lockd:{}", kind.sealed_name(key)),
+        }
+    }
+
+    /// The file of a secret in a lab that keeps files.
+    fn secret_file(&self, kind: Kind, key: &str) -> PathBuf {
+        let secrets = self.directory.join("secrets");
+        match kind {
+            Kind::Endpoint | Kind::Target => secrets.join(key),
+            Kind::Link => secrets.join(format!("link-{key}")),
+            Kind::PrivateKey => self.pki.key(key),
+            Kind::HashKey => secrets.join(format!("hash-{key}")),
+        }
     }
 
     /// Starts a node with the binary `program`; call it on the main thread.
@@ -241,30 +301,6 @@ impl Lab {
         let (first, arguments) = all.split_first().expect("there is at least the node's program");
         Process::start(&node.name, Path::new(first), arguments, &self.log(&node.name))
     }
-
-    fn write_secrets(&self, shape: Shape) -> Result<(), LabError> {
-        let directory = self.directory.join("secrets");
-        fs::create_dir(&directory).map_err(LabError::file(&directory))?;
-        let write = |name: &str, text: &str| write_file(&self.secret_file(name), text.as_bytes(), 0o600);
-        for endpoint in self.endpoints.iter() {
-            write(&endpoint.id, &endpoint.secret)?;
-        }
-        for target in self.targets.iter() {
-            write(&target.name, &target.secret)?;
-        }
-        for egress in shape.egresses {
-            write(&format!("link-{}", egress.name), &secret())?;
-        }
-        self.write_json("endpoints.json", &self.endpoints[..])?;
-        self.write_json("targets.json", &self.targets[..])
-    }
-
-    fn write_json(&self, name: &str, value: &(impl serde::Serialize + ?Sized)) -> Result<(), LabError> {
-        let path = self.directory.join(name);
-        let text = serde_json::to_string_pretty(value)
-            .map_err(|source| LabError::Json { path: path.clone(), source })?;
-        write_file(&path, text.as_bytes(), 0o600)
-    }
 }
 
 /// Reads a JSON file of a lab, such as `endpoints.json`.
@@ -275,25 +311,27 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T
 
 /// The node's binary: `named`, or `zen-dataplane` beside this program.
 pub(crate) fn node_program(named: Option<&Path>) -> Result<PathBuf, LabError> {
-    let beside = || std::env::current_exe().map(|own| own.with_file_name("zen-dataplane"));
-    let program = named.map_or_else(beside, |path| Ok(path.to_owned()));
-    let failed = |source| LabError::Start { program: PathBuf::from("zen-dataplane"), source };
-    let program = program.map_err(failed)?;
-    program.canonicalize().map_err(|source| LabError::Start { program, source })
+    let Some(program) = named else {
+        return beside("zen-dataplane");
+    };
+    program.canonicalize().map_err(|source| LabError::Start { program: program.to_owned(), source })
+}
+
+/// A program beside this one, without symbolic links in its path.
+pub(crate) fn beside(name: &str) -> Result<PathBuf, LabError> {
+    let own = std::env::current_exe().map(|own| own.with_file_name(name));
+    own.and_then(|program| program.canonicalize())
+        .map_err(|source| LabError::Start { program: PathBuf::from(name), source })
 }
 
 fn endpoint(shape: Shape, index: usize) -> Endpoint {
     let turns = SchemeName::ALL[index % SchemeName::ALL.len()];
     let scheme = if shape.routes.is_empty() { turns } else { SchemeName::GitHub };
-    let secret = match scheme {
-        SchemeName::StandardWebhooks => secret(),
-        SchemeName::GitHub | SchemeName::Hmac => hex(&system_bytes::<20>()),
-    };
-    Endpoint { id: hex(&system_bytes::<16>()), scheme, secret }
+    Endpoint { id: hex(&system_bytes::<16>()), scheme, secret: secrets::source_secret(scheme) }
 }
 
-fn secret() -> String {
-    format!("whsec_{}", base64(&system_bytes::<32>()))
+fn target(name: &str) -> Target {
+    Target { name: name.to_owned(), secret: secrets::signing_secret() }
 }
 
 #[cfg(test)]
@@ -309,7 +347,8 @@ mod tests {
             let lab = Lab::make(directory.path(), Shape::CRASH, 1).unwrap();
             assert_eq!((lab.endpoints.len(), lab.targets.len(), lab.egresses.len()), (16, 4, 2));
             for endpoint in lab.endpoints.iter() {
-                let mode = fs::metadata(lab.secret_file(&endpoint.id)).unwrap().permissions().mode();
+                let mode =
+                    fs::metadata(lab.secret_file(Kind::Endpoint, &endpoint.id)).unwrap().permissions().mode();
                 assert_eq!(mode & 0o777, 0o600);
             }
             let text = fs::read_to_string(&lab.ingester.config).unwrap();
@@ -319,6 +358,27 @@ mod tests {
             assert_eq!(text.matches("direction = \"ingester-dials\"").count(), 1);
             let busy = Lab::make(directory.path(), Shape::DEMO, 1);
             assert!(matches!(busy, Err(LabError::Busy(_))), "{busy:?}");
+        }
+    }
+
+    #[test]
+    fn a_lab_with_lockd_names_its_secrets_and_has_none_in_a_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let lab = Lab::build(directory.path(), Shape::DEMO, 1, Tuning::NONE, Custody::Lockd).unwrap();
+        let [edge, inside] =
+            [&lab.ingester, &lab.egresses[0]].map(|node| fs::read_to_string(&node.config).unwrap());
+        for name in ["private-keys/edge-1", "private-keys/public", "links/inside", "hash-keys/edge-1"] {
+            assert!(edge.contains(&format!("\"lockd:lab/{name}\"")), "{name} in {edge}");
+        }
+        for name in ["private-keys/inside", "links/inside", "hash-keys/inside", "targets/flaky"] {
+            assert!(inside.contains(&format!("\"lockd:lab/{name}\"")), "{name} in {inside}");
+        }
+        let socket = format!("[lockd]\nsocket = \"{}\"\n", vault::socket(&lab.directory).display());
+        assert!(edge.contains(&socket) && inside.contains(&socket), "{edge}");
+        assert!(!lab.directory.join("secrets").exists());
+        for secret in &lab.secrets {
+            assert!(!lab.secret_file(secret.kind, &secret.key).exists(), "{secret:?}");
+            assert!(!edge.contains(secret.value.as_str()) && !inside.contains(secret.value.as_str()));
         }
     }
 

@@ -6,7 +6,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
@@ -19,7 +19,7 @@ use nix::unistd::{Pid, getppid};
 use super::{Node, get};
 use crate::error::LabError;
 
-const READY_SECONDS_MAX: u64 = 30;
+pub(super) const READY_SECONDS_MAX: u64 = 30;
 const POLL: Duration = Duration::from_millis(10);
 const TAIL_BYTES: usize = 4096;
 const TAIL_LINES: usize = 15;
@@ -43,18 +43,22 @@ impl Process {
     ) -> Result<Self, LabError> {
         let output = open_log(log)?;
         let errors = output.try_clone().map_err(LabError::file(log))?;
-        Self::spawn(name, program, arguments, log, (Stdio::from(output), Stdio::from(errors)))
+        Self::spawn(name, program, arguments, log, (Stdio::null(), Stdio::from(output), Stdio::from(errors)))
     }
 
-    /// As [`Self::start`], but standard output is a pipe to the caller.
+    /// As [`Self::start`], but standard input is `input`, less than a pipe holds, and standard output a pipe.
     pub(crate) fn start_piped(
         name: &str,
         program: &Path,
         arguments: &[&OsStr],
         log: &Path,
+        input: &[u8],
     ) -> Result<(Self, ChildStdout), LabError> {
         let errors = Stdio::from(open_log(log)?);
-        let mut process = Self::spawn(name, program, arguments, log, (Stdio::piped(), errors))?;
+        let pipes = (Stdio::piped(), Stdio::piped(), errors);
+        let mut process = Self::spawn(name, program, arguments, log, pipes)?;
+        // A program that does not read has ended, which its log explains.
+        drop(process.child.stdin.take().expect("standard input is piped").write_all(input));
         let output = process.child.stdout.take().expect("standard output is piped");
         Ok((process, output))
     }
@@ -64,7 +68,7 @@ impl Process {
         program: &Path,
         arguments: &[&OsStr],
         log: &Path,
-        (output, errors): (Stdio, Stdio),
+        (input, output, errors): (Stdio, Stdio, Stdio),
     ) -> Result<Self, LabError> {
         let started = |source| LabError::Start { program: program.to_owned(), source };
         let child = Command::new(std::env::current_exe().map_err(started)?)
@@ -72,7 +76,7 @@ impl Process {
             .arg(std::process::id().to_string())
             .arg(program)
             .args(arguments)
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(output)
             .stderr(errors)
             // A group of its own: Ctrl-C reaches the lab alone, which then drains its children.
@@ -98,6 +102,16 @@ impl Process {
             log: self.log.clone(),
             tail: tail(&self.log),
         })
+    }
+
+    /// The error of one that runs and does not serve.
+    pub(super) fn not_ready(&self) -> LabError {
+        LabError::NotReady {
+            name: self.name.clone(),
+            seconds: READY_SECONDS_MAX,
+            log: self.log.clone(),
+            tail: tail(&self.log),
+        }
     }
 
     /// The last lines of its log.
@@ -153,12 +167,7 @@ pub(crate) async fn wait_ready(node: &Node, process: &mut Process) -> Result<(),
         }
         tokio::time::sleep(POLL).await;
     }
-    Err(LabError::NotReady {
-        name: node.name.clone(),
-        seconds: READY_SECONDS_MAX,
-        log: process.log.clone(),
-        tail: tail(&process.log),
-    })
+    Err(process.not_ready())
 }
 
 /// The `child` command: ties this process to the life of `parent` and becomes `program`.
