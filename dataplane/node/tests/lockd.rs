@@ -286,6 +286,7 @@ fn a_node_does_not_start_without_its_lockd() {
     let config = lab.write("edge.toml", &text);
     let mut node = Node::spawn(&config, ports.admin);
     assert!(!node.wait().success());
+    node.wait_log("start zen-lockd");
     let log = node.log();
     let socket = lab.path("lockd.sock").display().to_string();
     assert!(log.contains("1 fault(s)") && log.contains("lockd.socket: ") && log.contains(&socket), "{log}");
@@ -389,6 +390,7 @@ fn the_key_of_ids_can_move_from_the_data_directory_to_lockd() {
     let config = lab.write("edge.toml", &text);
     let mut node = Node::spawn(&config, ports.admin);
     assert!(!node.wait().success());
+    node.wait_log("forgets all keys");
     let log = node.log();
     assert!(log.contains("another key than node.hash_key_file") && log.contains("match nothing"), "{log}");
 
