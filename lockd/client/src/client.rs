@@ -105,9 +105,11 @@ impl Client {
     /// The value of a secret; after an error of the connection only a new one can ask.
     pub fn open(&mut self, name: &SecretName) -> Result<Zeroizing<Vec<u8>>, ClientError> {
         let request = Request { nonce: self.nonce, name: name.clone() };
-        self.stream.write_all(&request.encode()).map_err(|source| self.io(source))?;
+        let written = self.stream.write_all(&request.encode());
         let mut head = [0; REPLY_HEAD_BYTES];
-        self.stream.read_exact(&mut head).map_err(|source| self.io(source))?;
+        // Whoever gets no place is told so, and the connection may be gone before the request is written.
+        let read = self.stream.read_exact(&mut head);
+        read.map_err(|source| self.io(written.err().unwrap_or(source)))?;
         let head = ReplyHead::decode(head)
             .map_err(|source| ClientError::Wire { socket: self.socket.clone(), source })?;
         match head {

@@ -48,6 +48,9 @@ impl Store {
 
     /// Puts values in the places of old ones: each file, or the manifest, is there whole at any moment.
     pub(crate) fn replace(&mut self, values: Vec<(SecretName, Vec<u8>)>) -> Result<(), CliError> {
+        if values.is_empty() {
+            return Ok(());
+        }
         match self {
             Self::Directory(files) => {
                 for (name, sealed) in values {

@@ -15,6 +15,10 @@ use crate::memory::wipe_stack;
 /// Most bytes of a sealed file: an envelope, armored, with a header for 64 recipients.
 pub const SEALED_BYTES_MAX: usize = 2 * ENVELOPE_BYTES_MAX;
 
+/// How age files begin, and how those do that we read.
+const MAGIC: &[u8] = b"age-encryption.org/";
+const MAGIC_OF_OURS: &[u8] = b"age-encryption.org/v1\n";
+
 /// What an opening demands of the envelope.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected<'a> {
@@ -94,7 +98,8 @@ fn decrypt(sealed: &[u8], keys: &Identities) -> Result<Zeroizing<Vec<u8>>, OpenE
     if sealed.len() > SEALED_BYTES_MAX {
         return Err(OpenError::Length);
     }
-    let decryptor = Decryptor::new_buffered(ArmoredReader::new(sealed))?;
+    let decryptor =
+        Decryptor::new_buffered(ArmoredReader::new(sealed)).map_err(|error| unread(&error, sealed))?;
     if decryptor.is_scrypt() {
         return Err(OpenError::Passphrase);
     }
@@ -109,13 +114,20 @@ fn decrypt(sealed: &[u8], keys: &Identities) -> Result<Zeroizing<Vec<u8>>, OpenE
     Ok(text)
 }
 
+/// age calls a header of ours that does not parse an unknown format, too.
+fn unread(error: &DecryptError, sealed: &[u8]) -> OpenError {
+    let is_newer = sealed.starts_with(MAGIC) && !sealed.starts_with(MAGIC_OF_OURS);
+    match error {
+        DecryptError::UnknownFormat if is_newer => OpenError::Version,
+        _ => OpenError::Header,
+    }
+}
+
 impl From<DecryptError> for OpenError {
     fn from(error: DecryptError) -> Self {
         match error {
-            DecryptError::UnknownFormat => Self::Version,
             DecryptError::NoMatchingKeys => Self::OtherKeys,
-            DecryptError::ExcessiveWork { .. } => Self::Passphrase,
-            DecryptError::InvalidHeader | DecryptError::Io(_) => Self::Header,
+            DecryptError::InvalidHeader => Self::Header,
             // What a newer age may add is damage until it is looked at.
             _ => Self::Damaged,
         }
