@@ -174,7 +174,7 @@ impl Demo {
     fn introduce(&self, vault: &Vault, command: &str) {
         self.screen.line(&format!(
             "lab in {}\nsecrets are sealed with age in {}, and zen-lockd hands them out; \
-             in clear is its own key only, {}\nsend your own with\n\n{command}\n",
+             in clear is its own key only, {} (mode 0400)\nsend your own with\n\n{command}\n",
             self.lab.directory.display(),
             vault.sealed().display(),
             vault.own_key().display()
