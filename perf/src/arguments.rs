@@ -10,6 +10,7 @@ use crate::error::LabError;
 use crate::pki::{Pki, Role};
 use crate::{
     bench, crash, deliver, demo, duplicates, faults, flood, idle, lab, pairs, power, send, sign, sink, soak,
+    vault,
 };
 
 /// Zen Mesh lab: certificates, load, targets, demo, crash test and benchmark.
@@ -52,6 +53,8 @@ enum Command {
     Bench(bench::Options),
     /// Measure what one thing costs another, in paired rounds at half load.
     Pairs(pairs::Options),
+    /// Measure how fast lockd answers, and a node's start with many secrets.
+    Vault(vault::Options),
     /// Count the system calls of the nodes' workers per event.
     Syscalls(bench::syscalls::Options),
     /// Run a program that dies with its parent (used by the lab itself).
@@ -131,6 +134,7 @@ fn dispatch(command: Command) -> Result<ExitCode, LabError> {
         Command::Duplicates(options) => block_on(2, duplicates::run(options)),
         Command::Bench(options) => block_on(2, bench::run(options)),
         Command::Pairs(options) => block_on(2, pairs::run(options)),
+        Command::Vault(options) => block_on(2, vault::run(options)),
         Command::Syscalls(options) => block_on(2, bench::syscalls::run(options)),
         Command::Child { parent, program, arguments } => {
             let source = lab::become_child(parent, &program, &arguments);

@@ -115,6 +115,9 @@ pub(crate) enum LabError {
     /// A file system did not survive a power cut.
     #[error("the file system did not survive: {0}")]
     FileSystem(Box<LabError>),
+    /// lockd gave no secret.
+    #[error("{0}")]
+    Lockd(#[from] zen_lock::ClientError),
     /// A tool of the system, or the system itself, refused.
     #[error("{what}: {reason}")]
     Tool {

@@ -28,6 +28,7 @@ mod sink;
 mod soak;
 mod stop;
 mod tls;
+mod vault;
 
 use std::process::ExitCode;
 

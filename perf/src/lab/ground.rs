@@ -15,7 +15,7 @@ const PORT_LAST: u16 = 32_000;
 const MARKER: &str = ".zen-lab";
 
 /// An empty, locked lab directory.
-pub(super) fn claim(directory: &Path) -> Result<(PathBuf, Flock<File>), LabError> {
+pub(crate) fn claim(directory: &Path) -> Result<(PathBuf, Flock<File>), LabError> {
     let is_new = fs::read_dir(directory).map_or(true, |mut entries| entries.next().is_none());
     if !is_new && !directory.join(MARKER).exists() {
         return Err(LabError::NotOurs(directory.to_owned()));

@@ -20,7 +20,8 @@ use std::sync::Arc;
 
 use nix::fcntl::Flock;
 
-use self::ground::{Ports, claim};
+use self::ground::Ports;
+pub(crate) use self::ground::claim;
 pub(crate) use self::metrics::{Metrics, get};
 pub(crate) use self::process::{Process, become_child, wait_ready};
 use self::secrets::Custody;

@@ -105,7 +105,7 @@ impl Process {
     }
 
     /// The error of one that runs and does not serve.
-    pub(super) fn not_ready(&self) -> LabError {
+    pub(crate) fn not_ready(&self) -> LabError {
         LabError::NotReady {
             name: self.name.clone(),
             seconds: READY_SECONDS_MAX,

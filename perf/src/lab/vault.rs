@@ -115,7 +115,7 @@ impl Vault {
     fn configuration(&self, lab: &Lab, shape: Shape, node: &Path) -> String {
         let mut config = format!(
             "socket = \"{}\"\nkey_file = \"{}\"\n[secrets]\ndirectory = \"{}\"\n\
-             [receipts]\nfile = \"receipts.jsonl\"\n",
+             [receipts]\nfile = \"receipts.jsonl\"\n[memory]\nlock = \"try\"\n",
             socket(&self.directory).display(),
             self.own_key().display(),
             self.sealed().display()
