@@ -190,8 +190,10 @@ impl Snapshot {
             let check = snapshot.node.hasher.as_ref().map(KeyHasher::check);
             (snapshot.raw.node.hash_key_file.clone(), check)
         };
-        let receipts =
-            |snapshot: &Snapshot| snapshot.raw.egress.as_ref().map_or(0, |egress| egress.receipts.bytes_max);
+        let receipts = |snapshot: &Snapshot| {
+            let egress = snapshot.raw.egress.as_ref();
+            egress.map(|egress| (egress.receipts.bytes_max, egress.receipts.key_file.clone()))
+        };
         let programs = |snapshot: &Snapshot| {
             let raw::Ebpf { guard, fence, steer, observe } = &snapshot.raw.ebpf;
             let guard = guard.as_ref().map(|guard| (guard.sources_max, guard.interfaces.clone(), guard.xdp));
@@ -214,7 +216,7 @@ impl Snapshot {
             (self.raw.admin.listen != next.raw.admin.listen, "admin.listen"),
             (self.raw.admin.socket != next.raw.admin.socket, "admin.socket"),
             (programs(self) != programs(next), "ebpf"),
-            (receipts(self) != receipts(next), "egress.receipts.bytes_max"),
+            (receipts(self) != receipts(next), "egress.receipts"),
             (self.raw.tracing.otlp_endpoint != next.raw.tracing.otlp_endpoint, "tracing.otlp_endpoint"),
             (self.raw.tracing.otlp_ca_file != next.raw.tracing.otlp_ca_file, "tracing.otlp_ca_file"),
         ]

@@ -255,10 +255,12 @@ impl Default for Retention {
 }
 
 /// Evidence of what became of deliveries.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Receipts {
     pub bytes_max: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<String>,
 }
 
 /// What an endpoint's events are known by.

@@ -89,7 +89,6 @@ pub fn scan(directory: &Path, mut is_wanted: impl FnMut(&Value) -> bool) -> io::
 
 /// The secret of the hashes, made once.
 pub fn load_key(directory: &Path) -> io::Result<PreparedKey> {
-    fs::create_dir_all(directory)?;
     let path = directory.join(KEY);
     if !path.exists() {
         let mut secret = [0; KEY_BYTES];

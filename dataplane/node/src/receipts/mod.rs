@@ -19,6 +19,7 @@ pub use file::scan;
 use zen_core::event::EVENT_BYTES_MAX;
 use zen_core::id::EventId;
 use zen_core::record::OutcomeRecord;
+use zen_hmac::PreparedKey;
 
 use crate::mesh::EventBytes;
 use crate::metrics::WorkerMetrics;
@@ -55,6 +56,8 @@ pub struct Receipt {
 pub struct Receipts {
     directory: PathBuf,
     bytes_max: u64,
+    /// Of the hashes, where it is configured.
+    key: Option<PreparedKey>,
     queue: ArrayQueue<Receipt>,
     held_bytes: AtomicUsize,
     closing: AtomicBool,
@@ -74,11 +77,12 @@ pub fn directory(data_dir: &Path) -> PathBuf {
 }
 
 impl Receipts {
-    /// Into the data directory, `bytes_max` in all.
-    pub fn new(data_dir: &Path, bytes_max: u64) -> Self {
+    /// Into the data directory, `bytes_max` in all; without a key one is made there.
+    pub fn new(data_dir: &Path, bytes_max: u64, key: Option<PreparedKey>) -> Self {
         Self {
             directory: directory(data_dir),
             bytes_max,
+            key,
             queue: ArrayQueue::new(RECEIPTS_MAX),
             held_bytes: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
@@ -106,10 +110,14 @@ impl Receipts {
 }
 
 impl Writer {
-    /// Opens the file, makes the key of the hashes if there is none, and starts to write.
+    /// Opens the file, makes the key of the hashes if none is configured and none is there, and starts to write.
     pub fn start(receipts: Arc<Receipts>) -> io::Result<Self> {
         let metrics = Arc::new(WorkerMetrics::default());
-        let key = file::load_key(&receipts.directory)?;
+        std::fs::create_dir_all(&receipts.directory)?;
+        let key = match &receipts.key {
+            Some(key) => key.clone(),
+            None => file::load_key(&receipts.directory)?,
+        };
         let mut file = file::Receiver::open(&receipts.directory, receipts.bytes_max)?;
         let (queue, counts) = (Arc::clone(&receipts), Arc::clone(&metrics));
         let run = move || {
@@ -131,12 +139,7 @@ impl Writer {
     }
 }
 
-fn write_all(
-    queue: &Receipts,
-    key: &zen_hmac::PreparedKey,
-    file: &mut file::Receiver,
-    metrics: &WorkerMetrics,
-) {
+fn write_all(queue: &Receipts, key: &PreparedKey, file: &mut file::Receiver, metrics: &WorkerMetrics) {
     if queue.queue.is_empty() {
         return;
     }

@@ -18,17 +18,18 @@ use crate::vault::SEALED_BYTES_MAX;
 
 /// What sealed files end in.
 pub const SEALED_EXTENSION: &str = "age";
-/// Names the generation in force, in a directory of generations.
+/// Leads to the generation in force, in a directory of generations.
 const CURRENT: &str = "current";
-const GENERATION_DIGITS_MAX: u64 = 20;
+const GENERATION: &str = "gen-";
+const GENERATION_FILES: &str = "secrets";
 
 /// Where sealed files are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SealedFiles {
     /// One directory.
     Directory(PathBuf),
-    /// A directory of generations, as the agent writes them: the file `current` holds the number of the one in force,
-    /// whose sealed files are in `NUMBER/secrets`.
+    /// A directory of generations, as the agent writes them: the link `current` leads to the one in force, `gen-NUMBER`,
+    /// and nowhere else; its sealed files are in `gen-NUMBER/secrets`.
     Generations(PathBuf),
 }
 
@@ -41,8 +42,8 @@ pub enum TreeError {
     /// Somebody else could have put it there.
     #[error("{0}")]
     Path(#[from] PathFault),
-    /// The file `current` holds no number.
-    #[error("{}: holds no generation's number", .0.display())]
+    /// The link `current` leads to something else.
+    #[error("{}: does not lead to gen-NUMBER beside it", .0.display())]
     Generation(PathBuf),
     /// Longer than any sealed file.
     #[error("{}: has over {SEALED_BYTES_MAX} bytes", .0.display())]
@@ -71,28 +72,34 @@ impl SealedFiles {
 
     /// The directory that counts now.
     pub fn directory(&self) -> Result<PathBuf, TreeError> {
-        let Self::Generations(root) = self else { return Ok(self.root().to_owned()) };
-        let path = root.join(CURRENT);
-        let file = File::open(&path).map_err(|source| TreeError::Io { path: path.clone(), source })?;
-        let mut text = String::new();
-        let read = file.take(GENERATION_DIGITS_MAX + 2).read_to_string(&mut text);
-        read.map_err(|source| TreeError::Io { path: path.clone(), source })?;
-        let number: u64 = text.trim_end().parse().map_err(|_| TreeError::Generation(path))?;
-        Ok(root.join(number.to_string()).join("secrets"))
+        Ok(self.steps()?.iter().fold(self.root().to_owned(), |path, step| path.join(step)))
     }
 
     /// The bytes of a sealed file.
     pub fn read(&self, name: &SecretName) -> Result<Vec<u8>, TreeError> {
-        let root = self.directory()?;
         let directory = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let top = open(&root, directory, Mode::empty()).map_err(|errno| step_error(&root, errno))?;
-        let mut path = root;
-        let namespace = step(&top, &mut path, name.namespace(), directory)?;
-        let object = step(&namespace, &mut path, name.name(), directory)?;
+        let mut path = self.root().to_owned();
+        let mut at = open(&path, directory, Mode::empty()).map_err(|errno| step_error(&path, errno))?;
+        let below = [name.namespace(), name.name()].map(str::to_owned);
+        for part in self.steps()?.iter().chain(&below) {
+            at = step(&at, &mut path, part, directory)?;
+        }
         // Never blocks, even if somebody put a pipe there.
         let plain = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK;
-        let file = step(&object, &mut path, &format!("{}.{SEALED_EXTENSION}", name.key()), plain)?;
+        let file = step(&at, &mut path, &format!("{}.{SEALED_EXTENSION}", name.key()), plain)?;
         read_bounded(File::from(file), &path)
+    }
+
+    /// From the directory that was configured to the one that counts now.
+    fn steps(&self) -> Result<Vec<String>, TreeError> {
+        let Self::Generations(root) = self else { return Ok(Vec::new()) };
+        let path = root.join(CURRENT);
+        // Read once, and never followed: what it leads to is looked at as what it is.
+        let leads_to = fs::read_link(&path).map_err(|source| TreeError::Io { path: path.clone(), source })?;
+        let number = leads_to.to_str().and_then(|name| name.strip_prefix(GENERATION));
+        let number: Option<u64> = number.and_then(|number| number.parse().ok());
+        let number = number.ok_or(TreeError::Generation(path))?;
+        Ok(vec![format!("{GENERATION}{number}"), GENERATION_FILES.to_owned()])
     }
 
     /// Names of all sealed files, sorted; what is no sealed file is not listed.
@@ -231,14 +238,27 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let files = SealedFiles::Generations(directory.path().to_owned());
         assert!(matches!(files.read(&secret()), Err(TreeError::Io { .. })));
+        let current = directory.path().join(CURRENT);
+        let lead_to = |place: &str| {
+            let next = directory.path().join("next");
+            symlink(place, &next).unwrap();
+            fs::rename(next, &current).unwrap();
+        };
         for generation in [7, 8] {
-            fs::write(directory.path().join(CURRENT), format!("{generation}\n")).unwrap();
+            lead_to(&format!("gen-{generation}"));
             let path = files.path(&secret()).unwrap();
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, format!("sealed {generation}")).unwrap();
             assert_eq!(files.read(&secret()).unwrap(), format!("sealed {generation}").into_bytes());
         }
-        fs::write(directory.path().join(CURRENT), "../elsewhere").unwrap();
-        assert!(matches!(files.read(&secret()), Err(TreeError::Generation(_))));
+        for elsewhere in ["../elsewhere", "/tmp/gen-7", "gen-7/../../elsewhere", "gen-", "7", "gen-7/secrets"]
+        {
+            lead_to(elsewhere);
+            assert!(matches!(files.read(&secret()), Err(TreeError::Generation(_))), "{elsewhere}");
+        }
+        // A generation that is a link itself leads nowhere.
+        symlink("gen-8", directory.path().join("gen-9")).unwrap();
+        lead_to("gen-9");
+        assert!(matches!(files.read(&secret()), Err(TreeError::Path(PathFault::Link(_)))));
     }
 }

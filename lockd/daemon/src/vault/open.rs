@@ -133,3 +133,63 @@ impl From<DecryptError> for OpenError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Format, Recipients, seal};
+    use super::*;
+
+    fn place() -> SecretName {
+        SecretName::parse("edge/webhooks/github").unwrap()
+    }
+
+    fn sealed(keys: &Identities, format: Format) -> Vec<u8> {
+        let value = Zeroizing::new(b"swordfish".to_vec());
+        let mut envelope = Envelope::new(place(), Scope::Strict, value).unwrap();
+        let recipients = keys.recipients();
+        let recipients = Recipients::parse(recipients.iter().map(String::as_str)).unwrap();
+        seal(&mut envelope, &recipients, format).unwrap()
+    }
+
+    fn opened(sealed: &[u8], keys: &Identities) -> Result<Opened, OpenError> {
+        open(sealed, keys, Expected { place: &place(), authors: &[] })
+    }
+
+    #[test]
+    fn each_key_opens_what_is_sealed_to_all() {
+        let keys = Identities::generate().with_new().unwrap();
+        for format in [Format::Binary, Format::Armored] {
+            let sealed = sealed(&keys, format);
+            for key in keys.each() {
+                assert_eq!(*opened(&sealed, &key).unwrap().envelope.value, b"swordfish");
+            }
+            assert!(matches!(opened(&sealed, &Identities::generate()), Err(OpenError::OtherKeys)));
+        }
+    }
+
+    #[test]
+    fn no_part_of_a_file_may_be_missing_or_changed() {
+        let keys = Identities::generate();
+        let whole = sealed(&keys, Format::Binary);
+        for length in 0..whole.len() {
+            assert!(opened(&whole[..length], &keys).is_err(), "the first {length} bytes");
+        }
+        for bit in 0..8 * whole.len() {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(opened(&flipped, &keys).is_err(), "bit {bit}");
+        }
+        let longer = [&whole[..], b"x"].concat();
+        assert!(opened(&longer, &keys).is_err(), "a byte more");
+    }
+
+    #[test]
+    fn a_refusal_shows_nothing_of_the_value() {
+        let keys = Identities::generate();
+        let elsewhere = SecretName::parse("core/webhooks/github").unwrap();
+        let sealed = sealed(&keys, Format::Binary);
+        let error = open(&sealed, &keys, Expected { place: &elsewhere, authors: &[] }).unwrap_err();
+        let shown = format!("{error} {error:?}");
+        assert!(shown.contains("edge/webhooks/github") && !shown.contains("swordfish"), "{shown}");
+    }
+}

@@ -73,7 +73,7 @@ pub(super) fn egress(
         idempotency: idempotency("egress", raw.idempotency, faults),
         retention: retention(raw.retention, workers, segment_bytes, faults),
         replay_per_second: raw.replay_per_second.div_ceil(u32::from(workers)),
-        receipts: receipts(raw.receipts, data_dir, faults),
+        receipts: receipts(&raw.receipts, data_dir, faults),
         ingesters,
         destinations,
         targets,
@@ -149,12 +149,14 @@ fn outputs(
 
 /// A worker keeps whole segments; a bound that is not 0 keeps one at least.
 /// Two files of half each, and a line is never longer than the least of them.
-fn receipts(raw: raw::Receipts, data_dir: &Path, faults: &mut Faults) -> Option<Arc<Receipts>> {
+fn receipts(raw: &raw::Receipts, data_dir: &Path, faults: &mut Faults) -> Option<Arc<Receipts>> {
     if raw.bytes_max == 0 {
         return None;
     }
     faults.bound("egress.receipts.bytes_max", raw.bytes_max, 1 << 20, 1 << 40);
-    Some(Arc::new(Receipts::new(data_dir, raw.bytes_max)))
+    let key = raw.key_file.as_ref().map(|place| faults.key("egress.receipts.key_file", place));
+    let key = key.map_or(Some(None), |key| key.map(Some))?;
+    Some(Arc::new(Receipts::new(data_dir, raw.bytes_max, key)))
 }
 
 fn retention(raw: raw::Retention, workers: u16, segment_bytes: u64, faults: &mut Faults) -> RetentionLimits {
