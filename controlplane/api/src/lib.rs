@@ -1,0 +1,34 @@
+//! What control plane and agent say to each other; neither decides anything here.
+//!
+//! Enters and leaves: JSON of bounded size. Refused: unknown fields, unknown versions, names that are none, a
+//! configuration that nobody signed, is for somebody else, or is not newer than the one in force.
+//! Signatures are Ed25519 (RFC 8032) over text that begins with what it is for, so that none can be used elsewhere.
+
+#![forbid(unsafe_code)]
+
+mod bundle;
+mod certificate;
+mod configuration;
+mod encoding;
+mod enrollment;
+pub mod fuzz;
+mod problem;
+mod signing;
+mod status;
+
+pub use bundle::{
+    BUNDLE_BYTES_MAX, BUNDLE_URLS_MAX, BundleError, CA_PINS_MAX, CaPin, EnrollmentBundle, PinError,
+};
+pub use certificate::{CERTIFICATES, CertificateAnswer, CertificateRequest, MEMBER_BYTES_MAX};
+pub use configuration::{
+    CONFIGURATION, CONFIGURATION_BYTES_MAX, Configuration, ConfigurationError, Member, SECRETS_MAX,
+    SealedSecret, SignedConfiguration,
+};
+pub use encoding::{Base64, Hex16};
+pub use enrollment::{
+    CSR_BYTES_MAX, ENROLL, EXPORTER_BYTES, EXPORTER_LABEL, EnrollmentAnswer, EnrollmentProof,
+    EnrollmentRequest, NONCE, NONCE_BYTES, NonceAnswer,
+};
+pub use problem::{PROBLEM_CONTENT_TYPE, Problem, ProblemType};
+pub use signing::{PublicKey, SIGNATURE_BYTES, SignatureError, SigningKey};
+pub use status::{MemberReport, Outcome, STATUS, StatusReport};
