@@ -56,8 +56,8 @@ pub struct Receipt {
     pub uid: u32,
     /// Its group.
     pub gid: u32,
-    /// What it runs.
-    pub executable: Option<PathBuf>,
+    /// What it runs; bytes of its path that are no text are replaced, so that there is a line in any case.
+    pub executable: Option<String>,
     /// Its systemd unit.
     pub unit: Option<String>,
 }

@@ -68,6 +68,15 @@ fn another_executable_is_refused_whatever_it_calls_itself() {
         vault.get_by(&["bash", "-c", "exec -a \"$0\" \"$@\"", granted.to_str().unwrap()], &other, SECRET);
     assert!(said(&named).contains("does not grant"), "{}", said(&named));
     last_receipt(&vault, "denied", "another executable");
+    // A path that is no text still has its receipt.
+    let odd = vault
+        .directory
+        .path()
+        .join(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(b"odd\xff"));
+    fs::copy(LOCKD, &odd).unwrap();
+    assert!(said(&vault.get_by(&["env"], &odd, SECRET)).contains("does not grant"));
+    last_receipt(&vault, "denied", "another executable");
+    assert!(vault.receipts().pop().unwrap()["executable"].as_str().unwrap().contains("odd"));
     // A link of the same file at another path is another path.
     let linked = vault.path("linked");
     fs::hard_link(&granted, &linked).unwrap();

@@ -114,7 +114,7 @@ impl Service {
             pid: credentials.pid,
             uid: credentials.uid,
             gid: credentials.gid,
-            executable: executable.map(|executable| executable.path.clone()),
+            executable: executable.map(|executable| executable.path.to_string_lossy().into_owned()),
             unit: identity.and_then(|identity| identity.unit.clone()),
         };
         self.metrics.count(verdict);

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
 
 /// Writes a file that must not be there yet.
@@ -13,14 +13,17 @@ pub fn create_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     sync_directory(path)
 }
 
-/// Writes a file in place of the one that may be there: readers see the old one or the new one.
+/// Writes a file in place of the one that may be there: readers see the old one or the new one, of the same owner.
 pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let next = beside(path);
+    let owner = fs::metadata(path).ok().map(|metadata| (metadata.uid(), metadata.gid()));
     match fs::remove_file(&next) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let written = create_new(&next, bytes, mode).and_then(|()| fs::rename(&next, path));
+    let written = create_new(&next, bytes, mode)
+        .and_then(|()| owner.map_or(Ok(()), |(uid, gid)| chown(&next, Some(uid), Some(gid))))
+        .and_then(|()| fs::rename(&next, path));
     if let Err(error) = written {
         let _ = fs::remove_file(&next);
         return Err(error);
@@ -59,5 +62,8 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"three");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o400);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        chown(&path, Some(65534), Some(65534)).expect("this test needs root");
+        replace(&path, b"four", 0o400).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().uid(), 65534, "whoever could read it still can");
     }
 }
