@@ -1,0 +1,4 @@
+//! Enrollment bundles.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| zen_control_api::fuzz::fuzz_bundle(data));

@@ -1,0 +1,4 @@
+//! Configurations, signed for the occasion.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| zen_control_api::fuzz::fuzz_configuration(data));
