@@ -94,7 +94,7 @@ impl TrustBundle {
         Some(self.validities[at])
     }
 
-    fn push(&mut self, der: &CertificateDer<'_>) -> Result<(), BundleError> {
+    pub(crate) fn push(&mut self, der: &CertificateDer<'_>) -> Result<(), BundleError> {
         let index = self.anchors.len();
         if index == BUNDLE_ROOTS_MAX {
             return Err(BundleError::TooMany);

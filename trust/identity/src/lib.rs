@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod agents;
 mod bundle;
 mod certificate;
 mod deny;
@@ -27,6 +28,10 @@ mod target;
 mod tls;
 mod verifier;
 
+pub use agents::{
+    AgentPeer, BUNDLE_CERTIFICATE_BYTES_MAX, CONTROL_PATH, ControlRefused, PeerSvid, agent_peer, control_id,
+    control_refused, enrollment_client_config, public_key_hash,
+};
 pub use bundle::{BUNDLE_ROOTS_MAX, BundleError, RootFault, TrustBundle, TrustBundles};
 pub use deny::{Denial, DenyEntry, DenyList};
 pub use error::IdentityError;
