@@ -2,7 +2,6 @@
 //! worker; workers only see snapshots, messages and resolved addresses.
 
 use std::net::ToSocketAddrs;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -11,19 +10,19 @@ use arc_swap::ArcSwap;
 use tokio::net::TcpSocket;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc};
-use zen_identity::Reloaded;
 
 use crate::admin;
-use crate::config::{self, Certificates, MemoryBound, Snapshot};
+use crate::config::{Certificates, Place, Snapshot};
 use crate::ebpf;
-use crate::ebpf::{Drops, Programs, Stations};
+use crate::ebpf::{Drops, Programs};
 use crate::egress::Paused;
 use crate::ingester::Access;
 use crate::mesh::{Mesh, Message};
 use crate::metrics::{Metrics, NodeMetrics};
-use crate::oauth::{self, Keepers};
+use crate::oauth::Keepers;
 use crate::privileges::Privileges;
 use crate::quota::Quota;
+use crate::reload::{self, Refused, ReloadOrder};
 
 /// How often the rings of refusals are read.
 const DROPS_POLL: Duration = Duration::from_millis(100);
@@ -110,8 +109,10 @@ pub struct Control {
     pub shared: Arc<Shared>,
     /// The admin address, not listening yet.
     pub admin: Option<TcpSocket>,
-    /// The configuration file, for reloads.
-    pub config_file: PathBuf,
+    /// Where the configuration is, for reloads.
+    pub place: Place,
+    /// What the poll could not take.
+    pub refused: Option<Refused>,
     /// Reloaded from their files.
     pub certificates: Certificates,
     /// Questions of the workers.
@@ -131,13 +132,15 @@ pub async fn run(
     let listeners = admin::listen(control.admin.take(), &snapshot.raw.admin)?;
     control.shared.privileges.confine();
     let metrics = std::mem::replace(&mut control.metrics, Metrics::new(Vec::new(), Arc::default()));
+    let (orders, ordered) = mpsc::channel(reload::ORDERS_MAX);
     let admin = tokio::spawn(admin::serve(
         listeners,
         Arc::clone(&control.shared),
         metrics,
         Arc::clone(&control.node_metrics),
+        orders,
     ));
-    let clean = serve(&mut control, &mut workers_done).await;
+    let clean = serve(&mut control, &mut workers_done, ordered).await;
     admin.abort();
     if let Some(socket) = &snapshot.raw.admin.socket {
         let _ = std::fs::remove_file(socket);
@@ -145,7 +148,11 @@ pub async fn run(
     Ok(clean)
 }
 
-async fn serve(control: &mut Control, workers_done: &mut mpsc::Receiver<bool>) -> bool {
+async fn serve(
+    control: &mut Control,
+    workers_done: &mut mpsc::Receiver<bool>,
+    mut orders: mpsc::Receiver<ReloadOrder>,
+) -> bool {
     let signals = [SignalKind::hangup(), SignalKind::terminate(), SignalKind::interrupt()];
     let [mut hangup, mut terminate, mut interrupt] =
         signals.map(|kind| signal(kind).expect("the runtime was built with signals"));
@@ -156,17 +163,24 @@ async fn serve(control: &mut Control, workers_done: &mut mpsc::Receiver<bool>) -
     drops.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let lookups = Arc::new(Semaphore::new(LOOKUPS_MAX));
     let mut keepers = Keepers::default();
-    keepers.handle_snapshot(&control.shared, &control.node_metrics, &lookups);
     let (mut ended, mut clean) = (0, true);
+    let mut is_new = true;
     while ended < control.shared.mesh.workers() {
+        if std::mem::take(&mut is_new) {
+            keepers.handle_snapshot(&control.shared, &control.node_metrics, &lookups);
+        }
         tokio::select! {
-            _ = hangup.recv() => if reload(control) {
-                keepers.handle_snapshot(&control.shared, &control.node_metrics, &lookups);
-            },
+            _ = hangup.recv() => is_new |= control.reload().is_ok(),
+            Some(answer) = orders.recv() => {
+                let loaded = control.reload();
+                is_new |= loaded.is_ok();
+                // Who has gone does not want to know.
+                let _ = answer.send(loaded);
+            }
             _ = terminate.recv() => drain(&control.shared),
             _ = interrupt.recv() => drain(&control.shared),
             _ = poll.tick() => {
-                reload_certificates(&control.certificates);
+                is_new |= control.poll();
                 lock(&control.shared.programs).handle_time();
             }
             _ = drops.tick() => lock(&control.shared.drops).handle_time(ebpf::now()),
@@ -219,78 +233,7 @@ fn drain(shared: &Shared) {
     }
 }
 
-/// Why a reload changes nothing.
-#[derive(Debug, thiserror::Error)]
-enum ReloadError {
-    #[error("{0}")]
-    Config(#[from] config::ConfigError),
-    #[error("{0} needs a restart")]
-    Restart(&'static str),
-    #[error("{0}")]
-    Ebpf(#[from] zen_ebpf::EbpfError),
-}
-
-/// Whether another configuration is in force.
-fn reload(control: &Control) -> bool {
-    reload_certificates(&control.certificates);
-    let current = control.shared.snapshot.load_full().generation;
-    let loaded = put_in_force(control);
-    let status = match &loaded {
-        Err(error) => {
-            tracing::error!("configuration refused, generation {current} stays: {error}");
-            format!("generation {current} in force; the last reload was refused: {error}")
-        }
-        Ok(generation) => {
-            tracing::info!(generation, "configuration in force");
-            format!("generation {generation} in force")
-        }
-    };
-    control.shared.status.store(Arc::new(status));
-    loaded.is_ok()
-}
-
-/// Reads the configuration again; its generation, if it is in force then.
-fn put_in_force(control: &Control) -> Result<u64, ReloadError> {
-    let (shared, file) = (&control.shared, &control.config_file);
-    let current = shared.snapshot.load_full();
-    let raw = config::read(file)?;
-    let mut next = config::validate(file, raw, &control.certificates, current.generation + 1)?;
-    if let Some(key) = current.needs_restart(&next) {
-        return Err(ReloadError::Restart(key));
-    }
-    // The kernel first: nothing is dialled that its rules do not have yet.
-    let mut programs = lock(&shared.programs);
-    programs.handle_settings(&next.ebpf, &current.ebpf)?;
-    programs.handle_destinations(&Stations::of(&next).destinations);
-    drop(programs);
-    let generation = next.generation;
-    next.tracing.export.clone_from(&current.tracing.export);
-    if let (Some(next), Some(current)) = (&mut next.egress, &current.egress) {
-        next.receipts.clone_from(&current.receipts);
-    }
-    control.node_metrics.memory_bound_bytes.set(MemoryBound::of(&next.settings()).total());
-    oauth::inherit(&next, &current);
-    shared.snapshot.store(Arc::new(next));
-    shared.mesh.ring_all();
-    Ok(generation)
-}
-
 /// A thread that panics ends the process, so nobody left it half done.
 pub fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn reload_certificates(certificates: &Certificates) {
-    match certificates.svid.reload() {
-        Ok(Reloaded::Changed) => {
-            tracing::info!(id = %certificates.svid.id(), "X.509-SVID or trust bundle reloaded");
-        }
-        Ok(Reloaded::Unchanged) => {}
-        Err(error) => tracing::error!(%error, "X.509-SVID not reloaded, the old one stays"),
-    }
-    match certificates.public.as_ref().map(|public| public.reload()) {
-        Some(Ok(Reloaded::Changed)) => tracing::info!("public certificate reloaded"),
-        Some(Err(error)) => tracing::error!(%error, "public certificate not reloaded, the old one stays"),
-        Some(Ok(Reloaded::Unchanged)) | None => {}
-    }
 }

@@ -21,6 +21,7 @@ mod privileges;
 mod quota;
 mod reach;
 mod receipts;
+mod reload;
 mod sockets;
 mod spans;
 mod start;
@@ -42,8 +43,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(version, about, subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 struct Arguments {
     /// The configuration file (TOML); see docs/configuration.md.
-    #[arg(long, value_name = "FILE", required = true)]
+    #[arg(long, value_name = "FILE", required_unless_present = "managed", conflicts_with = "managed")]
     config: Option<PathBuf>,
+    /// A directory in which an agent publishes configurations: the one that `current` leads to counts.
+    #[arg(long, value_name = "DIR")]
+    managed: Option<PathBuf>,
     /// What drives sockets and files: `uring`, `epoll`, or `auto`, which is epoll where `io_uring` is blocked.
     #[arg(long, value_name = "auto|uring|epoll", default_value_t)]
     io: zen_uring::Io,
@@ -67,13 +71,15 @@ fn main() -> ExitCode {
     if let Some(command) = arguments.command {
         return exit_code(cli::run(command));
     }
-    let config = arguments.config.expect("required without a command");
+    let managed = arguments.managed.map(config::Place::Managed);
+    let place = managed.or_else(|| arguments.config.map(config::Place::File));
+    let place = place.expect("one of both is required without a command");
     exit_code(if arguments.print_config {
-        start::print_config(&config)
+        start::print_config(&place)
     } else if arguments.check_config {
-        start::check_config(&config)
+        start::check_config(&place)
     } else {
-        start::run(&config, arguments.io)
+        start::run(place, arguments.io)
     })
 }
 

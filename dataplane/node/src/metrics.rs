@@ -181,6 +181,7 @@ worker_metrics! {
     counter link_events_received "Events taken from links";
     counter link_connects "Links made ready";
     reasons link_errors "Links closed for an error, by reason";
+    reasons peers_denied "Handshakes refused and connections ended because the deny list names the peer, by what it names";
     gauge link_lag_events "Events in the journal that their egress has not acknowledged, upper bound";
     outcomes deliveries "Delivery attempts, by outcome";
     reasons destinations_refused "Addresses of destinations that are not dialled, by reason";
@@ -231,6 +232,14 @@ pub struct NodeMetrics {
     pub admin_refused: Count,
     /// Requests for access tokens that brought none.
     pub tokens_refused: Count,
+    /// Reloads that changed nothing, because something is wrong with what they read.
+    pub reloads_refused: Count,
+    /// Deny lists that could not be read.
+    pub deny_list_refused: Count,
+    /// Entries of the deny list in force.
+    pub deny_list_entries: Count,
+    /// The number of the managed generation in force.
+    pub managed_generation: Count,
     /// What the control thread counts that workers count, too.
     pub beside: Arc<WorkerMetrics>,
 }
@@ -274,6 +283,26 @@ impl Metrics {
                 "zen_tokens_refused",
                 "Requests for access tokens that brought none",
                 self.node.tokens_refused.value(),
+            ),
+            (
+                "zen_reloads_refused",
+                "Reloads that changed nothing, because something is wrong with what they read",
+                self.node.reloads_refused.value(),
+            ),
+            (
+                "zen_deny_list_refused",
+                "Deny lists that could not be read; the one before stays in force",
+                self.node.deny_list_refused.value(),
+            ),
+            (
+                "zen_deny_list_entries",
+                "Entries of the deny list in force",
+                self.node.deny_list_entries.value(),
+            ),
+            (
+                "zen_managed_generation",
+                "The number of the managed generation in force, 0 without one",
+                self.node.managed_generation.value(),
             ),
         ] {
             let kind = if name.ends_with("_refused") { MetricType::Counter } else { MetricType::Gauge };

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU16};
@@ -15,7 +14,8 @@ use zen_uring::{Backend, Io};
 use crate::admin::{self, AdminError};
 use crate::clock::Clock;
 use crate::config::{
-    self, Certificates, ConfigError, IdempotencySettings, MemoryBound, NodeSettings, Raw, Snapshot, mib,
+    self, Certificates, ConfigError, IdempotencySettings, Located, MemoryBound, NodeSettings, Place, Raw,
+    Snapshot, mib,
 };
 use crate::control::{self, Control, Resolver, Shared};
 use crate::dedupe::{self, HashKeyError, Keys, Waiting};
@@ -28,6 +28,7 @@ use crate::mesh::{JournalRole, Mesh};
 use crate::metrics::{Metrics, NodeMetrics, WorkerMetrics};
 use crate::privileges::{self, Privileges};
 use crate::quota::Quota;
+use crate::reload::InForce;
 use crate::worker::{self, Launch, Tables, WorkerError};
 use crate::{receipts, spans};
 
@@ -79,20 +80,21 @@ pub enum StartError {
 }
 
 /// Prints the effective configuration.
-pub fn print_config(file: &Path) -> Result<(), StartError> {
-    let raw = config::read(file)?;
+pub fn print_config(place: &Place) -> Result<(), StartError> {
+    let located = place.locate().map_err(ConfigError::from)?;
+    let raw = config::read(&located.file)?;
     print!("{}", toml::to_string(&raw)?);
     Ok(())
 }
 
 /// Checks a configuration and everything it names.
-pub fn check_config(file: &Path) -> Result<(), StartError> {
-    let (_, _, snapshot) = load(file)?;
+pub fn check_config(place: &Place) -> Result<(), StartError> {
+    let (located, _, snapshot) = load(place)?;
     let endpoints = snapshot.ingester.as_ref().map_or(0, |ingester| ingester.endpoints.len());
     let targets = snapshot.egress.as_ref().map_or(0, |egress| egress.targets.len());
     println!(
         "{}: good: {endpoints} endpoints, {targets} targets, {} workers",
-        file.display(),
+        located.file.display(),
         snapshot.node.workers
     );
     let bound = MemoryBound::of(&snapshot.settings());
@@ -103,12 +105,12 @@ pub fn check_config(file: &Path) -> Result<(), StartError> {
 }
 
 /// Runs a node until it has drained.
-pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
-    let (raw, certificates, snapshot) = load(file)?;
-    start_log(&raw);
+pub fn run(place: Place, io: Io) -> Result<(), StartError> {
+    let (located, certificates, snapshot) = load(&place)?;
+    start_log(&snapshot.raw);
     std::fs::create_dir_all(&snapshot.node.data_dir)?;
     let _lock = lock_data_dir(&snapshot)?;
-    let taken = take(file, &certificates, &snapshot, io)?;
+    let taken = take(&located, &certificates, &snapshot, io)?;
     let Taken { programs, drops, mut listeners, groups, admin, privileges, backend } = taken;
     let keys = tables(&snapshot)?;
     remove_orphans(&snapshot, &keys)?;
@@ -118,6 +120,7 @@ pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
     let maker = spawn_segment_maker(mesh.clone())?;
     let rate_sources_max =
         snapshot.ingester.as_ref().map_or(0, |ingester| ingester.rate_sources_max as usize);
+    let status = ArcSwap::from_pointee(InForce::of(&snapshot).to_string());
     let shared = Arc::new(Shared {
         workers_ready: AtomicU16::new(0),
         // Each worker takes itself off this count when its first segments are prepared.
@@ -133,7 +136,7 @@ pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
         privileges,
         programs: Arc::new(Mutex::new(programs)),
         drops: Mutex::new(drops),
-        status: ArcSwap::from_pointee("generation 1 in force".to_owned()),
+        status,
     });
     let (resolver, questions) = Resolver::channel();
     let (done, workers_done) = mpsc::channel(usize::from(shared.mesh.workers()));
@@ -156,13 +159,12 @@ pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
     control::lock(&shared.programs).steer(&groups);
     // Held on to, they would go on listening when their workers have drained.
     drop((done, groups));
-    let node_metrics = Arc::new(NodeMetrics::default());
-    let bound = MemoryBound::of(&shared.snapshot.load().settings()).total();
-    node_metrics.memory_bound_bytes.set(bound);
+    let node_metrics = Arc::new(node_metrics(&shared.snapshot.load()));
     let control = Control {
         shared: Arc::clone(&shared),
         admin,
-        config_file: file.to_path_buf(),
+        place,
+        refused: None,
         certificates,
         questions,
         metrics: Metrics::new([metrics, beside].concat(), Arc::clone(&node_metrics)),
@@ -175,6 +177,18 @@ pub fn run(file: &Path, io: Io) -> Result<(), StartError> {
     writer.into_iter().for_each(receipts::Writer::close);
     tracing::info!(clean, "stopped");
     if clean { Ok(()) } else { Err(StartError::Drain) }
+}
+
+/// What is known of a configuration before the first scrape.
+fn node_metrics(snapshot: &Snapshot) -> NodeMetrics {
+    let metrics = NodeMetrics::default();
+    metrics.memory_bound_bytes.set(MemoryBound::of(&snapshot.settings()).total());
+    metrics.deny_list_entries.set(snapshot.svid.deny_list().len() as u64);
+    if let Some(managed) = snapshot.managed {
+        metrics.managed_generation.set(managed);
+        tracing::info!(managed, "a managed generation is in force");
+    }
+    metrics
 }
 
 /// The control thread's.
@@ -199,22 +213,28 @@ struct Taken {
 }
 
 /// The kernel's programs come first: sockets belong to the cgroup in which they are made.
-fn take(file: &Path, certificates: &Certificates, snapshot: &Snapshot, io: Io) -> Result<Taken, StartError> {
+fn take(
+    located: &Located,
+    certificates: &Certificates,
+    snapshot: &Snapshot,
+    io: Io,
+) -> Result<Taken, StartError> {
     let mut programs = Programs::attach(&snapshot.ebpf, &Stations::of(snapshot), Clock::now().wall_ms)?;
     let drops = Drops::new(programs.take_refusals());
     let (listeners, admin) = (Listeners::bind(snapshot)?, admin::bind(&snapshot.raw.admin)?);
     let groups = if programs.steers() { listeners.groups()? } else { Vec::new() };
-    let privileges = give_up_privileges(file, certificates, &snapshot.node);
+    let privileges = give_up_privileges(located, certificates, &snapshot.node);
     let backend = choose_backend(&snapshot.node, io)?;
     Ok(Taken { programs, drops, listeners, groups, admin, privileges, backend })
 }
 
 /// Before the first thread. Without capabilities root reads only what modes let it read, reloads included.
-fn give_up_privileges(file: &Path, certificates: &Certificates, settings: &NodeSettings) -> Privileges {
+fn give_up_privileges(located: &Located, certificates: &Certificates, settings: &NodeSettings) -> Privileges {
     let overrode_modes = privileges::overrides_modes();
     let privileges = Privileges::give_up(settings);
     if overrode_modes && !privileges.has_capabilities() {
-        let reloaded = config::read(file).and_then(|raw| config::validate(file, raw, certificates, 1));
+        let raw = config::read(&located.file);
+        let reloaded = raw.and_then(|raw| config::validate(located, raw, certificates, 1));
         if let Err(error) = reloaded {
             tracing::warn!(
                 "without capabilities a reload will be refused: {error}; let the node's user read these files, or set \
@@ -225,11 +245,12 @@ fn give_up_privileges(file: &Path, certificates: &Certificates, settings: &NodeS
     privileges
 }
 
-fn load(file: &Path) -> Result<(Raw, Certificates, Snapshot), StartError> {
-    let raw = config::read(file)?;
-    let certificates = config::load_certificates(file, &raw)?;
-    let snapshot = config::validate(file, raw.clone(), &certificates, 1)?;
-    Ok((raw, certificates, snapshot))
+fn load(place: &Place) -> Result<(Located, Certificates, Snapshot), StartError> {
+    let located = place.locate().map_err(ConfigError::from)?;
+    let raw = config::read(&located.file)?;
+    let certificates = Certificates::load(&located, &raw)?;
+    let snapshot = config::validate(&located, raw, &certificates, 1)?;
+    Ok((located, certificates, snapshot))
 }
 
 /// Threads for receipts and spans, where they are configured, and what they count.

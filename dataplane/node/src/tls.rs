@@ -6,9 +6,10 @@
 
 use std::io::{BufRead, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
-use rustls_pki_types::ServerName;
-use zen_identity::SpiffeId;
+use rustls_pki_types::{ServerName, UnixTime};
+use zen_identity::{Denial, DenyList, PeerRefused, SpiffeId};
 
 /// TLS settings for connections that we accept.
 pub type ServerTls = Arc<rustls::ServerConfig>;
@@ -39,6 +40,16 @@ pub enum TlsError {
     Silent,
 }
 
+impl TlsError {
+    /// What of the peer the deny list names, if that is why.
+    pub fn denial(&self) -> Option<Denial> {
+        match self {
+            Self::Protocol(error) => zen_identity::peer_refused(error).and_then(PeerRefused::denial),
+            Self::Unread | Self::Silent => None,
+        }
+    }
+}
+
 /// One TLS connection, either side.
 pub struct Tls {
     connection: rustls::Connection,
@@ -46,6 +57,8 @@ pub struct Tls {
     /// Ciphertext since the last plaintext: rustls holds no more of it than this.
     silent_bytes: usize,
     silent_bytes_max: usize,
+    /// The deny list that the peer was compared with last.
+    compared: Option<Arc<DenyList>>,
 }
 
 impl Tls {
@@ -146,7 +159,7 @@ impl Tls {
     }
 
     fn new(connection: rustls::Connection, silent_bytes_max: usize) -> Self {
-        Self { connection, peer_closed: false, silent_bytes: 0, silent_bytes_max }
+        Self { connection, peer_closed: false, silent_bytes: 0, silent_bytes_max, compared: None }
     }
 
     /// The peer's SPIFFE id, after a handshake that checked it.
@@ -157,6 +170,17 @@ impl Tls {
     /// The DNS names of the peer's certificate, after a handshake that checked it.
     pub fn peer_dns_names(&self) -> Vec<String> {
         zen_identity::peer_dns_names(self.connection.peer_certificates())
+    }
+
+    /// Whether a list denies the peer with which it was not compared yet; the handshake looks for itself.
+    pub fn handle_deny_list(&mut self, list: &Arc<DenyList>, wall_ms: u64) -> Option<Denial> {
+        let is_known = self.compared.as_ref().is_some_and(|known| Arc::ptr_eq(known, list));
+        if is_known || self.is_handshaking() {
+            return None;
+        }
+        self.compared = Some(Arc::clone(list));
+        let now = UnixTime::since_unix_epoch(Duration::from_millis(wall_ms));
+        list.denies(self.connection.peer_certificates()?, now)
     }
 
     /// The last moment of the peer's certificate, Unix ms; the connection ends there.

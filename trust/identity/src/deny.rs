@@ -3,14 +3,18 @@
 //! A short life is the first means of revocation; this list is the second, for the hours in between.
 //! Keys are matched in the whole chain, serial numbers and ids in the leaf.
 
-use std::collections::HashSet;
+pub(crate) mod document;
+
+use std::collections::HashMap;
+use std::path::Path;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, UnixTime};
 
-use crate::SpiffeId;
+use self::document::Document;
 use crate::certificate::{Certificate, trim_serial};
 use crate::svid::peer_id;
+use crate::{IdentityError, SpiffeId, files};
 
 /// One denied identity.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -34,23 +38,60 @@ pub enum Denial {
     Id,
 }
 
+impl Denial {
+    /// A label for counting; the entry's member in the list.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Serial => "serial",
+            Self::PublicKey => "spki_sha256",
+            Self::Id => "spiffe_id",
+        }
+    }
+}
+
 /// Denied identities; the default denies nobody.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DenyList {
-    entries: HashSet<DenyEntry>,
+    /// With the last moment at which each counts, Unix ms.
+    entries: HashMap<DenyEntry, u64>,
+}
+
+/// Why a deny list was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum DenyListError {
+    /// Over [`DENY_LIST_BYTES_MAX`](crate::DENY_LIST_BYTES_MAX).
+    #[error("the deny list is over 1 MiB")]
+    TooLarge,
+    /// Not the JSON that is documented, or an entry that names nobody.
+    #[error("the deny list is not as documented: {0}")]
+    Document(#[from] serde_json::Error),
 }
 
 impl DenyList {
-    /// A list of these entries.
+    /// A list of these entries, which have no end.
     pub fn new(entries: impl IntoIterator<Item = DenyEntry>) -> Self {
-        let normal = |entry| match entry {
-            DenyEntry::Serial(serial) => DenyEntry::Serial(trim_serial(&serial).to_vec()),
-            other => other,
-        };
-        Self { entries: entries.into_iter().map(normal).collect() }
+        let mut list = Self::default();
+        for entry in entries {
+            list.push(entry, u64::MAX);
+        }
+        list
     }
 
-    /// How many entries there are.
+    /// The list in a file; at most 1 MiB.
+    pub fn load(file: &Path) -> Result<Self, IdentityError> {
+        let refused = |source| IdentityError::DenyList { file: file.into(), source };
+        Self::from_json(&files::read(file)?).map_err(refused)
+    }
+
+    /// A JSON document of version 1; unknown members are refused.
+    pub fn from_json(json: &[u8]) -> Result<Self, DenyListError> {
+        if json.len() > document::DENY_LIST_BYTES_MAX {
+            return Err(DenyListError::TooLarge);
+        }
+        Ok(serde_json::from_slice::<Document>(json)?.entries)
+    }
+
+    /// How many entries there are, those included that are over.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -61,36 +102,58 @@ impl DenyList {
     }
 
     /// Whether a chain that was accepted before is denied now, leaf first; for live connections.
-    pub fn denies(&self, chain: &[CertificateDer<'_>]) -> Option<Denial> {
+    pub fn denies(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Option<Denial> {
         if self.is_empty() {
             return None;
         }
         let certificates: Vec<_> =
             chain.iter().filter_map(|certificate| Certificate::parse(certificate).ok()).collect();
         let (leaf, issuers) = certificates.split_first()?;
-        let denied = peer_id(Some(chain)).and_then(|id| self.check_leaf(leaf, &id));
-        denied.or_else(|| issuers.iter().any(|issuer| self.holds_key_of(issuer)).then_some(Denial::PublicKey))
+        let denied = self.check_leaf(leaf, peer_id(Some(chain)).as_ref(), now);
+        let is_denied = |issuer| self.holds_key_of(issuer, now);
+        denied.or_else(|| issuers.iter().any(is_denied).then_some(Denial::PublicKey))
     }
 
-    pub(crate) fn check_leaf(&self, leaf: &Certificate<'_>, id: &SpiffeId) -> Option<Denial> {
+    /// `id` is none where a peer is known by a name.
+    pub(crate) fn check_leaf(
+        &self,
+        leaf: &Certificate<'_>,
+        id: Option<&SpiffeId>,
+        now: UnixTime,
+    ) -> Option<Denial> {
         if self.is_empty() {
             return None;
         }
-        if self.entries.contains(&DenyEntry::Serial(leaf.serial().to_vec())) {
+        if self.holds(&DenyEntry::Serial(leaf.serial().to_vec()), now) {
             return Some(Denial::Serial);
         }
-        if self.holds_key_of(leaf) {
+        if self.holds_key_of(leaf, now) {
             return Some(Denial::PublicKey);
         }
-        self.entries.contains(&DenyEntry::Id(id.clone())).then_some(Denial::Id)
+        id.is_some_and(|id| self.holds(&DenyEntry::Id(id.clone()), now)).then_some(Denial::Id)
     }
 
-    pub(crate) fn holds_key_of(&self, certificate: &Certificate<'_>) -> bool {
+    pub(crate) fn holds_key_of(&self, certificate: &Certificate<'_>, now: UnixTime) -> bool {
         if self.is_empty() {
             return false;
         }
         let hash = digest(&SHA256, certificate.public_key_info());
         let hash = hash.as_ref().try_into().expect("SHA-256 is 32 bytes");
-        self.entries.contains(&DenyEntry::PublicKey(hash))
+        self.holds(&DenyEntry::PublicKey(hash), now)
+    }
+
+    /// Of two entries for the same the one counts that ends later.
+    fn push(&mut self, entry: DenyEntry, until_ms: u64) {
+        let entry = match entry {
+            DenyEntry::Serial(serial) => DenyEntry::Serial(trim_serial(&serial).to_vec()),
+            other => other,
+        };
+        let until = self.entries.entry(entry).or_default();
+        *until = until_ms.max(*until);
+    }
+
+    /// Certificates know seconds: an entry counts to the end of the second in which it ends.
+    fn holds(&self, entry: &DenyEntry, now: UnixTime) -> bool {
+        self.entries.get(entry).is_some_and(|until_ms| now.as_secs() <= until_ms / 1000)
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::bundle::BundleError;
+use crate::deny::DenyListError;
 use crate::key_pair::KeyPairError;
 use crate::private_key::PrivateKeySource;
 use crate::svid::SvidError;
@@ -56,6 +57,14 @@ pub enum IdentityError {
         file: PathBuf,
         /// What is wrong.
         source: BundleError,
+    },
+    /// The deny list is refused.
+    #[error("{}: {source}; ask whoever publishes it for a correct one", file.display())]
+    DenyList {
+        /// Which one.
+        file: PathBuf,
+        /// What is wrong.
+        source: DenyListError,
     },
     /// Our own SVID would be refused by every peer that holds our bundle.
     #[error("{}: {source}; issue a new certificate, or install the bundle that matches it", file.display())]

@@ -6,7 +6,8 @@ use std::time::Duration;
 use rustls_pki_types::{CertificateDer, UnixTime};
 
 use crate::{
-    PeerUsage, SpiffeId, SpiffePattern, TrustBundle, TrustBundles, TrustDomain, check_svid, peer_id,
+    DENY_LIST_BYTES_MAX, DENY_LIST_ENTRIES_MAX, DenyList, PeerUsage, SpiffeId, SpiffePattern, TrustBundle,
+    TrustBundles, TrustDomain, check_svid, peer_id,
 };
 
 /// An accepted id is its own text, splits into itself, and its domain stands alone.
@@ -55,6 +56,15 @@ pub fn fuzz_certificate(data: &[u8]) {
     }
 }
 
+/// What is read as a deny list keeps to its bounds, and says the same when it is read again.
+pub fn fuzz_deny_list(data: &[u8]) {
+    let Ok(list) = DenyList::from_json(data) else { return };
+    assert!(data.len() <= DENY_LIST_BYTES_MAX && list.len() <= DENY_LIST_ENTRIES_MAX);
+    assert!(DenyList::from_json(data).is_ok_and(|again| again == list));
+    let now = UnixTime::since_unix_epoch(Duration::from_secs(1_800_000_001));
+    assert!(list.denies(&[], now).is_none() && list.denies(&[CertificateDer::from(data)], now).is_none());
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -66,6 +76,11 @@ mod tests {
         fn ids_and_patterns(text in "(spiffe://)?[a-zA-Z0-9._/*%?@:-]{0,40}") {
             super::fuzz_spiffe_id(text.as_bytes());
             super::fuzz_pattern(text.as_bytes());
+        }
+
+        #[test]
+        fn deny_lists(entries in r#"(\{"(serial|spki_sha256|spiffe_id)":"[0-9a-f]{0,8}"(,"until_ms":[0-9]{1,9})?\},?){0,4}"#) {
+            super::fuzz_deny_list(format!("{{\"version\":1,\"entries\":[{entries}]}}").as_bytes());
         }
 
         #[test]

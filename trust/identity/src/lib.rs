@@ -33,15 +33,16 @@ pub use agents::{
     control_refused, enrollment_client_config, public_key_hash,
 };
 pub use bundle::{BUNDLE_ROOTS_MAX, BundleError, RootFault, TrustBundle, TrustBundles};
-pub use deny::{Denial, DenyEntry, DenyList};
+pub use deny::document::{DENY_LIST_BYTES_MAX, DENY_LIST_ENTRIES_MAX, DENY_LIST_MEMORY_BYTES};
+pub use deny::{Denial, DenyEntry, DenyList, DenyListError};
 pub use error::IdentityError;
 pub use key_pair::{KeyPairError, Svid};
 pub use policy::{Decision, PatternError, Policy, SharedPolicy, SpiffePattern};
 pub use private_key::{PrivateKeySource, PrivateKeyVault};
-pub use public::{ReloadingCertificate, public_server_config};
+pub use public::{NextCertificate, ReloadingCertificate, public_server_config};
 pub use source::{SOURCE_CHAIN_BYTES_MAX, peer_dns_names};
 pub use spiffe_id::{SPIFFE_ID_BYTES_MAX, SpiffeId, SpiffeIdError, TRUST_DOMAIN_BYTES_MAX, TrustDomain};
-pub use store::{Reloaded, SvidFiles, SvidStore};
+pub use store::{NextSvid, Reloaded, SvidFiles, SvidStore};
 pub use svid::{CHAIN_CERTIFICATES_MAX, PeerUsage, SvidError, check_svid, peer_id, peer_not_after};
 pub use target::{TargetRoots, target_client_config};
 pub use tls::{provider, spiffe_server_name};

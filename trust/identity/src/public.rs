@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
@@ -28,9 +28,16 @@ const TICKETS_PER_HANDSHAKE: usize = 1;
 
 /// A public server certificate that is replaced while connections are being made.
 pub struct ReloadingCertificate {
-    source: Source,
+    /// Locked while one certificate replaces another.
+    source: Mutex<Source>,
     current: ArcSwap<KeyPair>,
-    replacing: Mutex<()>,
+}
+
+/// What was read at another place, and is not in force yet.
+pub struct NextCertificate {
+    source: Source,
+    /// None where it is what is in force.
+    key_pair: Option<KeyPair>,
 }
 
 struct Source {
@@ -46,28 +53,63 @@ impl ReloadingCertificate {
     ) -> Result<Arc<Self>, IdentityError> {
         let source = Source { certificate_file: certificate_file.into(), private_key };
         let current = ArcSwap::from_pointee(source.key_pair(source.chain()?)?);
-        Ok(Arc::new(Self { source, current, replacing: Mutex::new(()) }))
+        Ok(Arc::new(Self { source: Mutex::new(source), current }))
     }
 
     /// Reads the files again; on any error what is in force stays in force.
     pub fn reload(&self) -> Result<Reloaded, IdentityError> {
-        let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
-        let chain = self.source.chain()?;
-        let is_new = chain.certificates != self.current.load().certified.cert;
-        if !is_new && !self.source.private_key.is_read_always() {
-            return Ok(Reloaded::Unchanged);
-        }
-        let next = self.source.key_pair(chain)?;
-        if !is_new {
-            return Ok(Reloaded::Unchanged);
-        }
-        self.current.store(Arc::new(next));
-        Ok(Reloaded::Changed)
+        let source = self.replacing();
+        let next = self.next(&source, &source.private_key)?;
+        Ok(self.replace(next))
+    }
+
+    /// Reads the same from other files; nothing changes before it is installed.
+    pub fn prepare(
+        &self,
+        certificate_file: impl Into<PathBuf>,
+        private_key: PrivateKeySource,
+    ) -> Result<NextCertificate, IdentityError> {
+        let source = Source { certificate_file: certificate_file.into(), private_key };
+        let key_pair = self.next(&source, &self.replacing().private_key)?;
+        Ok(NextCertificate { source, key_pair })
+    }
+
+    /// Puts what was prepared in force; its files are read from now on.
+    pub fn install(&self, next: NextCertificate) -> Reloaded {
+        let mut source = self.replacing();
+        *source = next.source;
+        self.replace(next.key_pair)
     }
 
     /// The last second of the leaf in force.
     pub fn not_after(&self) -> UnixTime {
         unix_time(self.current.load().validity.not_after)
+    }
+
+    fn replacing(&self) -> MutexGuard<'_, Source> {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the files hold, if it is not in force; a vault is not asked without need.
+    fn next(
+        &self,
+        source: &Source,
+        key_in_force: &PrivateKeySource,
+    ) -> Result<Option<KeyPair>, IdentityError> {
+        let chain = source.chain()?;
+        let is_new = chain.certificates != self.current.load().certified.cert;
+        let is_known = source.private_key.to_string() == key_in_force.to_string();
+        if !is_new && is_known && !source.private_key.is_read_always() {
+            return Ok(None);
+        }
+        let next = source.key_pair(chain)?;
+        Ok(is_new.then_some(next))
+    }
+
+    fn replace(&self, next: Option<KeyPair>) -> Reloaded {
+        let Some(next) = next else { return Reloaded::Unchanged };
+        self.current.store(Arc::new(next));
+        Reloaded::Changed
     }
 }
 
@@ -80,7 +122,7 @@ impl ResolvesServerCert for ReloadingCertificate {
 impl fmt::Debug for ReloadingCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReloadingCertificate")
-            .field("certificate_file", &self.source.certificate_file)
+            .field("certificate_file", &self.replacing().certificate_file)
             .finish_non_exhaustive()
     }
 }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest::{Context, SHA256};
@@ -45,11 +45,20 @@ pub enum Reloaded {
 
 /// Our identity and whom we trust; shared by all configurations made from it.
 pub struct SvidStore {
-    files: SvidFiles,
+    /// Locked while one generation replaces another.
+    files: Mutex<SvidFiles>,
     current: ArcSwap<Generation>,
-    replacing: Mutex<()>,
 }
 
+/// What was read at another place and verified, and is not in force yet.
+#[derive(Debug)]
+pub struct NextSvid {
+    files: SvidFiles,
+    /// None where it is what is in force.
+    generation: Option<Generation>,
+}
+
+#[derive(Debug)]
 struct Generation {
     svid: Svid,
     bundles: Arc<TrustBundles>,
@@ -67,32 +76,33 @@ impl SvidStore {
     /// Reads and verifies the first generation.
     pub fn load(files: SvidFiles) -> Result<Arc<Self>, IdentityError> {
         let generation = Generation::read(Public::read(&files)?, &files, UnixTime::now())?;
-        Ok(Arc::new(Self { files, current: ArcSwap::from_pointee(generation), replacing: Mutex::new(()) }))
+        Ok(Arc::new(Self { files: Mutex::new(files), current: ArcSwap::from_pointee(generation) }))
     }
 
     /// Reads the files again; on any error what is in force stays in force.
     pub fn reload(&self) -> Result<Reloaded, IdentityError> {
-        let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (public, current) = (Public::read(&self.files)?, self.current.load());
-        let is_new = public.digest != current.digest;
-        if !is_new && !self.files.private_key.is_read_always() {
-            // The bytes are the same, but the clock is not.
-            let verified = current.svid.verify(&current.bundles, UnixTime::now());
-            return verified.map(|()| Reloaded::Unchanged).map_err(|source| self.files.refused(source));
-        }
-        let mut next = Generation::read(public, &self.files, UnixTime::now())?;
-        if !is_new {
-            return Ok(Reloaded::Unchanged);
-        }
-        let bundles = Arc::unwrap_or_clone(next.bundles);
-        next.bundles = Arc::new(bundles.with_deny_list(current.bundles.shared_deny_list()));
-        self.current.store(Arc::new(next));
-        Ok(Reloaded::Changed)
+        let files = self.replacing();
+        let next = self.next(&files, &files.private_key)?;
+        Ok(self.replace(next))
+    }
+
+    /// Reads the same from other files; nothing changes before it is installed.
+    pub fn prepare(&self, files: SvidFiles) -> Result<NextSvid, IdentityError> {
+        let current = self.replacing();
+        let generation = self.next(&files, &current.private_key)?;
+        Ok(NextSvid { files, generation })
+    }
+
+    /// Puts what was prepared in force; its files are read from now on.
+    pub fn install(&self, next: NextSvid) -> Reloaded {
+        let mut files = self.replacing();
+        *files = next.files;
+        self.replace(next.generation)
     }
 
     /// Replaces the deny list; live connections are asked with [`DenyList::denies`].
     pub fn replace_deny_list(&self, deny_list: DenyList) {
-        let _one_at_a_time = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.replacing();
         let current = self.current.load();
         let bundles = TrustBundles::clone(&current.bundles).with_deny_list(Arc::new(deny_list));
         self.current.store(Arc::new(Generation {
@@ -115,6 +125,42 @@ impl SvidStore {
     /// Whom we trust now.
     pub fn bundles(&self) -> Arc<TrustBundles> {
         self.current.load().bundles.clone()
+    }
+
+    /// Who is denied now.
+    pub fn deny_list(&self) -> Arc<DenyList> {
+        self.current.load().bundles.shared_deny_list()
+    }
+
+    fn replacing(&self) -> MutexGuard<'_, SvidFiles> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the files hold, if it is not in force; a vault is not asked without need.
+    fn next(
+        &self,
+        files: &SvidFiles,
+        key_in_force: &PrivateKeySource,
+    ) -> Result<Option<Generation>, IdentityError> {
+        let (public, current) = (Public::read(files)?, self.current.load());
+        let is_new = public.digest != current.digest;
+        let is_known = files.private_key.to_string() == key_in_force.to_string();
+        if !is_new && is_known && !files.private_key.is_read_always() {
+            // The bytes are the same, but the clock is not.
+            let verified = current.svid.verify(&current.bundles, UnixTime::now());
+            return verified.map(|()| None).map_err(|source| files.refused(source));
+        }
+        let next = Generation::read(public, files, UnixTime::now())?;
+        Ok(is_new.then_some(next))
+    }
+
+    /// The deny list stays.
+    fn replace(&self, next: Option<Generation>) -> Reloaded {
+        let Some(mut next) = next else { return Reloaded::Unchanged };
+        let deny_list = self.deny_list();
+        next.bundles = Arc::new(Arc::unwrap_or_clone(next.bundles).with_deny_list(deny_list));
+        self.current.store(Arc::new(next));
+        Reloaded::Changed
     }
 
     fn certified(&self) -> Arc<CertifiedKey> {

@@ -57,11 +57,11 @@ pub(crate) fn check_chain(
     for issuer in issuers {
         let issuer = Certificate::parse(issuer)?;
         path::check_issuer(&issuer)?;
-        if bundles.deny_list().holds_key_of(&issuer) {
+        if bundles.deny_list().holds_key_of(&issuer, now) {
             return Err(SvidError::Denied(Denial::PublicKey));
         }
     }
-    match bundles.deny_list().check_leaf(&leaf, &id) {
+    match bundles.deny_list().check_leaf(&leaf, Some(&id), now) {
         Some(denial) => Err(SvidError::Denied(denial)),
         None => Ok(id),
     }

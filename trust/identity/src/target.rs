@@ -14,7 +14,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use crate::tls::provider;
-use crate::verifier::SpiffeVerifier;
+use crate::verifier::{DenyingVerifier, SpiffeVerifier};
 use crate::{IdentityError, SharedPolicy, SvidStore};
 
 /// How a target proves who it is.
@@ -30,6 +30,13 @@ pub enum TargetRoots {
         store: Arc<SvidStore>,
         /// Which ids are the target.
         policy: Arc<SharedPolicy>,
+    },
+    /// As `roots` say, and not on the deny list of `store`, which the other ways by name do not look at.
+    NotDenied {
+        /// How it proves who it is.
+        roots: Box<TargetRoots>,
+        /// Whose deny list counts.
+        store: Arc<SvidStore>,
     },
 }
 
@@ -56,6 +63,7 @@ fn verifier(roots: TargetRoots) -> Result<Arc<dyn ServerCertVerifier>, IdentityE
         TargetRoots::Spiffe { store, policy } => return Ok(SpiffeVerifier::new(store, policy)),
         TargetRoots::System => system_roots()?,
         TargetRoots::Pem(pem) => private_roots(&pem)?,
+        TargetRoots::NotDenied { roots, store } => return Ok(DenyingVerifier::new(verifier(*roots)?, store)),
     };
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build();
     Ok(verifier.expect("roots that are not empty, and no revocation lists"))

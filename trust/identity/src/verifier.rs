@@ -16,7 +16,7 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::svid::{PeerUsage, SvidError, check_chain};
 use crate::tls::signature_algorithms;
-use crate::{Decision, SharedPolicy, SpiffeId, SvidStore};
+use crate::{Decision, Denial, SharedPolicy, SpiffeId, SvidStore};
 
 /// Why a peer's handshake was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +40,14 @@ impl PeerRefused {
         match self {
             Self::Svid(error) => error.label(),
             Self::Policy { .. } => "policy",
+        }
+    }
+
+    /// What of the peer the deny list names, if that is why.
+    pub fn denial(&self) -> Option<Denial> {
+        match self {
+            Self::Svid(SvidError::Denied(denial)) => Some(*denial),
+            Self::Svid(_) | Self::Policy { .. } => None,
         }
     }
 }
@@ -154,6 +162,63 @@ impl ClientCertVerifier for SpiffeVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         signature_algorithms().supported_schemes()
+    }
+}
+
+/// Checks a target as another verifier does, and then whether the store's deny list names it.
+#[derive(Debug)]
+pub(crate) struct DenyingVerifier {
+    inner: Arc<dyn ServerCertVerifier>,
+    store: Arc<SvidStore>,
+}
+
+impl DenyingVerifier {
+    pub(crate) fn new(inner: Arc<dyn ServerCertVerifier>, store: Arc<SvidStore>) -> Arc<Self> {
+        Arc::new(Self { inner, store })
+    }
+}
+
+impl ServerCertVerifier for DenyingVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let verified =
+            self.inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
+        let chain: Vec<_> = std::iter::once(end_entity)
+            .chain(intermediates)
+            .map(|der| CertificateDer::from(&**der))
+            .collect();
+        match self.store.deny_list().denies(&chain, now) {
+            Some(denial) => Err(rustls_error(SvidError::Denied(denial).into())),
+            None => Ok(verified),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(PeerIncompatible::Tls12NotOffered.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.inner.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
     }
 }
 

@@ -2,8 +2,8 @@
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 /// Longest request body, bytes: a thousand ids and a filter.
@@ -21,6 +21,9 @@ pub enum Problem {
     /// It is not allowed by the configuration.
     #[error("{0}")]
     Forbidden(&'static str),
+    /// What was to come into force is not right.
+    #[error("{0}")]
+    Rejected(String),
     /// As many orders as may be are under way.
     #[error("{0}")]
     Busy(String),
@@ -35,6 +38,7 @@ impl Problem {
             Self::Request(_) => StatusCode::BAD_REQUEST,
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::Rejected(_) => StatusCode::CONFLICT,
             Self::Busy(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -63,6 +67,16 @@ pub fn json_answer(status: StatusCode, body: &impl Serialize) -> Response {
 pub fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     serde_json::from_slice(bytes)
         .map_err(|error| Problem::Request(format!("the body is not as documented: {error}")))
+}
+
+/// No member.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+/// The body of an order that says everything by its path.
+pub fn empty(body: &[u8]) -> Result<(), Problem> {
+    if body.is_empty() { Ok(()) } else { parse_body::<Nothing>(body).map(|_| ()) }
 }
 
 /// The parameters of a query; nothing that they may hold needs an escape.

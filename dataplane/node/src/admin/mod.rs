@@ -1,13 +1,14 @@
 //! Admin over loopback HTTP and a unix socket: health, readiness, metrics, status.
 //!
 //! Loopback only reads that. On the socket, whose mode is 0600, dead letters and events are looked at and sent
-//! again, too, and targets paused and resumed; each order leaves an audit line with the peer's uid.
+//! again, too, targets paused and resumed, the configuration reloaded; each order leaves an audit line with the peer's uid.
 
 mod answer;
 mod dead_letters;
 mod ebpf;
 mod event_replay;
 mod events;
+mod reload;
 mod targets;
 
 use std::net::SocketAddr;
@@ -32,13 +33,14 @@ use prometheus_client::registry::Registry;
 pub use targets::{FAILURE_BYTES, TARGET_BYTES};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::config::AdminSection;
 use crate::control::Shared;
 use crate::ebpf::EbpfMetrics;
 use crate::metrics::{Metrics, NodeMetrics};
 use crate::quota::{Permit, Quota};
+use crate::reload::ReloadOrder;
 
 /// Admin connections at a time, over both listeners; more are closed.
 pub const CONNECTIONS_MAX: usize = 16;
@@ -96,6 +98,8 @@ struct Admin {
     replays: Arc<Semaphore>,
     /// Orders to pause or resume.
     holds: Arc<Semaphore>,
+    /// To the control thread.
+    reloads: mpsc::Sender<ReloadOrder>,
 }
 
 impl Admin {
@@ -143,7 +147,13 @@ pub fn listen(tcp: Option<TcpSocket>, settings: &AdminSection) -> Result<Listene
 }
 
 /// Serves until aborted.
-pub async fn serve(listeners: Listeners, shared: Arc<Shared>, metrics: Metrics, counts: Arc<NodeMetrics>) {
+pub async fn serve(
+    listeners: Listeners,
+    shared: Arc<Shared>,
+    metrics: Metrics,
+    counts: Arc<NodeMetrics>,
+    reloads: mpsc::Sender<ReloadOrder>,
+) {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(metrics));
     registry.register_collector(Box::new(EbpfMetrics(Arc::clone(&shared.programs))));
@@ -155,6 +165,7 @@ pub async fn serve(listeners: Listeners, shared: Arc<Shared>, metrics: Metrics, 
         walks: places(WALKS_MAX),
         replays: places(REPLAYS_MAX),
         holds: places(HOLDS_MAX),
+        reloads,
     };
     let unix = listeners.unix.and_then(|listener| tokio::net::UnixListener::from_std(listener).ok());
     let over_unix = orders().merge(pages()).with_state(admin.clone());
@@ -196,6 +207,7 @@ fn orders() -> Router<Admin> {
         .route("/events/{id}", get(events::show))
         .route("/events/{id}/body", post(events::body))
         .route("/events/replay", post(event_replay::replay))
+        .route("/reload", post(reload::reload))
         .route("/targets", get(targets::list))
         .route("/targets/{name}", get(targets::show))
         .route("/targets/{name}/pause", post(targets::pause))

@@ -7,11 +7,11 @@ use axum::body::Bytes;
 use axum::extract::{ConnectInfo, Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use super::answer::{Problem, json_answer, parse_body};
+use super::answer::{Problem, empty, json_answer};
 use super::dead_letters::{Asked, workers};
 use super::{Admin, Peer};
 use crate::clock::Clock;
@@ -45,11 +45,6 @@ impl Shown {
         Self { name: name.to_string(), state, held_ms, waiting, in_flight, in_flight_cap, oldest_ms }
     }
 }
-
-/// No member.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Nothing {}
 
 /// The last attempt that did not deliver, as it is shown.
 #[derive(Debug, Serialize)]
@@ -151,10 +146,6 @@ async fn hold(admin: &Admin, peer: Peer, target: Arc<str>, hold: Hold) -> Result
 }
 
 /// A body that is not read breaks the connection in the middle of the answer, so it is, and holds nothing.
-fn empty(body: &Bytes) -> Result<(), Problem> {
-    if body.is_empty() { Ok(()) } else { parse_body::<Nothing>(body).map(|_| ()) }
-}
-
 /// A target or an output that this egress has.
 fn configured(shared: &Shared, name: &str) -> Result<Arc<str>, Problem> {
     let snapshot = shared.snapshot.load();

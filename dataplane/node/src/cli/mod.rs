@@ -1,4 +1,4 @@
-//! Commands: for a running node, over its admin socket, dead letters, events and targets; `probe` and `route` need none.
+//! Commands: for a running node, over its admin socket, dead letters, events, targets and reloads; `probe` and `route` need none.
 //!
 //! Arguments enter; a table for people or a JSON object per line leaves. Exit codes: 0 done, 1 refused or failed, 2 bad arguments.
 
@@ -8,6 +8,7 @@ mod drops;
 mod ebpf;
 mod events;
 mod probe;
+mod reload;
 mod route;
 mod targets;
 mod time;
@@ -36,6 +37,8 @@ pub enum Command {
     /// Targets: how they are, pause, resume.
     #[command(subcommand)]
     Targets(targets::Targets),
+    /// Take the configuration again, as SIGHUP does, and say what came of it.
+    Reload(reload::Reload),
     /// What this kernel gives a node: `io_uring` and eBPF, feature by feature. No node is needed.
     Probe,
     /// Which flows would take an event, and why; or what an output would make of it. No node is needed.
@@ -74,6 +77,7 @@ pub fn run(command: Command) -> Result<(), CliError> {
         Command::Events(asked) => asked.run(),
         Command::Targets(command) => command.run(),
         Command::Probe => probe::run(),
+        Command::Reload(command) => command.run(),
         Command::Route(command) => Ok(command.run()?),
     }
 }

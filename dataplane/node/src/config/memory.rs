@@ -11,7 +11,7 @@ use zen_core::deliver::cloudevents::structured_bytes_max;
 use zen_core::deliver::{CREDENTIALS_BYTES_MAX, ORDERED_PLACE_BYTES, PLACE_BYTES};
 use zen_core::event::{BODY_BYTES_MAX, EVENT_BYTES_MAX};
 use zen_core::journal::COMMITS_IN_FLIGHT_MAX;
-use zen_identity::SOURCE_CHAIN_BYTES_MAX;
+use zen_identity::{DENY_LIST_MEMORY_BYTES, SOURCE_CHAIN_BYTES_MAX};
 use zen_rules::SMALL_PATTERN_BYTES;
 
 use super::Routing;
@@ -124,6 +124,10 @@ impl MemoryBound {
         self.push("admin connections", None, admin::CONNECTIONS_MAX, admin::CONNECTION_BYTES);
         let (walks, commit) = (admin::WALKS_MAX, settings.journal.commit_bytes_max);
         self.push("walks over a journal", None, walks, commit + admin::LIFE_BYTES);
+        if settings.node.deny_list_file.is_some() {
+            // One in force, one that is read.
+            self.push("deny lists", Some("identity.deny_list_file"), 2, DENY_LIST_MEMORY_BYTES);
+        }
         if settings.tracing.export.is_some() {
             self.push("spans", Some("tracing.otlp_endpoint"), spans::SPANS_MAX, spans::SPAN_BYTES);
             self.push("message of spans", None, 1, spans::EXPORT_BYTES);

@@ -4,7 +4,9 @@
 //! the file, the key, what is wrong and the remedy. Secrets are read from files or asked of lockd, never
 //! in the configuration itself, and never printed.
 
+mod certificates;
 mod memory;
+mod place;
 mod raw;
 mod routing;
 mod settings;
@@ -13,7 +15,9 @@ mod validate;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use certificates::{Certificates, deny_list};
 pub use memory::{MemoryBound, mib};
+pub use place::{Located, Place, PlaceError};
 pub use raw::{Admin as AdminSection, ClientCertificate, Direction, OnDamage, ProxyProtocol, Raw, Seccomp};
 pub use routing::Routing;
 pub use settings::{
@@ -23,12 +27,16 @@ pub use settings::{
 };
 use zen_core::access::ReachRules;
 use zen_core::dedupe::KeyHasher;
-use zen_identity::{ReloadingCertificate, SvidFiles, SvidStore, TrustDomain};
+use zen_identity::SvidStore;
 
 /// One validated configuration; immutable.
 pub struct Snapshot {
     /// Counts configurations accepted by this process, from 1.
     pub generation: u64,
+    /// The number of the generation that an agent published, if this is one.
+    pub managed: Option<u64>,
+    /// Our identity, and who is denied.
+    pub svid: Arc<SvidStore>,
     /// What was written, with defaults filled in: for printing.
     pub raw: Raw,
     /// Name, workers, directories, drain deadline.
@@ -45,15 +53,6 @@ pub struct Snapshot {
     pub reach: Arc<ReachRules>,
     /// Programs in the kernel.
     pub ebpf: EbpfSettings,
-}
-
-/// Certificates that live across configurations and are reloaded from their files.
-#[derive(Clone)]
-pub struct Certificates {
-    /// The node's own X.509-SVID and trust bundle.
-    pub svid: Arc<SvidStore>,
-    /// What sources see.
-    pub public: Option<Arc<ReloadingCertificate>>,
 }
 
 /// One thing wrong with a configuration.
@@ -73,6 +72,9 @@ pub struct Fault {
 /// Why a configuration was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
+    /// It is not where it should be.
+    #[error("{0}")]
+    Place(#[from] PlaceError),
     /// The file cannot be read.
     #[error("{file}: {source}; check the path and that this user may read it")]
     Read {
@@ -102,52 +104,14 @@ pub fn read(file: &Path) -> Result<Raw, ConfigError> {
     toml::from_str(&text).map_err(|error| ConfigError::Parse { file: name, message: error.to_string() })
 }
 
-/// Loads the certificates that a configuration names.
-pub fn load_certificates(file: &Path, raw: &Raw) -> Result<Certificates, ConfigError> {
-    let mut faults = validate::Faults::new(file);
-    faults.set_lockd(raw.lockd.as_ref());
-    let svid = svid(&raw.identity, &mut faults);
-    let public = raw.ingester.as_ref().and_then(|ingester| public_certificate(ingester, &mut faults));
-    match svid {
-        Some(svid) if faults.found.is_empty() => Ok(Certificates { svid, public }),
-        _ => Err(ConfigError::Faults(faults.found)),
-    }
-}
-
-fn svid(raw: &raw::Identity, faults: &mut validate::Faults) -> Option<Arc<SvidStore>> {
-    let remedy = "give the SPIFFE trust domain without spiffe://";
-    let trust_domain = TrustDomain::parse(&raw.trust_domain)
-        .map_err(|error| faults.push("identity.trust_domain", error, remedy))
-        .ok()?;
-    let key = "identity.private_key_file";
-    let files = SvidFiles {
-        certificate_file: faults.resolve(&raw.certificate_file),
-        private_key: faults.private_key(key, &raw.private_key_file)?,
-        trust_bundle_file: faults.resolve(&raw.trust_bundle_file),
-        trust_domain,
-    };
-    SvidStore::load(files).map_err(|error| faults.push_identity("identity", key, &error)).ok()
-}
-
-fn public_certificate(
-    raw: &raw::Ingester,
-    faults: &mut validate::Faults,
-) -> Option<Arc<ReloadingCertificate>> {
-    let key = "ingester.private_key_file";
-    let private_key = faults.private_key(key, &raw.private_key_file)?;
-    ReloadingCertificate::load(faults.resolve(&raw.certificate_file), private_key)
-        .map_err(|error| faults.push_identity("ingester.certificate_file", key, &error))
-        .ok()
-}
-
 /// Checks every value and builds the snapshot; all faults are reported together.
 pub fn validate(
-    file: &Path,
+    located: &Located,
     raw: Raw,
     certificates: &Certificates,
     generation: u64,
 ) -> Result<Snapshot, ConfigError> {
-    validate::snapshot(file, raw, certificates, generation)
+    validate::snapshot(located, raw, certificates, generation)
 }
 
 /// The flows of one endpoint alone; nothing else of the configuration is checked, and no secret is read.
@@ -175,17 +139,17 @@ impl Snapshot {
                 snapshot.ingester.as_ref().map(|settings| (settings.listen.clone(), settings.link_listen));
             (ingester, snapshot.egress.as_ref().map(|settings| settings.link_listen))
         };
+        // A managed generation brings its certificates with it.
         let identity = |snapshot: &Snapshot| {
-            let files = &snapshot.raw.identity;
+            let raw::Identity { certificate_file, private_key_file, trust_bundle_file, .. } =
+                snapshot.raw.identity.clone();
             let public = snapshot.raw.ingester.as_ref();
-            (
-                files.certificate_file.clone(),
-                files.private_key_file.clone(),
-                files.trust_bundle_file.clone(),
-                files.trust_domain.clone(),
-                public.map(|ingester| (ingester.certificate_file.clone(), ingester.private_key_file.clone())),
-            )
+            let public =
+                public.map(|ingester| (ingester.certificate_file.clone(), ingester.private_key_file.clone()));
+            let files = (certificate_file, private_key_file, trust_bundle_file, public);
+            snapshot.managed.is_none().then_some(files)
         };
+        let trust_domain = |snapshot: &Snapshot| snapshot.raw.identity.trust_domain.clone();
         let hash_key = |snapshot: &Snapshot| {
             let check = snapshot.node.hasher.as_ref().map(KeyHasher::check);
             (snapshot.raw.node.hash_key_file.clone(), check)
@@ -213,6 +177,7 @@ impl Snapshot {
             (listeners(self) != listeners(next), "listen addresses"),
             (journal(self) != journal(next), "journal"),
             (identity(self) != identity(next), "certificate file paths"),
+            (trust_domain(self) != trust_domain(next), "identity.trust_domain"),
             (self.raw.admin.listen != next.raw.admin.listen, "admin.listen"),
             (self.raw.admin.socket != next.raw.admin.socket, "admin.socket"),
             (programs(self) != programs(next), "ebpf"),

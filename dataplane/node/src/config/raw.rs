@@ -123,6 +123,7 @@ pub struct Identity {
     pub private_key_file: String,
     pub trust_bundle_file: String,
     pub trust_domain: String,
+    pub deny_list_file: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -58,6 +58,8 @@ pub struct NodeSettings {
     pub drain_timeout_ms: u64,
     /// How often certificate files are looked at.
     pub reload_poll_ms: u64,
+    /// Who is denied, if anybody is.
+    pub deny_list_file: Option<PathBuf>,
     /// Links that carry events, over all workers.
     pub links_max: u32,
     /// What the node may use; its bound is compared with this.

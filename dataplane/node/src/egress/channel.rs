@@ -1,5 +1,8 @@
 //! The bytes of a connection to a target: TLS over TCP, or plain over a unix socket of this host.
 
+use std::sync::Arc;
+
+use zen_identity::{Denial, DenyList};
 use zen_uring::{Reactor, SocketId};
 
 use crate::config::{Target, Transport};
@@ -88,6 +91,14 @@ impl Channel {
     /// Whether the peer said that nothing follows; a plain one only closes.
     pub fn peer_closed(&self) -> bool {
         matches!(self, Self::Tls(stream) if stream.tls.peer_closed())
+    }
+
+    /// Whether the peer is denied by a list that is new to this connection; who listens on a socket shows none.
+    pub fn handle_deny_list(&mut self, list: &Arc<DenyList>, wall_ms: u64) -> Option<Denial> {
+        match self {
+            Self::Tls(stream) => stream.tls.handle_deny_list(list, wall_ms),
+            Self::Plain(_) => None,
+        }
     }
 
     /// The end of the peer's certificate, Unix ms, once it was shown.

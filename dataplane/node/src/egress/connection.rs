@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use zen_core::deliver::{ConnectFailure, Outcome, parse_retry_after};
 use zen_core::http1::{Limits, Progress, ResponseParser};
+use zen_identity::{Denial, DenyList};
 use zen_uring::{Reactor, SocketId};
 
 use super::channel::{Channel, Unwilling};
@@ -207,6 +208,16 @@ impl Connection {
             None if self.is_expired(clock) => Step::Closed,
             _ => Step::Busy,
         }
+    }
+
+    /// Whether the target is denied by a list that is new to this connection.
+    pub fn handle_deny_list(&mut self, list: &Arc<DenyList>, clock: Clock) -> Option<Denial> {
+        self.channel.as_mut()?.handle_deny_list(list, clock.wall_ms)
+    }
+
+    /// Ends, and with it what is under way: the target is not one to talk to any more.
+    pub fn give_up(&mut self) -> Step {
+        self.fail(Outcome::TlsFailed)
     }
 
     /// The beginning of the answer that ended an attempt.

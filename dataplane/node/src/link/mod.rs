@@ -185,9 +185,13 @@ impl Links {
         let Some(mut link) = self.open.remove(socket) else { return };
         if let Err(error) = decrypted {
             tracing::warn!(%error, "a link's TLS failed");
+            let reason = error.denial().map_or("tls", |denial| {
+                self.metrics.peers_denied.add(denial.label());
+                "denied"
+            });
             link.flush(parts.reactor);
             self.open.insert(socket, link);
-            self.close(socket, "tls", parts.reactor);
+            self.close(socket, reason, parts.reactor);
             return;
         }
         let said_goodbye = link.stream.as_ref().is_some_and(|stream| stream.tls.peer_closed());
@@ -257,12 +261,20 @@ impl Links {
     /// Deadlines and dialling; called a few times a second.
     pub fn handle_time(&mut self, parts: &mut Parts<'_>) {
         let steady_ms = self.clock.steady_ms;
+        let deny_list = self.snapshot.svid.deny_list();
         let sockets: Vec<SocketId> = self.open.sockets();
         for socket in sockets {
             let link = self.open.get_mut(socket).expect("listed just now");
             if link.is_expired(self.clock.wall_ms) {
                 tracing::warn!(peer = ?link.peer(), "a link ends with the certificate of its peer: it was not renewed in time");
                 self.close(socket, "expired", parts.reactor);
+                continue;
+            }
+            if let Some(denial) = link.handle_deny_list(&deny_list, self.clock.wall_ms) {
+                let (peer, denied) = (link.peer(), denial.label());
+                tracing::warn!(?peer, denied, "a link ends: its peer is on the deny list");
+                self.metrics.peers_denied.add(denied);
+                self.close(socket, "denied", parts.reactor);
                 continue;
             }
             let result = match &mut link.machine {

@@ -1,11 +1,12 @@
 //! One link: TLS, frames, and the sending or receiving machine of `zen_core::link`.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use zen_core::link::{Frame, FrameReader, GoodbyeReason, Hello, LinkError, Receiver, Sender};
 use zen_core::record::StreamId;
 use zen_hmac::PreparedKey;
-use zen_identity::SpiffeId;
+use zen_identity::{Denial, DenyList, SpiffeId};
 use zen_uring::Reactor;
 
 use crate::quota::Permit;
@@ -151,6 +152,11 @@ impl Link {
     pub fn is_expired(&self, wall_ms: u64) -> bool {
         let not_after_ms = self.stream.as_ref().and_then(|stream| stream.tls.peer_not_after_ms());
         not_after_ms.is_some_and(|not_after_ms| wall_ms > not_after_ms)
+    }
+
+    /// Whether the peer is denied by a list that is new to this link.
+    pub fn handle_deny_list(&mut self, list: &Arc<DenyList>, wall_ms: u64) -> Option<Denial> {
+        self.stream.as_mut()?.tls.handle_deny_list(list, wall_ms)
     }
 
     /// Takes leave of the peer before a drain ends.

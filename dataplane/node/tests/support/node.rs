@@ -31,11 +31,20 @@ impl Node {
         node
     }
 
+    /// Starts a node with the generation that an agent published in `directory`, and waits until it is ready.
+    pub fn start_managed(directory: &Path, admin: SocketAddr) -> Self {
+        let mut command = command();
+        command.arg("--managed").arg(directory);
+        let mut node = Self::spawn_by(command, admin);
+        node.wait_ready();
+        node
+    }
+
     /// Starts a node with more in its environment, and waits until it is ready.
     pub fn start_with(config: &Path, admin: SocketAddr, environment: &[(&str, OsString)]) -> Self {
         let mut command = command();
-        command.envs(environment.iter().map(|(name, value)| (name, value)));
-        let mut node = Self::spawn_by(command, config, admin);
+        command.envs(environment.iter().map(|(name, value)| (name, value))).arg("--config").arg(config);
+        let mut node = Self::spawn_by(command, admin);
         node.wait_ready();
         node
     }
@@ -44,8 +53,8 @@ impl Node {
     pub fn start_behind(script: &str, config: &Path, admin: SocketAddr) -> Self {
         let mut command = Command::new("unshare");
         command.args(["--mount", "sh", "-ec", &format!("{script}\nexec \"$@\""), "sh"]);
-        command.arg(env!("CARGO_BIN_EXE_zen-dataplane")).stdin(Stdio::null());
-        let mut node = Self::spawn_by(command, config, admin);
+        command.arg(env!("CARGO_BIN_EXE_zen-dataplane")).stdin(Stdio::null()).arg("--config").arg(config);
+        let mut node = Self::spawn_by(command, admin);
         node.wait_ready();
         node
     }
@@ -54,16 +63,19 @@ impl Node {
     pub fn spawn_behind(script: &str, config: &Path, admin: SocketAddr) -> Self {
         let mut command = Command::new("sh");
         command.args(["-ec", script, "sh", env!("CARGO_BIN_EXE_zen-dataplane")]).stdin(Stdio::null());
-        Self::spawn_by(command, config, admin)
+        command.arg("--config").arg(config);
+        Self::spawn_by(command, admin)
     }
 
     /// Starts a node without waiting.
     pub fn spawn(config: &Path, admin: SocketAddr) -> Self {
-        Self::spawn_by(command(), config, admin)
+        let mut command = command();
+        command.arg("--config").arg(config);
+        Self::spawn_by(command, admin)
     }
 
-    fn spawn_by(mut command: Command, config: &Path, admin: SocketAddr) -> Self {
-        command.arg("--config").arg(config).arg("--io").arg(io());
+    fn spawn_by(mut command: Command, admin: SocketAddr) -> Self {
+        command.arg("--io").arg(io());
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let (lines, kept) = (BufReader::new(child.stderr.take().unwrap()), Arc::clone(&log));
@@ -181,6 +193,16 @@ pub fn get_unix(socket: &Path, path: &str) -> Option<(u16, String)> {
     get(UnixStream::connect(socket).ok()?, path)
 }
 
+/// Gives an order over the admin socket at `path`.
+pub fn post_unix(socket: &Path, path: &str, body: &str) -> Option<(u16, String)> {
+    ask(UnixStream::connect(socket).ok()?, "POST", path, body)
+}
+
+/// Gives an order over loopback, where none is taken.
+pub fn post(admin: SocketAddr, path: &str) -> Option<(u16, String)> {
+    ask(TcpStream::connect(admin).ok()?, "POST", path, "")
+}
+
 /// Waits until `is_so` holds.
 pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -201,8 +223,17 @@ fn command() -> Command {
     command
 }
 
-fn get(mut stream: impl Read + Write, path: &str) -> Option<(u16, String)> {
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
+fn get(stream: impl Read + Write, path: &str) -> Option<(u16, String)> {
+    ask(stream, "GET", path, "")
+}
+
+fn ask(mut stream: impl Read + Write, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
+    let length = body.len();
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).ok()?;
+    stream.write_all(body.as_bytes()).ok()?;
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
     let (head, body) = text.split_once("\r\n\r\n")?;

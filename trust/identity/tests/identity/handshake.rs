@@ -274,7 +274,10 @@ fn a_deny_list_reaches_new_and_live_connections() {
     let refused = PeerRefused::Svid(SvidError::Denied(Denial::Id));
     assert_eq!(connect(&client, &server).server_refused(), refused);
     let bundles = lab.server.bundles();
-    assert_eq!(bundles.deny_list().denies(live.server.peer_certificates().unwrap()), Some(Denial::Id));
+    assert_eq!(
+        bundles.deny_list().denies(live.server.peer_certificates().unwrap(), at(now())),
+        Some(Denial::Id)
+    );
 
     let next = lab.root.leaf(|_| {});
     write_identity(&lab.directory.path().join("server"), DOMAIN, &[&next.der], &next.key, &lab.root);

@@ -385,7 +385,7 @@ fn rule_20_denied_by_serial_key_and_id() {
         (DenyEntry::Id(SpiffeId::parse(ID).unwrap()), Denial::Id),
     ] {
         let list = DenyList::new([entry.clone()]);
-        assert_eq!(list.denies(&chain), Some(denial), "{entry:?}");
+        assert_eq!(list.denies(&chain, at(NOW)), Some(denial), "{entry:?}");
         let bundles = root.bundles().with_deny_list(list.into());
         assert_eq!(check(&chain, &bundles), Err(SvidError::Denied(denial)), "{entry:?}");
     }
@@ -394,7 +394,7 @@ fn rule_20_denied_by_serial_key_and_id() {
         DenyEntry::PublicKey([0; 32]),
         DenyEntry::Id(SpiffeId::parse("spiffe://example.org/ns/edge").unwrap()),
     ]);
-    assert_eq!(others.denies(&chain), None);
+    assert_eq!(others.denies(&chain, at(NOW)), None);
     assert!(check(&chain, &root.bundles().with_deny_list(others.into())).is_ok());
 }
 

@@ -258,7 +258,10 @@ fn target_tls(
             let policy = faults.policy(format_args!("{key}.spiffe_ids"), &raw.spiffe_ids);
             TargetRoots::Spiffe { store: Arc::clone(&certificates.svid), policy: SharedPolicy::new(policy) }
         }
-        (file, true) => named_roots(key, file.as_deref(), faults)?,
+        (file, true) => TargetRoots::NotDenied {
+            roots: Box::new(named_roots(key, file.as_deref(), faults)?),
+            store: Arc::clone(&certificates.svid),
+        },
     };
     let client =
         (raw.client_certificate == ClientCertificate::Present).then(|| Arc::clone(&certificates.svid));

@@ -15,6 +15,7 @@ mod tracing;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 pub(super) use faults::Faults;
 use tracing_subscriber::EnvFilter;
@@ -29,7 +30,7 @@ use self::tracing::tracing;
 use super::memory::{MemoryBound, mib};
 use super::raw::{self, Raw};
 use super::settings::{IdempotencySettings, JournalSettings, NodeSettings, Settings};
-use super::{Certificates, ConfigError, Routing, Snapshot};
+use super::{Certificates, ConfigError, Located, Routing, Snapshot};
 use crate::tls::{ClientTls, ServerTls};
 
 /// ALPN of the link protocol.
@@ -45,13 +46,16 @@ const SEGMENTS_MAX: u64 = 1024;
 
 /// Builds the snapshot or reports all faults.
 pub(super) fn snapshot(
-    file: &Path,
+    located: &Located,
     mut raw: Raw,
     certificates: &Certificates,
     generation: u64,
 ) -> Result<Snapshot, ConfigError> {
-    let mut faults = Faults::new(file);
+    let mut faults = Faults::new(&located.file);
     faults.set_lockd(raw.lockd.as_ref());
+    if located.managed.is_some() {
+        outlives(&raw, &mut faults);
+    }
     if let Some(socket) = &mut raw.admin.socket {
         *socket = faults.resolve(socket).display().to_string();
     }
@@ -84,7 +88,8 @@ pub(super) fn snapshot(
     if !faults.found.is_empty() {
         return Err(ConfigError::Faults(faults.found));
     }
-    Ok(Snapshot { generation, raw, node, journal, tracing, ingester, egress, reach, ebpf })
+    let (managed, svid) = (located.managed, Arc::clone(&certificates.svid));
+    Ok(Snapshot { generation, managed, svid, raw, node, journal, tracing, ingester, egress, reach, ebpf })
 }
 
 /// The flows of one endpoint alone.
@@ -104,6 +109,21 @@ pub(super) fn routing_of(file: &Path, raw: &Raw, endpoint: &str) -> Result<Routi
         }
     };
     routing.filter(|_| faults.found.is_empty()).ok_or(ConfigError::Faults(faults.found))
+}
+
+/// What stays when a generation goes is not in its directory.
+fn outlives(raw: &Raw, faults: &mut Faults) {
+    let lockd = raw.lockd.as_ref().map(|lockd| &lockd.socket);
+    for (key, place) in [
+        ("node.data_dir", Some(&raw.node.data_dir)),
+        ("admin.socket", raw.admin.socket.as_ref()),
+        ("lockd.socket", lockd),
+    ] {
+        if let Some(place) = place.filter(|place| Path::new(place).is_relative()) {
+            let problem = format_args!("{place} would be in the directory of a generation, which goes");
+            faults.push(key, problem, "give an absolute path");
+        }
+    }
 }
 
 /// Refuses what could use more memory than it may, with the largest items.
@@ -149,6 +169,7 @@ fn node(raw: &Raw, faults: &mut Faults) -> NodeSettings {
         data_dir: faults.resolve(&raw.node.data_dir),
         drain_timeout_ms: raw.node.drain_timeout_ms,
         reload_poll_ms: raw.node.reload_poll_ms,
+        deny_list_file: raw.identity.deny_list_file.as_ref().map(|file| faults.resolve(file)),
         links_max: links_max(raw, workers, faults),
         memory_bytes_max: raw.node.memory_bytes_max,
         drop_capabilities: raw.node.drop_capabilities,

@@ -4,6 +4,7 @@
 //! to idle connections or to new ones. A slow target only fills its own queue.
 
 mod batches;
+mod denials;
 mod destinations;
 mod format;
 mod holds;
@@ -245,6 +246,10 @@ impl Deliveries {
             let finding = self.probes.handle_received(socket, decrypted, reactor);
             return self.take_findings(finding);
         }
+        let denial = decrypted.as_ref().err().and_then(TlsError::denial);
+        if let Some(denial) = denial {
+            self.metrics.peers_denied.add(denial.label());
+        }
         self.step(socket, reactor, |connection, reactor, clock| {
             connection.handle_received(decrypted, reactor, clock)
         });
@@ -285,6 +290,7 @@ impl Deliveries {
         for socket in sockets {
             self.step(socket, reactor, |connection, _, clock| connection.handle_time(clock));
         }
+        self.end_denied(reactor);
         let findings = self.probes.handle_time(self.clock.steady_ms, reactor);
         self.take_findings(findings);
         if !self.draining {

@@ -182,7 +182,10 @@ fn files_sockets_names_and_threads_work_under_the_list() {
     let [file, directory, moved] = ["a", "b", "b/a"].map(inside_of);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
+    let link = inside_of("current");
+    std::os::unix::fs::symlink("gen-1", &link).unwrap();
     confined(move || {
+        assert_eq!(std::fs::read_link(&link).unwrap().to_str(), Some("gen-1"));
         std::fs::create_dir(&directory).unwrap();
         std::fs::write(&file, "kept").unwrap();
         std::fs::rename(&file, &moved).unwrap();
