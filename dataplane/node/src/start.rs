@@ -234,7 +234,11 @@ fn give_up_privileges(located: &Located, certificates: &Certificates, settings: 
     let privileges = Privileges::give_up(settings);
     if overrode_modes && !privileges.has_capabilities() {
         let raw = config::read(&located.file);
-        let reloaded = raw.and_then(|raw| config::validate(located, raw, certificates, 1));
+        let reloaded = raw.and_then(|raw| {
+            config::deny_list(located, &raw)?;
+            certificates.prepare(located, &raw)?;
+            config::validate(located, raw, certificates, 1)
+        });
         if let Err(error) = reloaded {
             tracing::warn!(
                 "without capabilities a reload will be refused: {error}; let the node's user read these files, or set \

@@ -9,6 +9,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use agent::Agent;
 use lockd::Lockd;
 use mesh::{Mesh, send, target, verifier};
 use nix::sys::signal::Signal;
@@ -19,6 +20,8 @@ use support::{GITHUB, Lab, Ports, SECRET, WHSEC, change};
 use target::Answer;
 use zen_lock::Refusal;
 
+#[path = "support/agent.rs"]
+mod agent;
 #[path = "support/lockd.rs"]
 mod lockd;
 #[path = "support/mesh.rs"]
@@ -375,6 +378,54 @@ fn a_poll_asks_for_a_key_only_with_another_certificate() {
     assert_ne!(leaf(ports.link), first);
     thread::sleep(Duration::from_millis(300));
     assert_eq!(asked(), [2, 2]);
+}
+
+#[test]
+fn a_generation_asks_for_a_key_only_with_another_certificate_or_name() {
+    let (lab, lockd, ports, text) = ingester();
+    let place = |text: &str, from: &str, to: &Path| change(text, from, &format!("\"{}\"", to.display()));
+    let text = place(&text, "\"lockd.sock\"", &lab.path("lockd.sock"));
+    let text =
+        change(&text, "data_dir = \"edge\"", &format!("data_dir = \"{}\"", lab.path("edge").display()));
+    let text = place(&text, "\"pki/edge.pem\"", Path::new("svid.pem"));
+    let text = place(&text, "\"pki/bundle.pem\"", Path::new("bundle.pem"));
+    let text = place(&text, "\"pki/public.pem\"", Path::new("public.pem"));
+    let agent = Agent::new(&lab);
+    let lead = |number: u64, svid: &str, text: &str| {
+        agent.publish_text(&lab, number, svid, text);
+        agent.lead(&format!("gen-{number}"));
+    };
+    lead(1, "edge", &text);
+    let node = Node::start_managed(&agent.directory, ports.admin);
+    let (key, public) = (sealed("pki/edge.key"), sealed("pki/public.key"));
+    let taken =
+        |number: u64| wait_until("it is taken", || node.metric("zen_managed_generation") as u64 == number);
+    let asked = || (lockd.asked(&key), lockd.asked(&public));
+    assert_eq!(asked(), (1, 1));
+    lead(2, "edge", &text);
+    taken(2);
+    assert_eq!(asked(), (1, 1), "the same certificate under the same name");
+
+    lab.svid("next", "ingester/edge");
+    lockd.seal(&key, fs::read_to_string(lab.path("pki/next.key")).unwrap());
+    lead(3, "next", &text);
+    taken(3);
+    assert_eq!(asked(), (2, 1), "another certificate");
+
+    lockd.seal("test/pki/moved.key", fs::read_to_string(lab.path("pki/next.key")).unwrap());
+    lead(4, "next", &change(&text, &format!("lockd:{key}"), "lockd:test/pki/moved.key"));
+    taken(4);
+    assert_eq!((asked(), lockd.asked("test/pki/moved.key")), ((2, 1), 1), "another name");
+
+    // What cannot be opened is said once, and looked at again with the next generation.
+    lead(5, "edge", &change(&text, &format!("lockd:{key}"), "lockd:test/pki/no.key"));
+    node.wait_log("lockd:test/pki/no.key");
+    wait_until("it is refused", || node.get("/status").1.contains("identity.private_key_file"));
+    let (polls, lines) = (node.metric("zen_reloads_refused_total") as u64, node.log().len());
+    lead(6, "next", &text);
+    taken(6);
+    assert_eq!((polls, lockd.asked("test/pki/no.key")), (1, 1), "not at each look");
+    assert!(!node.log()[lines..].contains("no.key"));
 }
 
 #[test]

@@ -27,6 +27,7 @@ mod support;
 mod target;
 
 const NEW: &str = "00000000000000000000000000000004";
+const DENIED: &str = "{\"version\":1,\"entries\":[{\"serial\":\"00\"}]}";
 /// So rarely that a test never sees it.
 const NO_POLL: (&str, &str) = ("reload_poll_ms = 100", "reload_poll_ms = 3600000");
 
@@ -166,7 +167,8 @@ fn a_bad_generation_changes_nothing_but_the_status() {
     let listed = with_deny_list(&text, Path::new("deny.json"));
     let missing =
         |name: &'static str| move |generation: &Path| fs::remove_file(generation.join(name)).unwrap();
-    let table: [Bad<'_>; 9] = [
+    let good_list = listed.clone();
+    let table: [Bad<'_>; 10] = [
         ("no configuration", text.clone(), &missing("node.toml"), "node.toml: No such file"),
         ("no TOML", format!("{text}["), &|_| {}, "see docs/configuration.md for the keys"),
         ("no certificate", text.clone(), &missing("svid.pem"), "svid.pem: No such file"),
@@ -185,6 +187,12 @@ fn a_bad_generation_changes_nothing_but_the_status() {
             listed,
             &|generation| fs::write(generation.join("deny.json"), "{\"version\":2,\"entries\":[]}").unwrap(),
             "version is not 1",
+        ),
+        (
+            "a good deny list, and a fault",
+            change(&good_list, "workers = 1", "workers = 65"),
+            &|generation| fs::write(generation.join("deny.json"), DENIED).unwrap(),
+            "node.workers",
         ),
         (
             "data in the generation",
@@ -210,6 +218,7 @@ fn a_bad_generation_changes_nothing_but_the_status() {
         assert!(status.starts_with(kept) && status.contains(reason), "{name}: {status}");
         assert_eq!(node.metric("zen_managed_generation") as u64, 1, "{name}");
         assert_eq!(node.metric("zen_reloads_refused_total") as u64, number - 1, "{name}");
+        assert_eq!(node.metric("zen_deny_list_entries") as u64, 0, "{name}");
         assert_eq!(leaf(&lab, ports), shown, "{name}");
         assert_eq!(answer(&lab, ports, GITHUB), 202, "{name}");
     }

@@ -24,6 +24,12 @@ impl Agent {
 
     /// Writes `gen-NUMBER` with the lab's bundle and public certificate, the SVID `pki/SVID.pem`, and `text`.
     pub fn publish(&self, lab: &Lab, number: u64, svid: &str, text: &str) -> PathBuf {
+        let key = format!("\"{}\"", lab.path(&format!("pki/{svid}.key")).display());
+        self.publish_text(lab, number, svid, &change(text, "\"SVID KEY\"", &key))
+    }
+
+    /// The same, with the configuration as it is.
+    pub fn publish_text(&self, lab: &Lab, number: u64, svid: &str, text: &str) -> PathBuf {
         let generation = self.directory.join(format!("gen-{number}"));
         fs::create_dir(&generation).unwrap();
         for (name, from) in [
@@ -33,8 +39,7 @@ impl Agent {
         ] {
             fs::copy(lab.path(&from), generation.join(name)).unwrap();
         }
-        let key = format!("\"{}\"", lab.path(&format!("pki/{svid}.key")).display());
-        fs::write(generation.join("node.toml"), change(text, "\"SVID KEY\"", &key)).unwrap();
+        fs::write(generation.join("node.toml"), text).unwrap();
         generation
     }
 

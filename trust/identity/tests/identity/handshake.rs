@@ -285,6 +285,31 @@ fn a_deny_list_reaches_new_and_live_connections() {
     assert_eq!(connect(&client, &server).server_refused(), refused, "a reload keeps the deny list");
 }
 
+/// Its certificate has no SPIFFE id.
+#[test]
+fn a_deny_list_reaches_a_target_known_by_its_name() {
+    let lab = Lab::new();
+    let directory = tempfile::tempdir().unwrap();
+    let server = public_server_config(public_certificate(&directory, &lab.root), None).unwrap();
+    let connect_now = || {
+        let roots =
+            TargetRoots::NotDenied { roots: Box::new(private_ca(&lab.root)), store: lab.client.clone() };
+        let client = target_client_config(roots, None).unwrap();
+        let name = ServerName::try_from("hooks.example.org").unwrap();
+        connect_to(&client, &server, name)
+    };
+    let live = connect_now().established();
+    let chain = live.client.peer_certificates().unwrap();
+    let (_, leaf) = x509_parser::parse_x509_certificate(&chain[0]).unwrap();
+    lab.client.replace_deny_list(DenyList::new([DenyEntry::Serial(leaf.raw_serial().to_vec())]));
+    assert_eq!(lab.client.deny_list().denies(chain, at(now())), Some(Denial::Serial));
+    let refused = PeerRefused::Svid(SvidError::Denied(Denial::Serial));
+    assert_eq!(connect_now().client_refused(), refused);
+    assert_eq!(refused.denial(), Some(Denial::Serial));
+    lab.client.replace_deny_list(DenyList::default());
+    connect_now().established();
+}
+
 /// A certificate for `hooks.example.org`.
 fn public_certificate(directory: &TempDir, root: &Ca) -> Arc<ReloadingCertificate> {
     let leaf = root.leaf(|params| params.subject_alt_names = vec![dns("hooks.example.org")]);

@@ -8,8 +8,8 @@ use std::{fmt, io};
 
 use tempfile::TempDir;
 use zen_identity::{
-    IdentityError, KeyPairError, PrivateKeySource, PrivateKeyVault, Reloaded, ReloadingCertificate, Svid,
-    SvidError, SvidFiles, SvidStore,
+    DenyEntry, DenyList, IdentityError, KeyPairError, PrivateKeySource, PrivateKeyVault, Reloaded,
+    ReloadingCertificate, Svid, SvidError, SvidFiles, SvidStore,
 };
 use zeroize::Zeroizing;
 
@@ -57,6 +57,50 @@ fn a_generation_is_loaded_replaced_and_recognised() {
     assert_eq!(store.reload().unwrap(), Reloaded::Changed);
     assert_eq!(store.not_after(), at(end));
     assert_eq!(store.reload().unwrap(), Reloaded::Unchanged);
+}
+
+/// Those of another generation, with a key of another name.
+fn elsewhere(lab: &Lab, root: &Ca) -> SvidFiles {
+    let leaf = root.leaf(|params| set_window(params, now() - 60, now() + DAY / 2));
+    let directory = lab.directory.path().join("next");
+    fs::create_dir_all(&directory).unwrap();
+    write_identity(&directory, DOMAIN, &[&leaf.der], &leaf.key, root)
+}
+
+#[test]
+fn what_is_prepared_elsewhere_counts_when_it_is_installed() {
+    let lab = Lab::new();
+    let store = SvidStore::load(lab.files.clone()).unwrap();
+    store.replace_deny_list(DenyList::new([DenyEntry::Serial(vec![1])]));
+    let before = format!("{store:?}");
+    let next = store.prepare(elsewhere(&lab, &lab.root)).unwrap();
+    assert_eq!(format!("{store:?}"), before, "nothing changes before");
+    assert_eq!(store.install(next), Reloaded::Changed);
+    assert_ne!(format!("{store:?}"), before);
+    assert_eq!(store.deny_list().len(), 1, "the deny list stays");
+    fs::remove_file(&lab.files.certificate_file).unwrap();
+    assert_eq!(store.reload().unwrap(), Reloaded::Unchanged, "the files of now are read");
+
+    let stranger = Ca::root(now(), |params| params.distinguished_name = named("stranger"));
+    let files = elsewhere(&lab, &stranger);
+    fs::write(&files.trust_bundle_file, pem(&[&lab.root.der])).unwrap();
+    let error = store.prepare(files).unwrap_err();
+    assert!(matches!(error, IdentityError::Svid { source: SvidError::UnknownIssuer, .. }), "{error}");
+}
+
+#[test]
+fn a_deny_list_is_read_from_its_file() {
+    let lab = Lab::new();
+    let file = lab.directory.path().join("deny.json");
+    assert!(matches!(DenyList::load(&file), Err(IdentityError::Read { .. })));
+    fs::write(&file, "{\"version\":1,\"entries\":[{\"serial\":\"0a\"}]}").unwrap();
+    assert_eq!(DenyList::load(&file).unwrap(), DenyList::new([DenyEntry::Serial(vec![10])]));
+    fs::write(&file, "{\"version\":1}").unwrap();
+    let error = DenyList::load(&file).unwrap_err();
+    assert!(matches!(error, IdentityError::DenyList { .. }), "{error}");
+    assert!(error.to_string().ends_with("ask whoever publishes it for a correct one"), "{error}");
+    fs::write(&file, " ".repeat((1 << 20) + 1)).unwrap();
+    assert!(matches!(DenyList::load(&file), Err(IdentityError::TooLarge { .. })));
 }
 
 #[test]
@@ -247,6 +291,32 @@ fn a_vault_is_asked_for_the_key_of_another_certificate_only() {
     fs::write(&lab.files.trust_bundle_file, both).unwrap();
     assert_eq!(store.reload().unwrap(), Reloaded::Changed);
     assert_eq!((store.reload().unwrap(), vault.asked()), (Reloaded::Unchanged, 5));
+}
+
+#[test]
+fn a_vault_is_asked_when_another_place_names_another_key_or_certificate() {
+    let (lab, vault) = (Lab::new(), Arc::new(Vault::default()));
+    let leaf = lab.root.leaf(|_| {});
+    fs::write(&lab.files.certificate_file, pem(&[&leaf.der])).unwrap();
+    vault.keep(&leaf.key);
+    let files = SvidFiles { private_key: vault.source(), ..lab.files.clone() };
+    let store = SvidStore::load(files.clone()).unwrap();
+    let copy = lab.directory.path().join("copy.pem");
+    fs::copy(&files.certificate_file, &copy).unwrap();
+    let elsewhere = SvidFiles { certificate_file: copy.clone(), ..files.clone() };
+    let same = store.prepare(elsewhere).unwrap();
+    assert_eq!((store.install(same), vault.asked()), (Reloaded::Unchanged, 1));
+
+    // In a file now, under which name it is looked at.
+    let key = lab.directory.path().join("other.key");
+    write_key(&key, &lab.root.leaf(|_| {}).key);
+    let in_file = SvidFiles { private_key: PrivateKeySource::File(key), ..files.clone() };
+    let error = store.prepare(in_file).unwrap_err();
+    assert!(matches!(error, IdentityError::KeyPair { source: KeyPairError::Mismatch, .. }), "{error}");
+    fs::write(&copy, pem(&[&lab.root.leaf(|_| {}).der])).unwrap();
+    let elsewhere = SvidFiles { certificate_file: copy, ..files };
+    assert!(store.prepare(elsewhere).is_err());
+    assert_eq!(vault.asked(), 2);
 }
 
 #[test]

@@ -389,6 +389,13 @@ fn rule_20_denied_by_serial_key_and_id() {
         let bundles = root.bundles().with_deny_list(list.into());
         assert_eq!(check(&chain, &bundles), Err(SvidError::Denied(denial)), "{entry:?}");
     }
+    let id = r#"{"version":1,"entries":[{"spiffe_id":"ID","until_ms":END}]}"#.replace("ID", ID);
+    for (end, denied) in [(NOW - 1, None), (NOW, Some(Denial::Id)), (NOW + 1, Some(Denial::Id))] {
+        let list = DenyList::from_json(id.replace("END", &format!("{end}000")).as_bytes()).unwrap();
+        assert_eq!(list.denies(&chain, at(NOW)), denied, "until {end}");
+        let bundles = root.bundles().with_deny_list(list.into());
+        assert_eq!(check(&chain, &bundles).err(), denied.map(SvidError::Denied), "until {end}");
+    }
     let others = DenyList::new([
         DenyEntry::Serial(vec![0x0d]),
         DenyEntry::PublicKey([0; 32]),
