@@ -107,7 +107,8 @@ fn a_reset_and_an_attempt_that_fails_are_told_apart() {
     }
     drop(accepted);
     drop(listener);
-    dial("127.0.0.1", at).unwrap_err();
+    // From another address: a socket whose own port is the one that it dials would connect to itself.
+    dial("127.0.0.2", at).unwrap_err();
     let counts = await_counts(&observe, DESTINATION, |counts| counts.failed == 1);
     assert_eq!((counts.opened, counts.failed), (1, 1));
 }
