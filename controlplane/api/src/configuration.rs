@@ -129,7 +129,7 @@ impl SignedConfiguration {
             .map_err(|_| ConfigurationError::Signature)?;
         let read: Configuration = serde_json::from_str(&self.text)
             .map_err(|error| ConfigurationError::Malformed { line: error.line(), column: error.column() })?;
-        let read = read.checked()?;
+        read.check()?;
         if (read.tenant.as_str(), read.cluster.as_str()) != (tenant, cluster) {
             return Err(ConfigurationError::Elsewhere { tenant: read.tenant, cluster: read.cluster });
         }
@@ -141,7 +141,8 @@ impl SignedConfiguration {
 }
 
 impl Configuration {
-    fn checked(self) -> Result<Self, ConfigurationError> {
+    /// Whether names and sizes in it are as agents take them.
+    pub fn check(&self) -> Result<(), ConfigurationError> {
         let is_secret = |name: &String| {
             let parts: Vec<&str> = name.split('/').collect();
             parts.len() == 3 && parts.into_iter().all(is_segment)
@@ -155,7 +156,7 @@ impl Configuration {
         ];
         match fields.into_iter().find(|(_, is_good)| !is_good) {
             Some((field, _)) => Err(ConfigurationError::Field(field)),
-            None => Ok(self),
+            None => Ok(()),
         }
     }
 }

@@ -1,0 +1,103 @@
+//! Enrollment bundles from the operator's side: made, listed, revoked. The seed leaves with the file and is not kept.
+
+use std::fs;
+use std::path::Path;
+
+use zen_control_api::{EnrollmentBundle, Hex16, SigningKey};
+
+use crate::database::{begin, integer, owner};
+use crate::directory::{self, Directory, PRIVATE_MODE};
+use crate::{ControlError, Database, authority};
+
+/// Shortest and longest life of a bundle, ms.
+const LIFE_MS: std::ops::RangeInclusive<u64> = 60_000..=24 * 3600 * 1000;
+
+/// What a bundle is for.
+#[derive(Clone, Debug)]
+pub struct BundleOrder<'a> {
+    /// The cluster that it lets in.
+    pub cluster: &'a str,
+    /// How long.
+    pub life_ms: u64,
+    /// Where agents connect.
+    pub urls: Vec<String>,
+    /// Where the bundle is written, mode 0600; never over another file.
+    pub out: &'a Path,
+}
+
+/// One line of the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BundleRow {
+    /// Which one.
+    pub id: Hex16,
+    /// For whom.
+    pub cluster: String,
+    /// `open`, `used`, `revoked` or `expired`.
+    pub state: &'static str,
+    /// Unix ms.
+    pub expires_at_ms: i64,
+    /// The address that it was used from.
+    pub used_from: Option<String>,
+}
+
+/// Makes a bundle.
+pub fn create_bundle(
+    directory: &Directory,
+    database: &mut Database,
+    order: &BundleOrder<'_>,
+    now_ms: u64,
+) -> Result<Hex16, ControlError> {
+    if !LIFE_MS.contains(&order.life_ms) {
+        return Err(ControlError::Argument("a bundle lives 1m to 24h"));
+    }
+    let owner = owner(database)?;
+    let mut id = [0; 16];
+    aws_lc_rs::rand::fill(&mut id).expect("aws-lc-rs aborts by itself when it has no randomness");
+    let (id, key) = (Hex16(id), SigningKey::generate());
+    let expires_at_ms = now_ms + order.life_ms;
+    let bundle = EnrollmentBundle::new(
+        &key,
+        (id, &owner.tenant, order.cluster),
+        &owner.trust_domain,
+        (order.urls.clone(), vec![authority::root_pin(directory)?]),
+        authority::configuration_key(directory)?.public(),
+        expires_at_ms,
+    )?;
+    directory::create(order.out, &bundle.encode(), PRIVATE_MODE)?;
+    let sql = "INSERT INTO bundles (id, public_key, cluster, created_at_ms, expires_at_ms)
+        VALUES (?1, ?2, ?3, ?4, ?5)";
+    let row = (id.0, key.public().0.0, order.cluster, integer(now_ms), integer(expires_at_ms));
+    if let Err(error) = database.execute(sql, row) {
+        let _ = fs::remove_file(order.out);
+        return Err(error.into());
+    }
+    Ok(id)
+}
+
+/// All bundles, newest first.
+pub fn list_bundles(database: &Database, now_ms: u64) -> Result<Vec<BundleRow>, ControlError> {
+    let sql = "SELECT id, cluster, expires_at_ms, used_from, revoked_at_ms FROM bundles ORDER BY created_at_ms DESC, id";
+    let mut statement = database.prepare(sql)?;
+    let rows = statement.query_map((), |row| {
+        let (expires_at_ms, used_from): (i64, Option<String>) = (row.get(2)?, row.get(3)?);
+        let revoked: Option<i64> = row.get(4)?;
+        let state = match (revoked, &used_from) {
+            (Some(_), _) => "revoked",
+            (None, Some(_)) => "used",
+            (None, None) if expires_at_ms <= integer(now_ms) => "expired",
+            (None, None) => "open",
+        };
+        Ok(BundleRow { id: Hex16(row.get(0)?), cluster: row.get(1)?, state, expires_at_ms, used_from })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// Revokes a bundle; who was let in with it stays in.
+pub fn revoke_bundle(database: &mut Database, id: Hex16, now_ms: u64) -> Result<(), ControlError> {
+    let transaction = begin(database)?;
+    let sql = "UPDATE bundles SET revoked_at_ms = coalesce(revoked_at_ms, ?2) WHERE id = ?1";
+    if transaction.execute(sql, (id.0, integer(now_ms)))? == 0 {
+        return Err(ControlError::Argument("there is no bundle with this id; see: zen-control bundle list"));
+    }
+    Ok(transaction.commit()?)
+}

@@ -1,0 +1,301 @@
+//! The command line of whoever runs the control plane. Commands and the server share the database, and nothing else.
+
+mod print;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+use zen_control::{BundleOrder, ConfigurationInput, ControlError, Database, Directory, Settings, Subject};
+use zen_control_api::Hex16;
+
+/// Two threads carry connections; what blocks has threads of its own.
+const WORKERS: usize = 2;
+
+/// Lets clusters in, issues their certificates, and keeps what they run by.
+#[derive(Debug, Parser)]
+#[command(name = "zen-control", version, about, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a control plane: CAs, keys and database in a new directory.
+    Init(Init),
+    /// Enrollment bundles.
+    #[command(subcommand)]
+    Bundle(Bundle),
+    /// What clusters run by.
+    #[command(subcommand)]
+    Configuration(ConfigurationCommand),
+    /// Refuse somebody before their certificate ends, everywhere.
+    Deny(Deny),
+    /// Take a denial back.
+    Allow(Allow),
+    /// Print clusters, members, versions, and when certificates end.
+    Status(State),
+    /// The issuing CA.
+    #[command(subcommand)]
+    Authority(AuthorityCommand),
+    /// Listen for agents.
+    Run(Run),
+}
+
+#[derive(Debug, Args)]
+struct State {
+    /// The control plane's directory.
+    #[arg(long)]
+    dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Init {
+    #[command(flatten)]
+    state: State,
+    /// Of all SPIFFE ids.
+    #[arg(long)]
+    trust_domain: String,
+    /// Whose clusters they are.
+    #[arg(long)]
+    tenant: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bundle {
+    /// Make a bundle that lets one agent in, once.
+    Create(BundleCreate),
+    /// Print all bundles.
+    List(State),
+    /// Revoke a bundle; who came in with it stays.
+    Revoke(BundleRevoke),
+}
+
+#[derive(Debug, Args)]
+struct BundleCreate {
+    #[command(flatten)]
+    state: State,
+    /// The cluster that it lets in.
+    #[arg(long)]
+    cluster: String,
+    /// How long it is good, 1m to 24h.
+    #[arg(long, default_value = "1h", value_parser = life)]
+    ttl: Duration,
+    /// Where agents connect, `https://HOST:PORT`; up to four.
+    #[arg(long, required = true)]
+    url: Vec<String>,
+    /// A new file, mode 0600.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct BundleRevoke {
+    #[command(flatten)]
+    state: State,
+    /// As `bundle list` prints it.
+    id: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigurationCommand {
+    /// Sign and publish a cluster's next configuration.
+    Set(ConfigurationSet),
+}
+
+#[derive(Debug, Args)]
+struct ConfigurationSet {
+    #[command(flatten)]
+    state: State,
+    /// Which cluster.
+    #[arg(long)]
+    cluster: String,
+    /// JSON: members and secrets.
+    file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Deny {
+    #[command(flatten)]
+    state: State,
+    #[command(flatten)]
+    whom: Whom,
+    /// Why, for whoever reads the list.
+    #[arg(long)]
+    reason: Option<String>,
+    /// When it ends by itself, Unix milliseconds.
+    #[arg(long, value_name = "UNIX_MS")]
+    until: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+struct Allow {
+    #[command(flatten)]
+    state: State,
+    #[command(flatten)]
+    whom: Whom,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Whom {
+    /// An identity.
+    #[arg(long)]
+    spiffe_id: Option<String>,
+    /// A certificate, hex.
+    #[arg(long)]
+    serial: Option<String>,
+    /// A key, hex.
+    #[arg(long)]
+    spki_sha256: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum AuthorityCommand {
+    /// Make a new issuing CA with the root's key; restart the server afterwards.
+    Renew(State),
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    #[command(flatten)]
+    state: State,
+    /// Where agents connect.
+    #[arg(long, default_value = "0.0.0.0:8444")]
+    listen: SocketAddr,
+    /// How long a request for a configuration waits, give or take a tenth.
+    #[arg(long, default_value = "55s", value_parser = life)]
+    long_poll: Duration,
+    /// error, warn, info, debug or trace.
+    #[arg(long, default_value = "info")]
+    log: String,
+}
+
+/// Runs one command.
+pub(crate) fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("zen-control: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), ControlError> {
+    match command {
+        Command::Init(init) => {
+            zen_control::initialize(&init.state.dir, &init.trust_domain, &init.tenant, now_ms())?;
+            print::made(&init.state.dir);
+            Ok(())
+        }
+        Command::Bundle(bundle) => run_bundle(bundle),
+        Command::Configuration(ConfigurationCommand::Set(set)) => {
+            let (directory, mut database) = set.state.open()?;
+            let input = ConfigurationInput::read(&set.file)?;
+            let version = zen_control::set_configuration(&directory, &mut database, &set.cluster, input)?;
+            println!("{} has version {version}", set.cluster);
+            Ok(())
+        }
+        Command::Deny(deny) => {
+            let (directory, mut database) = deny.state.open()?;
+            let end = (deny.reason.as_deref(), deny.until);
+            zen_control::deny(&directory, &mut database, &deny.whom.into(), end, now_ms())
+        }
+        Command::Allow(allow) => {
+            let (directory, mut database) = allow.state.open()?;
+            zen_control::allow(&directory, &mut database, &allow.whom.into(), now_ms())
+        }
+        Command::Status(state) => {
+            let (_, database) = state.open()?;
+            print::status(&zen_control::overview(&database)?);
+            Ok(())
+        }
+        Command::Authority(AuthorityCommand::Renew(state)) => {
+            zen_control::renew_issuing(&Directory::open(&state.dir)?, now_ms())
+        }
+        Command::Run(run) => listen(run),
+    }
+}
+
+fn run_bundle(command: Bundle) -> Result<(), ControlError> {
+    match command {
+        Bundle::Create(create) => {
+            let (directory, mut database) = create.state.open()?;
+            let order = BundleOrder {
+                cluster: &create.cluster,
+                life_ms: create.ttl.as_millis() as u64,
+                urls: create.url,
+                out: &create.out,
+            };
+            let id = zen_control::create_bundle(&directory, &mut database, &order, now_ms())?;
+            println!("bundle {id} for {} is in {}", create.cluster, create.out.display());
+            Ok(())
+        }
+        Bundle::List(state) => {
+            let (_, database) = state.open()?;
+            print::bundles(&zen_control::list_bundles(&database, now_ms())?);
+            Ok(())
+        }
+        Bundle::Revoke(revoke) => {
+            let (_, mut database) = revoke.state.open()?;
+            let id: Result<Hex16, ()> = revoke.id.parse();
+            let id = id.map_err(|()| ControlError::Argument("a bundle's id is 32 digits of hex"))?;
+            zen_control::revoke_bundle(&mut database, id, now_ms())
+        }
+    }
+}
+
+fn listen(run: Run) -> Result<(), ControlError> {
+    let filter = EnvFilter::try_new(&run.log);
+    let filter = filter.map_err(|_| ControlError::Argument("--log is error, warn, info, debug or trace"))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
+    let runtime = runtime.map_err(|source| ControlError::File { path: "threads".into(), source })?;
+    let settings = Settings { listen: run.listen, long_poll: run.long_poll };
+    let served = runtime.block_on(zen_control::serve(Directory::open(&run.state.dir)?, &settings));
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    served
+}
+
+impl State {
+    fn open(&self) -> Result<(Directory, Database), ControlError> {
+        let directory = Directory::open(&self.dir)?;
+        let database = zen_control::open_database(&directory)?;
+        Ok((directory, database))
+    }
+}
+
+impl From<Whom> for Subject {
+    fn from(whom: Whom) -> Self {
+        match (whom.spiffe_id, whom.serial, whom.spki_sha256) {
+            (Some(id), _, _) => Self::Id(id),
+            (None, Some(serial), _) => Self::Serial(serial),
+            (None, None, Some(key)) => Self::Key(key),
+            (None, None, None) => unreachable!("clap demands one of them"),
+        }
+    }
+}
+
+/// A number and one of `s`, `m`, `h`.
+fn life(text: &str) -> Result<Duration, &'static str> {
+    let expected = "a number and s, m or h, as in 1h";
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or(expected)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return Err(expected),
+    };
+    let number: u32 = number.parse().map_err(|_| expected)?;
+    Ok(Duration::from_secs(u64::from(number) * seconds))
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as u64)
+}

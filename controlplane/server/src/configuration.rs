@@ -1,0 +1,146 @@
+//! What clusters run by: an operator's file in, a signed text of a higher version out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension as _};
+use serde::Deserialize;
+use zen_control_api::{
+    CONFIGURATION_BYTES_MAX, Configuration, ConfigurationError, Member, SealedSecret, SignedConfiguration,
+    SigningKey,
+};
+use zen_identity::{CONTROL_PATH, SpiffeId};
+
+use crate::database::{begin, owner};
+use crate::directory::{self, Directory};
+use crate::{ControlError, Database, authority, deny};
+
+/// What an operator writes.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfigurationInput {
+    /// Nodes by name.
+    pub members: BTreeMap<String, Member>,
+    /// Secrets by `NAMESPACE/NAME/KEY`, sealed.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, SealedSecret>,
+}
+
+impl ConfigurationInput {
+    /// Reads an operator's file.
+    pub fn read(path: &Path) -> Result<Self, ControlError> {
+        let text = directory::read_text(path, CONFIGURATION_BYTES_MAX as u64)?;
+        serde_json::from_str(&text).map_err(|source| ControlError::Json { path: path.to_owned(), source })
+    }
+}
+
+/// Gives a cluster its next configuration; says its version.
+pub fn set_configuration(
+    directory: &Directory,
+    database: &mut Database,
+    cluster: &str,
+    input: ConfigurationInput,
+) -> Result<u64, ControlError> {
+    let key = authority::configuration_key(directory)?;
+    let trust_bundle = directory.read(directory::ROOT)?.to_string();
+    let transaction = begin(database)?;
+    let owner = owner(&transaction)?;
+    if SpiffeId::parse(&format!("spiffe://{}/{cluster}", owner.trust_domain)).is_err()
+        || cluster.contains('/')
+    {
+        return Err(ControlError::Argument("a cluster's name is letters, digits, dots, dashes, underscores"));
+    }
+    check_members(&input.members, &owner.trust_domain)?;
+    let version = version_of(&transaction, cluster)?.map_or(1, |version| version + 1);
+    let configuration = Configuration {
+        version: version.unsigned_abs(),
+        tenant: owner.tenant,
+        cluster: cluster.to_owned(),
+        trust_bundle,
+        members: input.members,
+        deny_list: deny::deny_text(&transaction)?,
+        secrets: input.secrets,
+    };
+    store(&transaction, &configuration, &key)?;
+    transaction.execute("DELETE FROM members WHERE cluster = ?1", (cluster,))?;
+    for (name, member) in &configuration.members {
+        let sql = "INSERT INTO members (spiffe_id, cluster, name) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+        if transaction.execute(sql, (&member.spiffe_id, cluster, name))? == 0 {
+            let fault = "another cluster has this SPIFFE id";
+            return Err(ControlError::Member { name: name.clone(), fault });
+        }
+    }
+    transaction.commit()?;
+    Ok(configuration.version)
+}
+
+/// Gives every cluster that has one its configuration anew, with the deny list as it is now.
+pub(crate) fn publish_everywhere(database: &Connection, key: &SigningKey) -> Result<(), ControlError> {
+    let deny_list = deny::deny_text(database)?;
+    let mut statement = database.prepare("SELECT text FROM configurations")?;
+    let texts: Vec<String> = statement.query_map((), |row| row.get(0))?.collect::<Result<_, _>>()?;
+    for text in texts {
+        let read: Configuration = serde_json::from_str(&text)
+            .map_err(|source| ControlError::Json { path: directory::DATABASE.into(), source })?;
+        let next = Configuration { version: read.version + 1, deny_list: deny_list.clone(), ..read };
+        store(database, &next, key)?;
+    }
+    Ok(())
+}
+
+/// The cluster's configuration, if it is newer than `after`.
+pub(crate) fn newer(
+    database: &Connection,
+    cluster: &str,
+    after: i64,
+) -> rusqlite::Result<Option<SignedConfiguration>> {
+    let sql = "SELECT text, signature FROM configurations WHERE cluster = ?1 AND version > ?2";
+    let mut statement = database.prepare(sql)?;
+    let found = statement.query_row((cluster, after), |row| {
+        let signature: String = row.get(1)?;
+        let signature = serde_json::from_str(&signature).map_err(|error| {
+            rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(error))
+        })?;
+        Ok(SignedConfiguration { text: row.get(0)?, signature })
+    });
+    found.optional()
+}
+
+fn store(database: &Connection, configuration: &Configuration, key: &SigningKey) -> Result<(), ControlError> {
+    configuration.check()?;
+    let signed = SignedConfiguration::sign(configuration, key);
+    if signed.text.len() > CONFIGURATION_BYTES_MAX {
+        return Err(ConfigurationError::Length.into());
+    }
+    let signature = serde_json::to_string(&signed.signature).expect("base64 is a text");
+    let sql = "INSERT INTO configurations (cluster, version, text, signature) VALUES (?1, ?2, ?3, ?4)
+        ON CONFLICT DO UPDATE SET version = excluded.version, text = excluded.text, signature = excluded.signature";
+    let version = crate::database::integer(configuration.version);
+    database.execute(sql, (&configuration.cluster, version, &signed.text, signature))?;
+    Ok(())
+}
+
+fn version_of(database: &Connection, cluster: &str) -> rusqlite::Result<Option<i64>> {
+    let sql = "SELECT version FROM configurations WHERE cluster = ?1";
+    database.query_row(sql, (cluster,), |row| row.get(0)).optional()
+}
+
+/// Members have ids of their own in our trust domain, none of them the control plane's or an agent's.
+fn check_members(members: &BTreeMap<String, Member>, trust_domain: &str) -> Result<(), ControlError> {
+    let mut taken = BTreeSet::new();
+    for (name, member) in members {
+        let refuse = |fault| Err(ControlError::Member { name: name.clone(), fault });
+        let Ok(id) = SpiffeId::parse(&member.spiffe_id) else { return refuse("its spiffe_id is none") };
+        if id.trust_domain() != trust_domain {
+            return refuse("its spiffe_id is of another trust domain");
+        }
+        let is_reserved = id.path().is_empty() || id.path() == CONTROL_PATH;
+        if is_reserved || id.segments().next() == Some("agent") {
+            return refuse("its spiffe_id is not a node's: /control and /agent/... are taken");
+        }
+        if !taken.insert(id) {
+            return refuse("another member has its spiffe_id");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,263 @@
+//! Faults, sorted by whose they are: a client's is a problem for it, ours is one for the operator.
+
+use std::io;
+use std::path::PathBuf;
+
+use zen_control_api::{BundleError, ConfigurationError, Problem, ProblemType};
+use zen_identity::{IdentityError, SpiffeIdError, SvidError};
+
+use crate::csr::CsrFault;
+
+/// Why a request is not granted.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The body is not the object that it should be.
+    #[error("the body breaks its schema at line {line}, column {column}: {class}")]
+    Body {
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+        /// In what way.
+        class: &'static str,
+    },
+    /// The body did not come, or not in time.
+    #[error("the body ended early or came too slowly")]
+    BodyLost,
+    /// The body is too long.
+    #[error("the body has over {max} bytes")]
+    BodyLength {
+        /// How many it may have.
+        max: usize,
+    },
+    /// The query is not the one that the route has.
+    #[error("the query is not {0}")]
+    Query(&'static str),
+    /// A field holds what it may not.
+    #[error("{0}")]
+    Field(&'static str),
+    /// Neither route nor method.
+    #[error("there is no such route for this method")]
+    Route,
+    /// A route for the other kind of client.
+    #[error("this route is for {0}")]
+    Client(&'static str),
+    /// No bundle has this id and the key of this connection.
+    #[error("no bundle has this id and the key that the connection was made with")]
+    Bundle,
+    /// A nonce that is none, or no more.
+    #[error("get another nonce: each is good for one attempt, within 60 s, for its bundle")]
+    Nonce,
+    /// The signature does not hold.
+    #[error("the signature is not the bundle's, for this request and this connection")]
+    Proof,
+    /// The request for a certificate asks for what it may not.
+    #[error("{0}")]
+    Csr(#[from] CsrFault),
+    /// The key is not new.
+    #[error("the key was used before: make a new one")]
+    KeySeen,
+    /// Too late, or an operator said so.
+    #[error("the bundle is over or was revoked: ask for a new one")]
+    BundleOver,
+    /// Somebody else was faster.
+    #[error("another key was enrolled with this bundle: if that was not you, deny it, and make a new bundle")]
+    BundleConsumed,
+    /// This control plane did not issue the certificate, or it is of an earlier enrollment.
+    #[error("the certificate is not of the identity's present enrollment: enroll again")]
+    Superseded,
+    /// On the deny list.
+    #[error("the identity is denied")]
+    Denied,
+    /// Locked now or before.
+    #[error(
+        "the identity is locked because it seems to be used in two places: enroll again with a new bundle"
+    )]
+    Locked,
+    /// Not a member of this cluster.
+    #[error("the cluster's configuration has no such member")]
+    Member,
+    /// The connection is older than what the client claims.
+    #[error(
+        "the connection was made with the certificate of generation {connection}: connect with the newest"
+    )]
+    Connection {
+        /// Of the connection's certificate.
+        connection: i64,
+    },
+    /// A member's generation is not what is known of it.
+    #[error("the member's certificate has generation {current}; say 0 if it was lost")]
+    Generation {
+        /// What is known.
+        current: i64,
+    },
+    /// Too much at once.
+    #[error("try again in a moment")]
+    Busy,
+    /// The database failed.
+    #[error("the database failed: {0}")]
+    Database(#[from] rusqlite::Error),
+    /// No certificate could be made.
+    #[error("no certificate could be made: {0}")]
+    Issue(#[from] rcgen::Error),
+    /// The issuing CA is at its end.
+    #[error("the issuing CA is over; run: zen-control authority renew")]
+    AuthorityOver,
+    /// The process is ending.
+    #[error("the control plane is ending")]
+    Ending,
+}
+
+impl Refusal {
+    /// Which problem it is.
+    pub fn kind(&self) -> ProblemType {
+        match self {
+            Self::Body { .. } | Self::BodyLost | Self::Query(_) | Self::Field(_) => ProblemType::Malformed,
+            Self::BodyLength { .. } => ProblemType::TooLarge,
+            Self::Route => ProblemType::NotFound,
+            Self::Client(_) | Self::Bundle | Self::Superseded | Self::Denied | Self::Member => {
+                ProblemType::Forbidden
+            }
+            Self::Nonce => ProblemType::NonceRefused,
+            Self::Proof => ProblemType::ProofRefused,
+            Self::Csr(_) | Self::KeySeen => ProblemType::CsrRefused,
+            Self::BundleOver => ProblemType::BundleExpired,
+            Self::BundleConsumed => ProblemType::BundleConsumed,
+            Self::Locked => ProblemType::CloneSuspected,
+            Self::Connection { .. } | Self::Generation { .. } => ProblemType::Conflict,
+            Self::Busy => ProblemType::Busy,
+            Self::Database(_) | Self::Issue(_) | Self::AuthorityOver | Self::Ending => ProblemType::Internal,
+        }
+    }
+
+    /// What the client is told; of our own faults, nothing but that they are ours.
+    pub fn problem(&self) -> Problem {
+        match self.kind() {
+            ProblemType::Internal => {
+                ProblemType::Internal.with("try again later; the operator's log says why")
+            }
+            kind => kind.with(self),
+        }
+    }
+}
+
+impl From<serde_json::Error> for Refusal {
+    fn from(error: serde_json::Error) -> Self {
+        let class = match error.classify() {
+            serde_json::error::Category::Data => "a field is missing, unknown, doubled or of another type",
+            serde_json::error::Category::Eof => "it ends early",
+            serde_json::error::Category::Io | serde_json::error::Category::Syntax => "it is not JSON",
+        };
+        Self::Body { line: error.line(), column: error.column(), class }
+    }
+}
+
+/// Why a command or the start failed; each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// A file or directory.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// There is a control plane, or something else, already.
+    #[error("{}: exists already; choose another directory, a control plane is never made anew in place", path.display())]
+    Exists {
+        /// Where.
+        path: PathBuf,
+    },
+    /// Others may look into the directory.
+    #[error("{}: mode {mode:04o} lets others in; run: chmod 0700 {}", path.display(), path.display())]
+    Mode {
+        /// Where.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A file holds something else.
+    #[error("{}: is not {what}; restore it from a backup", path.display())]
+    Content {
+        /// Which one.
+        path: PathBuf,
+        /// What it should be.
+        what: &'static str,
+    },
+    /// A file is too long.
+    #[error("{}: over {max} bytes", path.display())]
+    Length {
+        /// Which one.
+        path: PathBuf,
+        /// How many it may have.
+        max: u64,
+    },
+    /// A name that is none.
+    #[error("the trust domain: {0}")]
+    TrustDomain(SpiffeIdError),
+    /// A SPIFFE id that is none.
+    #[error("{id}: {source}")]
+    Id {
+        /// What was given.
+        id: String,
+        /// What is wrong with it.
+        source: SpiffeIdError,
+    },
+    /// What was asked for cannot be.
+    #[error("{0}")]
+    Argument(&'static str),
+    /// A member that cannot be.
+    #[error("member {name}: {fault}")]
+    Member {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+    /// A bundle with a name or address that is none.
+    #[error("{0}")]
+    Bundle(#[from] BundleError),
+    /// A configuration that agents would refuse.
+    #[error("{0}")]
+    Configuration(#[from] ConfigurationError),
+    /// The file of a configuration.
+    #[error("{}: {source}", path.display())]
+    Json {
+        /// Which one.
+        path: PathBuf,
+        /// Where and what.
+        source: serde_json::Error,
+    },
+    /// The database.
+    #[error("control.db: {0}")]
+    Database(#[from] rusqlite::Error),
+    /// Made by another version of this program.
+    #[error("control.db has schema {found}, this program knows {known}; use the program that made it")]
+    Schema {
+        /// What is there.
+        found: i64,
+        /// What is known.
+        known: i64,
+    },
+    /// No certificate could be made.
+    #[error("no certificate could be made: {0}")]
+    Issue(#[from] rcgen::Error),
+    /// The issuing CA is at its end.
+    #[error("the issuing CA is over; run: zen-control authority renew")]
+    AuthorityOver,
+    /// The listener's own identity.
+    #[error("{0}")]
+    Identity(#[from] IdentityError),
+    /// An own certificate that peers would refuse.
+    #[error("the certificates of this directory do not hold: {0}")]
+    Svid(#[from] SvidError),
+}
+
+impl ControlError {
+    /// For `map_err` on what concerns one path.
+    pub(crate) fn file(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { path, source }
+    }
+}

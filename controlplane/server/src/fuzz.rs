@@ -1,0 +1,21 @@
+//! Entry points for fuzzing: arbitrary bytes in, broken invariants out as panics.
+#![doc(hidden)]
+
+use rcgen::{CertificateSigningRequestParams, PublicKeyData as _, SanType};
+use zen_identity::SpiffeId;
+
+use crate::check_csr;
+
+/// What is accepted, a second reader accepts too: the same key, an empty subject, no name but the assigned one.
+pub fn fuzz_csr(data: &[u8]) {
+    let Ok(pem) = std::str::from_utf8(data) else { return };
+    let assigned = SpiffeId::parse("spiffe://acme.example/agent/edge").expect("an id");
+    let Ok(key) = check_csr(pem, &assigned) else { return };
+    let second = CertificateSigningRequestParams::from_pem(pem).expect("the second reader takes it as well");
+    assert_eq!(second.public_key.der_bytes(), key.der_bytes());
+    assert_eq!(second.params.distinguished_name.iter().count(), 0);
+    assert!(second.params.key_usages.is_empty() && second.params.extended_key_usages.is_empty());
+    for name in &second.params.subject_alt_names {
+        assert!(matches!(name, SanType::URI(uri) if uri.as_str() == assigned.as_str()), "{name:?}");
+    }
+}

@@ -1,0 +1,9 @@
+//! The control plane as agents meet it: real TLS over loopback, a client that is none of ours below the messages.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod certificates;
+mod client;
+mod configurations;
+mod enrollment;
+mod issued;
+mod lab;
