@@ -159,6 +159,30 @@ fn an_ingester_denies_an_egress_that_it_dials() {
 }
 
 #[test]
+fn links_end_on_every_worker_wherever_they_were_accepted() {
+    const WORKERS: usize = 3;
+    let lab = Lab::new();
+    let target = target(&lab, "demo", |_, _| Answer::status(200));
+    let section = lab.target_text("demo", target.address, "");
+    deny(&lab, "edge", "");
+    let file = lab.path("edge.json");
+    let listed = |text: &str| {
+        with_deny_list(&support::change(text, "workers = 1", &format!("workers = {WORKERS}")), &file)
+    };
+    let mesh = Mesh::start_with(lab, &section, listed, str::to_owned);
+    let up = |count: usize| {
+        wait_until("all links are up", || mesh.edge.metric("zen_link_connects_total") as usize == count);
+    };
+    up(WORKERS);
+    deny(&mesh.lab, "edge", &format!("{{\"spki_sha256\":\"{}\"}}", key_hash_of(&mesh.lab, "inside")));
+    let ended = || mesh.edge.log().matches("a link ends: its peer is on the deny list").count();
+    wait_until("each link ended", || ended() == WORKERS);
+    deny(&mesh.lab, "edge", "");
+    up(2 * WORKERS);
+    assert_eq!(ended(), WORKERS, "and only once");
+}
+
+#[test]
 fn a_denied_target_gets_nothing_and_everything_when_its_entry_is_gone() {
     let (mesh, target) = path(Dials::Egress, "", |_| Answer::status(200));
     mesh.send(b"{\"before\":1}");
