@@ -9,7 +9,7 @@ use std::process::Command;
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 
 /// What each crate may depend on among ours; a crate that is not here does not belong to the house.
-const ARROWS: [(&str, &[&str]); 14] = [
+const ARROWS: [(&str, &[&str]); 15] = [
     ("zen-core", &[]),
     ("zen-rules", &["zen-core"]),
     ("zen-hmac", &["zen-core"]),
@@ -19,6 +19,7 @@ const ARROWS: [(&str, &[&str]); 14] = [
     ("zen-identity", &[]),
     ("zen-control-api", &[]),
     ("zen-control", &["zen-control-api", "zen-identity"]),
+    ("zen-agent", &["zen-control-api", "zen-identity", "zen-lock"]),
     ("zen-lock", &[]),
     ("zen-lockd", &["zen-lock"]),
     (
@@ -34,7 +35,7 @@ const RESERVED: [(&str, &[&str]); 5] = [
     ("aya", &["zen-ebpf", "zen-ebpf-abi"]),
     ("io-uring", &["zen-uring"]),
     ("rustls", &["zen-dataplane", "zen-identity", "zen-perf"]),
-    ("tokio", &["zen-control", "zen-dataplane", "zen-perf"]),
+    ("tokio", &["zen-agent", "zen-control", "zen-dataplane", "zen-perf"]),
 ];
 /// Second implementations of TLS or cryptography that must not come in by a side door.
 const UNWANTED: [&str; 8] =

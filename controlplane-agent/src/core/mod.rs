@@ -1,0 +1,33 @@
+//! What the agent decides, without a socket, a file, a clock or randomness: time and random numbers are arguments.
+
+mod acceptance;
+mod backoff;
+mod certificate;
+mod enrollment;
+mod keys;
+mod member;
+mod node_text;
+mod publication;
+mod renewal;
+
+pub use acceptance::{Acceptance, Alarm, OWN_NAMESPACE, Refusal};
+pub use backoff::{Backoff, RETRY_AFTER_MAX_MS, RETRY_MAX_MS, jittered};
+pub use certificate::{Certificate, CertificateFault, check_certificate};
+pub use enrollment::{
+    Begun, CLOCK_REFUSED_MS, CLOCK_WARNED_MS, ClockSkew, EnrolledWith, Enrolling, EnrollmentRefused, Known,
+    Pending, agent_id, check_clock, skew_ms,
+};
+pub use keys::{key_name, key_number, retained};
+pub use member::{MemberState, Published};
+pub use node_text::{NoPlaceholder, PLACEHOLDER, with_private_key};
+pub use publication::{CURRENT, Content, Entry, Operation, Plan, generation_name, generation_number, plan};
+pub use renewal::{Health, Renewal, Validity};
+
+/// Both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    /// Unix ms; may jump.
+    pub wall_ms: u64,
+    /// Ms since some moment; never jumps, and stands still while the machine sleeps.
+    pub steady_ms: u64,
+}

@@ -1,0 +1,323 @@
+//! A control plane, a vault, an agent and a node that is a socket: the real programs, on loopback, in one directory.
+#![allow(dead_code, reason = "each test file uses what it needs")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs::{self, File, Permissions};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, geteuid};
+use tempfile::TempDir;
+use zen_lock::{Client, ClientError, Listener, SecretName};
+use zeroize::Zeroizing;
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(1);
+pub const AGENT: &str = env!("CARGO_BIN_EXE_zen-agent");
+pub const TRUST_DOMAIN: &str = "acme.example";
+
+/// All of it.
+pub struct Lab {
+    pub directory: TempDir,
+    pub recipient: String,
+    pub port: u16,
+    lockd: Option<Process>,
+    pub control: Option<Process>,
+}
+
+/// A program that ends with the test.
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+/// What stands for a node's admin socket.
+pub struct Node {
+    /// What it answers next: the status, and the body; else it applies what the link leads to.
+    pub refusal: Arc<Mutex<Option<String>>>,
+    pub asked: Arc<Mutex<u32>>,
+}
+
+/// Other crates' programs, built beside ours.
+pub fn program(name: &str) -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    let profile = Path::new(AGENT).parent().unwrap();
+    BUILT.get_or_init(|| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--locked", "-p", "zen-control", "-p", "zen-lockd", "--target-dir"]);
+        cargo.arg(profile.parent().unwrap());
+        if profile.ends_with("release") {
+            cargo.arg("--release");
+        }
+        let output = cargo.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success(),
+            "zen-control and zen-lockd are needed, and cannot be built:\n{said}"
+        );
+    });
+    profile.join(name)
+}
+
+/// Runs a program of another crate to its end, which has to be a good one.
+pub fn run(name: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program(name)).args(arguments).stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{name} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !is_so() {
+        assert!(started.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+impl Lab {
+    /// A control plane and a vault that run, and an agent that has not enrolled.
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut lab = Self { directory, recipient: String::new(), port, lockd: None, control: None };
+        lab.clear_state();
+        lab.start_lockd();
+        lab.write_config("");
+        let control = lab.text("control");
+        run("zen-control", &["init", "--dir", &control, "--trust-domain", TRUST_DOMAIN, "--tenant", "acme"]);
+        lab.start_control();
+        lab
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn text(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    /// An agent that knows nothing.
+    pub fn clear_state(&self) {
+        let state = self.path("state");
+        let _ = fs::remove_dir_all(&state);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(state.join("secrets")).unwrap();
+    }
+
+    fn start_lockd(&mut self) {
+        let key = self.text("own.key");
+        let output = run("zen-lockd", &["keygen", "--out", &key]);
+        let recipient = output.split_whitespace().find(|word| word.starts_with("age1")).unwrap();
+        recipient.clone_into(&mut self.recipient);
+        let user = geteuid();
+        let config = format!(
+            "socket = \"lockd.sock\"\nkey_file = \"own.key\"\n[secrets]\ngenerations = \"state/secrets\"\n\
+             [receipts]\nfile = \"receipts.jsonl\"\n[memory]\nlock = \"try\"\n\
+             [[grants]]\nuser = \"{user}\"\nsecrets = [\"zen/*\", \"edge/*\"]\n"
+        );
+        fs::write(self.path("lockd.toml"), config).unwrap();
+        let config = self.text("lockd.toml");
+        let lockd =
+            self.spawn("lockd.log", Command::new(program("zen-lockd")).args(["run", "--config", &config]));
+        let socket = self.path("lockd.sock");
+        wait_until("lockd listens", || socket.exists() && lockd.log().contains("ready"));
+        self.lockd = Some(lockd);
+    }
+
+    pub fn start_control(&mut self) {
+        let (directory, address) = (self.text("control"), format!("127.0.0.1:{}", self.port));
+        let mut command = Command::new(program("zen-control"));
+        command.args(["run", "--dir", &directory, "--listen", &address, "--long-poll", "5s"]);
+        let control = self.spawn("control.log", &mut command);
+        wait_until("the control plane listens", || TcpStream::connect(&address).is_ok());
+        self.control = Some(control);
+    }
+
+    /// The agent's configuration, with one member.
+    pub fn write_config(&self, more: &str) {
+        let text = format!(
+            "state_dir = \"state\"\nrecipient = \"{}\"\nlockd_program = \"{}\"\nmetrics_file = \"agent.prom\"\n{more}\n\
+             [lockd]\nsocket = \"lockd.sock\"\n[[members]]\nname = \"edge-1\"\nadmin_socket = \"admin.sock\"\n",
+            self.recipient,
+            program("zen-lockd").display()
+        );
+        fs::write(self.path("agent.toml"), text).unwrap();
+    }
+
+    /// A new bundle for a cluster.
+    pub fn bundle(&self, cluster: &str) -> PathBuf {
+        let out = self.path(&format!("bundle-{cluster}.json"));
+        let _ = fs::remove_file(&out);
+        let url = format!("https://127.0.0.1:{}", self.port);
+        let (directory, file) = (self.text("control"), out.to_str().unwrap());
+        run(
+            "zen-control",
+            &["bundle", "create", "--dir", &directory, "--cluster", cluster, "--url", &url, "--out", file],
+        );
+        out
+    }
+
+    /// Publishes a configuration for a cluster: one member, one secret.
+    pub fn configure(&self, cluster: &str, spiffe_id: &str, node: &str) {
+        let sealed = self.seal("edge", "webhooks", "github", "a secret");
+        let input = serde_json::json!({
+            "members": { "edge-1": { "spiffe_id": spiffe_id, "node": node } },
+            "secrets": { "edge/webhooks/github": sealed },
+        });
+        fs::write(self.path("input.json"), input.to_string()).unwrap();
+        let (directory, file) = (self.text("control"), self.text("input.json"));
+        run("zen-control", &["configuration", "set", "--dir", &directory, "--cluster", cluster, &file]);
+    }
+
+    /// Base64 of a sealed file.
+    fn seal(&self, namespace: &str, name: &str, key: &str, value: &str) -> String {
+        use base64::prelude::{BASE64_STANDARD, Engine};
+        fs::write(self.path("value.json"), serde_json::json!({ key: value }).to_string()).unwrap();
+        let (json, out) = (self.text("value.json"), self.text("sealed"));
+        run(
+            "zen-lockd",
+            &[
+                "seal",
+                "--recipient",
+                &self.recipient,
+                "--namespace",
+                namespace,
+                "--name",
+                name,
+                "--from-json",
+                &json,
+                "--out-dir",
+                &out,
+                "--replace",
+            ],
+        );
+        let file = self.path(&format!("sealed/{namespace}/{name}/{key}.age"));
+        BASE64_STANDARD.encode(fs::read(file).unwrap())
+    }
+
+    /// Runs a command of the agent.
+    pub fn agent(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(AGENT);
+        command.args(arguments).arg("--config").arg(self.path("agent.toml"));
+        command.stdin(Stdio::null()).output().unwrap()
+    }
+
+    pub fn enroll(&self, bundle: &Path) -> Output {
+        self.agent(&["enroll", "--bundle", bundle.to_str().unwrap()])
+    }
+
+    pub fn start_agent(&self) -> Process {
+        let config = self.text("agent.toml");
+        self.spawn("agent.log", Command::new(AGENT).args(["run", "--config", &config]))
+    }
+
+    fn spawn(&self, log: &str, command: &mut Command) -> Process {
+        let log = self.path(log);
+        let file = File::options().create(true).append(true).open(&log).unwrap();
+        let child = command.stdin(Stdio::null()).stderr(file).spawn().unwrap();
+        Process { child, log }
+    }
+
+    /// What `status` says, and whether all is well.
+    pub fn status(&self) -> (String, bool) {
+        let output = self.agent(&["status"]);
+        (String::from_utf8(output.stdout).unwrap(), output.status.success())
+    }
+
+    /// Opens a secret as this user.
+    pub fn open(&self, secret: &str) -> Result<Zeroizing<Vec<u8>>, ClientError> {
+        let name = SecretName::parse(secret).unwrap();
+        Client::connect(&self.path("lockd.sock"), Listener::RootOrSelf)?.open(&name)
+    }
+
+    /// A file of the member's generation in force.
+    pub fn published(&self, file: &str) -> Option<String> {
+        fs::read_to_string(self.path("state/members/edge-1/current").join(file)).ok()
+    }
+
+    /// A file of an identity's generation in force.
+    pub fn identity(&self, name: &str, file: &str) -> String {
+        fs::read_to_string(self.path("state/identities").join(name).join("current").join(file)).unwrap()
+    }
+
+    pub fn start_node(&self) -> Node {
+        let socket = self.path("admin.sock");
+        let _ = fs::remove_file(&socket);
+        let listener = UnixListener::bind(&socket).unwrap();
+        let node = Node { refusal: Arc::default(), asked: Arc::default() };
+        let (refusal, asked) = (Arc::clone(&node.refusal), Arc::clone(&node.asked));
+        let current = self.path("state/members/edge-1/current");
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut request = [0; 1024];
+                let length = stream.read(&mut request).unwrap();
+                assert!(request[..length].starts_with(b"POST /reload HTTP/1.1\r\n"));
+                let managed = fs::read_link(&current).unwrap();
+                let managed = managed.to_str().unwrap().strip_prefix("gen-").unwrap().to_owned();
+                let (status, body) = match &*refusal.lock().unwrap() {
+                    Some(detail) => ("409 Conflict", format!("{{\"status\":409,\"detail\":\"{detail}\"}}\n")),
+                    None => ("200 OK", format!("{{\"applied\":1,\"managed\":{managed}}}\n")),
+                };
+                let length = body.len();
+                let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n{body}");
+                *asked.lock().unwrap() += 1;
+            }
+        });
+        node
+    }
+
+    /// All files below a directory.
+    pub fn files(&self, below: &str) -> Vec<PathBuf> {
+        let mut folders = vec![self.path(below)];
+        let mut found = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                let metadata = fs::symlink_metadata(&path).unwrap();
+                if metadata.is_dir() {
+                    folders.push(path);
+                } else if metadata.is_file() {
+                    found.push(path);
+                }
+            }
+        }
+        found
+    }
+}
+
+impl Process {
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).unwrap())
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Ends it, and says whether it ended well.
+    pub fn stop(mut self) -> bool {
+        self.signal(Signal::SIGTERM);
+        self.child.wait().unwrap().success()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
