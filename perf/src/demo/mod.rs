@@ -50,6 +50,9 @@ pub(crate) struct Options {
     /// Do not print a line per arrival.
     #[arg(long)]
     quiet: bool,
+    /// With a control plane and an agent: identities and configurations come over enrollment.
+    #[arg(long)]
+    managed: bool,
     /// How many events `--check` sends.
     #[arg(long, default_value_t = 1000)]
     events: u64,
@@ -98,9 +101,16 @@ struct Demo {
 pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
     let mut stop = StopSignal::new()?;
     let program = node_program(options.node.as_deref())?;
-    let (mut lab, vault) = Lab::make_sealed(&options.dir, Shape::DEMO, options.workers, &program)?;
+    let (mut lab, vault, trust) = if options.managed {
+        let (lab, vault, trust) = Lab::make_managed(&options.dir, Shape::DEMO, options.workers, &program)?;
+        (lab, vault, Some(trust))
+    } else {
+        let (lab, vault) = Lab::make_sealed(&options.dir, Shape::DEMO, options.workers, &program)?;
+        (lab, vault, None)
+    };
     lab.io = options.io;
-    let (mut processes, lines) = Processes::start(&lab, &vault, &program, &options.python).await?;
+    let (mut processes, lines) =
+        Processes::start(&lab, (&vault, trust.as_ref()), &program, &options.python).await?;
     let load = Arc::new(LoadState::default());
     let screen = Screen::new(options.quiet);
     let mut demo = Demo { lab, screen, arrivals: Arrivals::default(), lines, load };
@@ -239,7 +249,7 @@ impl Demo {
 
     /// Stops the processes while arrivals are still taken, so that the drain is not held up.
     async fn stop(&mut self, processes: &mut Processes) -> Vec<String> {
-        self.screen.line("stopping: ingester, egress, target, zen-lockd");
+        self.screen.line(&format!("stopping: {}", processes.names()));
         let mut complaints = None;
         let mut stopping = std::pin::pin!(processes.stop());
         while complaints.is_none() {

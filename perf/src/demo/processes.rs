@@ -13,20 +13,16 @@ use zeroize::Zeroizing;
 
 use super::tour::DOWN_FILE;
 use crate::error::LabError;
-use crate::lab::{Kind, Lab, Process, TARGET_IDENTITY, Vault, wait_ready};
+use crate::lab::{Kind, Lab, Process, TARGET_IDENTITY, Trust, Vault, wait_ready};
 use crate::pki::write_file;
 
 const TARGET_PROGRAM: &str = include_str!("../../demo_target.py");
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 const QUEUED_MAX: usize = 1024;
 
-/// The processes, in the order in which they are stopped.
-pub(super) struct Processes {
-    ingester: Process,
-    egress: Process,
-    target: Process,
-    lockd: Process,
-}
+/// The processes, in the order in which they are stopped: ingester, egress and target; agent and control plane, if there
+/// are some; zen-lockd.
+pub(super) struct Processes(Vec<Process>);
 
 /// What the target reads from its standard input.
 #[derive(Serialize)]
@@ -39,29 +35,38 @@ impl Processes {
     /// Starts all and waits until they are ready; also what the target prints.
     pub(super) async fn start(
         lab: &Lab,
-        vault: &Vault,
+        (vault, trust): (&Vault, Option<&Trust>),
         program: &Path,
         python: &Path,
     ) -> Result<(Self, mpsc::Receiver<String>), LabError> {
         let mut lockd = vault.start()?;
         vault.wait_ready(&mut lockd).await?;
-        let (target, output) = start_target(lab, python)?;
+        let mut beside = Vec::new();
+        if let Some(trust) = trust {
+            let control = trust.start_control(lab)?;
+            trust.enroll(lab, vault)?;
+            let mut agent = trust.start_agent(lab)?;
+            trust.wait_published(lab, &mut agent).await?;
+            beside.extend([agent, control]);
+        }
+        let (target, output) = start_target(lab, trust, python)?;
         let mut egress = lab.start(&lab.egresses[0], program)?;
         let mut ingester = lab.start(&lab.ingester, program)?;
         wait_ready(&lab.egresses[0], &mut egress).await?;
         wait_ready(&lab.ingester, &mut ingester).await?;
-        Ok((Self { ingester, egress, target, lockd }, read_lines(output)))
+        let all = [ingester, egress, target].into_iter().chain(beside).chain([lockd]);
+        Ok((Self(all.collect()), read_lines(output)))
     }
 
     /// An error if one has ended.
     pub(super) fn check(&mut self) -> Result<(), LabError> {
-        self.all_mut().into_iter().try_for_each(Process::check)
+        self.0.iter_mut().try_for_each(Process::check)
     }
 
     /// Drains all; names those that did not end well.
     pub(super) async fn stop(&mut self) -> Vec<String> {
         let mut complaints = Vec::new();
-        for process in self.all_mut() {
+        for process in &mut self.0 {
             match process.stop(DRAIN_TIMEOUT).await {
                 Some(status) if status.success() => {}
                 Some(status) => complaints.push(format!("{} ended with {status}", process.name)),
@@ -77,25 +82,32 @@ impl Processes {
 
     /// The end of each log.
     pub(super) fn log_tails(&self) -> String {
-        self.all().map(Process::log_tail).join("\n")
+        self.0.iter().map(Process::log_tail).collect::<Vec<_>>().join("\n")
     }
 
     /// All, in the order in which they are stopped.
-    pub(super) fn all(&self) -> [&Process; 4] {
-        [&self.ingester, &self.egress, &self.target, &self.lockd]
+    pub(super) fn all(&self) -> Vec<&Process> {
+        self.0.iter().collect()
     }
 
-    fn all_mut(&mut self) -> [&mut Process; 4] {
-        [&mut self.ingester, &mut self.egress, &mut self.target, &mut self.lockd]
+    /// Their names, in that order.
+    pub(super) fn names(&self) -> String {
+        self.0.iter().map(|process| process.name.as_str()).collect::<Vec<_>>().join(", ")
     }
 }
 
 /// Its secrets go through a pipe: they are in no file, argument or environment.
-fn start_target(lab: &Lab, python: &Path) -> Result<(Process, ChildStdout), LabError> {
+fn start_target(lab: &Lab, trust: Option<&Trust>, python: &Path) -> Result<(Process, ChildStdout), LabError> {
     let script = lab.directory.join("demo_target.py");
     write_file(&script, TARGET_PROGRAM.as_bytes(), 0o644)?;
     let listen = lab.target.to_string();
-    let (certificate, bundle) = (lab.pki.certificate(TARGET_IDENTITY), lab.pki.bundle());
+    let (certificate, bundle, key) = match trust {
+        Some(trust) => trust.target()?,
+        None => {
+            let key = lab.secret(Kind::PrivateKey, TARGET_IDENTITY).as_bytes().to_vec();
+            (lab.pki.certificate(TARGET_IDENTITY), lab.pki.bundle(), Zeroizing::new(key))
+        }
+    };
     let down = lab.directory.join(DOWN_FILE);
     let arguments: [&OsStr; 10] = [
         "-u".as_ref(),
@@ -110,7 +122,7 @@ fn start_target(lab: &Lab, python: &Path) -> Result<(Process, ChildStdout), LabE
         down.as_ref(),
     ];
     let secrets = TargetSecrets {
-        private_key: lab.secret(Kind::PrivateKey, TARGET_IDENTITY),
+        private_key: std::str::from_utf8(&key).expect("a key in PEM is text"),
         secrets: lab.targets.iter().map(|target| (target.name.as_str(), target.secret.as_str())).collect(),
     };
     let input = Zeroizing::new(serde_json::to_vec(&secrets).expect("texts are JSON"));

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use super::shape::{Direction, EgressShape, FlowShape, RouteShape, Shape};
+use super::trust::PRIVATE_KEY;
 use super::{Custody, INGESTER, Kind, Lab, Node, TARGET_IDENTITY, Tuning, vault};
 use crate::error::LabError;
 use crate::pki::{PUBLIC, Role, TRUST_DOMAIN, spiffe_id, write_file};
@@ -176,13 +177,26 @@ fn node(lab: &Lab, shape: Shape, node: &Node, workers: u32, tuning: Tuning) -> S
         "[node]\nname = \"{name}\"\nworkers = {workers}\npin_workers = {}\ndata_dir = \"{directory}/{name}\"\n{}\n{}\n\
          [admin]\nlisten = \"{}\"\nsocket = \"{directory}/{name}/admin.sock\"\n\n\
          [journal]\nsegment_bytes = {segment_bytes}\nbytes_max = {}\n\n\
-         [identity]\ncertificate_file = \"{}\"\nprivate_key_file = \"{}\"\ntrust_bundle_file = \"{}\"\n\
-         trust_domain = \"{TRUST_DOMAIN}\"\n\n",
+         [identity]\n{}\ntrust_domain = \"{TRUST_DOMAIN}\"\n\n",
         tuning.pin_workers,
         tuning.node,
         lockd(lab, name),
         node.admin,
         shape.journal.bytes_max,
+        identity(lab, name),
+    )
+}
+
+/// Files of the lab, or what the agent puts beside the configuration.
+fn identity(lab: &Lab, name: &str) -> String {
+    if lab.custody == Custody::Managed {
+        return format!(
+            "certificate_file = \"identity.pem\"\nprivate_key_file = \"{PRIVATE_KEY}\"\n\
+             trust_bundle_file = \"bundle.pem\"\ndeny_list_file = \"deny.json\""
+        );
+    }
+    format!(
+        "certificate_file = \"{}\"\nprivate_key_file = \"{}\"\ntrust_bundle_file = \"{}\"",
         lab.pki.certificate(name).display(),
         lab.secret_name(Kind::PrivateKey, name),
         lab.pki.bundle().display(),
@@ -193,7 +207,7 @@ fn node(lab: &Lab, shape: Shape, node: &Node, workers: u32, tuning: Tuning) -> S
 fn lockd(lab: &Lab, name: &str) -> String {
     match lab.custody {
         Custody::Files => String::new(),
-        Custody::Lockd => format!(
+        Custody::Lockd | Custody::Managed => format!(
             "hash_key_file = \"{}\"\n\n[lockd]\nsocket = \"{}\"\n",
             lab.secret_name(Kind::HashKey, name),
             vault::socket(&lab.directory).display()

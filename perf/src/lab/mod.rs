@@ -10,6 +10,7 @@ mod metrics;
 mod process;
 mod secrets;
 mod shape;
+mod trust;
 mod vault;
 
 use std::ffi::{OsStr, OsString};
@@ -27,6 +28,7 @@ pub(crate) use self::process::{Process, become_child, wait_ready};
 use self::secrets::Custody;
 pub(crate) use self::secrets::{Kind, Secret};
 pub(crate) use self::shape::{BAD_TARGETS, COSTS, DARK_TARGET, Shape, TOUR_FAN_OUT, TOUR_FLAKY};
+pub(crate) use self::trust::Trust;
 pub(crate) use self::vault::Vault;
 use crate::error::LabError;
 use crate::pki::{Pki, Role};
@@ -118,6 +120,8 @@ pub(crate) struct Node {
     pub(crate) name: String,
     /// Its configuration file.
     pub(crate) config: PathBuf,
+    /// The directory that it watches instead, if an agent looks after it.
+    pub(crate) managed: Option<PathBuf>,
     /// Where it answers `/readyz` and `/metrics`.
     pub(crate) admin: SocketAddr,
 }
@@ -183,6 +187,22 @@ impl Lab {
         Ok((lab, vault))
     }
 
+    /// As [`Self::make_sealed`], with a control plane and an agent that bring nodes their identities and configurations.
+    pub(crate) fn make_managed(
+        directory: &Path,
+        shape: Shape,
+        workers: u32,
+        node: &Path,
+    ) -> Result<(Self, Vault, Trust), LabError> {
+        let mut lab = Self::build(directory, shape, workers, Tuning::NONE, Custody::Managed)?;
+        let trust = Trust::make(&lab)?;
+        let vault = Vault::make_managed(&lab, shape, node, &trust)?;
+        for own in std::iter::once(&mut lab.ingester).chain(&mut lab.egresses) {
+            own.managed = Some(trust.managed(&own.name));
+        }
+        Ok((lab, vault, trust))
+    }
+
     fn build(
         directory: &Path,
         shape: Shape,
@@ -201,7 +221,12 @@ impl Lab {
         public.set_ip(tuning.public.unwrap_or(public.ip()));
         let mut node = |name: &str| {
             let config = directory.join(format!("{name}.toml"));
-            Ok::<_, LabError>(Node { name: name.to_owned(), config, admin: ports.claim(None)? })
+            Ok::<_, LabError>(Node {
+                name: name.to_owned(),
+                config,
+                managed: None,
+                admin: ports.claim(None)?,
+            })
         };
         let ingester = node(INGESTER)?;
         let egresses: Vec<Node> =
@@ -264,7 +289,7 @@ impl Lab {
     fn secret_name(&self, kind: Kind, key: &str) -> String {
         match self.custody {
             Custody::Files => self.secret_file(kind, key).display().to_string(),
-            Custody::Lockd => format!("lockd:{}", kind.sealed_name(key)),
+            Custody::Lockd | Custody::Managed => format!("lockd:{}", kind.sealed_name(key)),
         }
     }
 
@@ -291,10 +316,14 @@ impl Lab {
         node: &Node,
         program: &Path,
     ) -> Result<Process, LabError> {
+        let (option, place): (&str, &Path) = match &node.managed {
+            Some(managed) => ("--managed", managed),
+            None => ("--config", &node.config),
+        };
         let own = [
             program.as_os_str(),
-            "--config".as_ref(),
-            node.config.as_os_str(),
+            option.as_ref(),
+            place.as_os_str(),
             "--io".as_ref(),
             self.io.label().as_ref(),
         ];

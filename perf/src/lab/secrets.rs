@@ -24,6 +24,8 @@ pub(crate) enum Custody {
     Files,
     /// Files sealed with age; zen-lockd hands out what is in them.
     Lockd,
+    /// As [`Self::Lockd`], where the files and the nodes' identities come from a control plane.
+    Managed,
 }
 
 /// What a secret is for.
@@ -98,7 +100,7 @@ pub(super) fn all(
     let egresses = || shape.egresses.iter().map(|egress| egress.name);
     let hashing: Vec<&str> = match custody {
         Custody::Files => Vec::new(),
-        Custody::Lockd => [INGESTER].into_iter().chain(egresses()).collect(),
+        Custody::Lockd | Custody::Managed => [INGESTER].into_iter().chain(egresses()).collect(),
     };
     let endpoints = endpoints.iter().map(|own| of(Kind::Endpoint, &own.id, own.secret.clone()));
     let targets = targets.iter().map(|own| of(Kind::Target, &own.name, own.secret.clone()));

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use super::process::{Process, READY_SECONDS_MAX};
 use super::secrets::{Kind, NAMESPACE, Secret, needs};
-use super::{Lab, Shape, beside};
+use super::{Lab, Shape, TARGET_IDENTITY, Trust, beside};
 use crate::error::LabError;
 use crate::pki::write_file;
 
@@ -35,23 +35,60 @@ pub(crate) struct Vault {
     program: PathBuf,
     directory: PathBuf,
     log: PathBuf,
+    recipient: String,
+    /// Generations of sealed files, where an agent brings them.
+    generations: Option<PathBuf>,
 }
 
 impl Vault {
     /// Seals what nodes need of `lab`, and says who may have it; `node` is the nodes' program.
     pub(super) fn make(lab: &Lab, shape: Shape, node: &Path) -> Result<Self, LabError> {
-        let vault =
-            Self { program: beside(PROGRAM)?, directory: lab.directory.clone(), log: lab.log(PROGRAM) };
+        let vault = Self::seal_all(lab, shape, None)?;
+        write_file(&vault.config(), vault.configuration(lab, shape, node).as_bytes(), 0o600)?;
+        Ok(vault)
+    }
+
+    /// As [`Self::make`], for what the agent of `trust` publishes; identities are the agent's own business.
+    pub(super) fn make_managed(
+        lab: &Lab,
+        shape: Shape,
+        node: &Path,
+        trust: &Trust,
+    ) -> Result<Self, LabError> {
+        let vault = Self::seal_all(lab, shape, Some(trust.secrets()))?;
+        let mut config = vault.configuration(lab, shape, node);
+        grant(&mut config, trust.agent_program(), &["zen/agent/*".to_owned()]);
+        for own in lab.nodes() {
+            grant(&mut config, node, &[format!("zen/{}/*", own.name)]);
+        }
+        grant(&mut config, &beside("zen-perf")?, &[format!("zen/{TARGET_IDENTITY}/*")]);
+        write_file(&vault.config(), config.as_bytes(), 0o600)?;
+        Ok(vault)
+    }
+
+    fn seal_all(lab: &Lab, shape: Shape, generations: Option<PathBuf>) -> Result<Self, LabError> {
+        let (directory, log) = (lab.directory.clone(), lab.log(PROGRAM));
+        let vault = Self { program: beside(PROGRAM)?, directory, log, recipient: String::new(), generations };
         for directory in [vault.sealed(), vault.directory.join("lockd")] {
             DirBuilder::new().mode(0o700).create(&directory).map_err(LabError::file(&directory))?;
         }
         let own_key = vault.own_key();
         let recipient = vault.run(&["keygen", "--out", &text(&own_key)], &[])?;
+        let vault = Self { recipient: recipient.trim().to_owned(), ..vault };
         for kind in Kind::ALL {
-            vault.seal(recipient.trim(), kind, lab, shape)?;
+            vault.seal(&vault.recipient, kind, lab, shape)?;
         }
-        write_file(&vault.config(), vault.configuration(lab, shape, node).as_bytes(), 0o600)?;
         Ok(vault)
+    }
+
+    /// The program.
+    pub(super) fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// To whom all is sealed.
+    pub(super) fn recipient(&self) -> &str {
+        &self.recipient
     }
 
     /// Where the sealed files are.
@@ -113,12 +150,16 @@ impl Vault {
 
     /// A grant for each node, and one for the command that a person's curl line runs.
     fn configuration(&self, lab: &Lab, shape: Shape, node: &Path) -> String {
+        let (kind, place) = match &self.generations {
+            Some(generations) => ("generations", generations.clone()),
+            None => ("directory", self.sealed()),
+        };
         let mut config = format!(
-            "socket = \"{}\"\nkey_file = \"{}\"\n[secrets]\ndirectory = \"{}\"\n\
+            "socket = \"{}\"\nkey_file = \"{}\"\n[secrets]\n{kind} = \"{}\"\n\
              [receipts]\nfile = \"receipts.jsonl\"\n[memory]\nlock = \"try\"\n",
             socket(&self.directory).display(),
             self.own_key().display(),
-            self.sealed().display()
+            place.display()
         );
         for own in lab.nodes() {
             let needed = lab.secrets.iter().filter(|secret| needs(shape, &own.name, secret));
@@ -175,6 +216,8 @@ mod tests {
             program: "/programs/zen-lockd".into(),
             directory: lab.directory.clone(),
             log: lab.log(PROGRAM),
+            recipient: String::new(),
+            generations: None,
         };
         let config = vault.configuration(&lab, Shape::CRASH, Path::new("/programs/node"));
         let grants: Vec<&str> = config.split("[[grants]]").skip(1).collect();
