@@ -5,7 +5,7 @@
 
 pub(crate) mod document;
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
 use std::path::Path;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -17,7 +17,7 @@ use crate::svid::peer_id;
 use crate::{IdentityError, SpiffeId, files};
 
 /// One denied identity.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DenyEntry {
     /// A serial number, big-endian; leading zeros do not count.
     Serial(Vec<u8>),
@@ -52,8 +52,8 @@ impl Denial {
 /// Denied identities; the default denies nobody.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DenyList {
-    /// With the last moment at which each counts, Unix ms.
-    entries: HashMap<DenyEntry, u64>,
+    /// Sorted, each once, with the last moment at which it counts, Unix ms.
+    entries: Vec<(DenyEntry, u64)>,
 }
 
 /// Why a deny list was not read.
@@ -70,11 +70,20 @@ pub enum DenyListError {
 impl DenyList {
     /// A list of these entries, which have no end.
     pub fn new(entries: impl IntoIterator<Item = DenyEntry>) -> Self {
-        let mut list = Self::default();
-        for entry in entries {
-            list.push(entry, u64::MAX);
+        Self::of(entries.into_iter().map(|entry| (entry, u64::MAX)).collect())
+    }
+
+    /// Of two entries for the same the one counts that ends later.
+    fn of(mut entries: Vec<(DenyEntry, u64)>) -> Self {
+        for (entry, _) in &mut entries {
+            if let DenyEntry::Serial(serial) = entry {
+                *serial = trim_serial(serial).to_vec();
+            }
         }
-        list
+        entries.sort_unstable_by(|one, other| (&one.0, Reverse(one.1)).cmp(&(&other.0, Reverse(other.1))));
+        entries.dedup_by(|later, first| later.0 == first.0);
+        entries.shrink_to_fit();
+        Self { entries }
     }
 
     /// The list in a file; at most 1 MiB.
@@ -142,18 +151,9 @@ impl DenyList {
         self.holds(&DenyEntry::PublicKey(hash), now)
     }
 
-    /// Of two entries for the same the one counts that ends later.
-    fn push(&mut self, entry: DenyEntry, until_ms: u64) {
-        let entry = match entry {
-            DenyEntry::Serial(serial) => DenyEntry::Serial(trim_serial(&serial).to_vec()),
-            other => other,
-        };
-        let until = self.entries.entry(entry).or_default();
-        *until = until_ms.max(*until);
-    }
-
     /// Certificates know seconds: an entry counts to the end of the second in which it ends.
     fn holds(&self, entry: &DenyEntry, now: UnixTime) -> bool {
-        self.entries.get(entry).is_some_and(|until_ms| now.as_secs() <= until_ms / 1000)
+        let found = self.entries.binary_search_by(|(known, _)| known.cmp(entry));
+        found.is_ok_and(|at| now.as_secs() <= self.entries[at].1 / 1000)
     }
 }

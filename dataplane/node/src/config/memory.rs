@@ -125,8 +125,7 @@ impl MemoryBound {
         let (walks, commit) = (admin::WALKS_MAX, settings.journal.commit_bytes_max);
         self.push("walks over a journal", None, walks, commit + admin::LIFE_BYTES);
         if settings.node.deny_list_file.is_some() {
-            // One in force, one that is read.
-            self.push("deny lists", Some("identity.deny_list_file"), 2, DENY_LIST_MEMORY_BYTES);
+            self.push("deny list", Some("identity.deny_list_file"), 1, DENY_LIST_MEMORY_BYTES);
         }
         if settings.tracing.export.is_some() {
             self.push("spans", Some("tracing.otlp_endpoint"), spans::SPANS_MAX, spans::SPAN_BYTES);

@@ -19,10 +19,10 @@ use crate::SpiffeId;
 pub const DENY_LIST_BYTES_MAX: usize = 1 << 20;
 /// Most entries of a deny list.
 pub const DENY_LIST_ENTRIES_MAX: usize = 100_000;
-/// What the list in force, or the next one while it is read, may take, bytes: text, and a table of twice the
-/// size while it grows.
+/// What the list in force and the next one may take, bytes: its text, what is copied out of it, and a table that is
+/// moved once more while it grows.
 pub const DENY_LIST_MEMORY_BYTES: usize =
-    2 * DENY_LIST_BYTES_MAX + ENTRIES_LIKELY_MAX.next_power_of_two() * 3 / 2 * (ENTRY_BYTES + 1);
+    3 * DENY_LIST_BYTES_MAX + ENTRIES_LIKELY_MAX.next_power_of_two() * 5 / 2 * ENTRY_BYTES;
 /// Longest reason, bytes.
 const REASON_BYTES_MAX: usize = 256;
 /// Longest serial number: twenty octets (RFC 5280 section 4.1.2.2) and a sign, in hex.
@@ -101,14 +101,13 @@ impl<'de> Visitor<'de> for Entries {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut written: A) -> Result<DenyList, A::Error> {
-        let mut list = DenyList::default();
+        let mut list = Vec::new();
         for _ in 0..DENY_LIST_ENTRIES_MAX {
-            let Some(entry) = written.next_element::<Entry>()? else { return Ok(list) };
-            let (entry, until_ms) = entry.check().map_err(A::Error::custom)?;
-            list.push(entry, until_ms);
+            let Some(entry) = written.next_element::<Entry>()? else { return Ok(DenyList::of(list)) };
+            list.push(entry.check().map_err(A::Error::custom)?);
         }
         match written.next_element::<IgnoredAny>()? {
-            None => Ok(list),
+            None => Ok(DenyList::of(list)),
             Some(_) => Err(A::Error::custom("there are more than 100000 entries")),
         }
     }
@@ -190,10 +189,10 @@ mod tests {
         ];
         for (text, expected) in table {
             let read = list(text).unwrap_or_else(|error| panic!("{text}: {error}"));
-            assert_eq!(read.entries, expected.into_iter().collect(), "{text}");
+            assert_eq!(read.entries, expected, "{text}");
         }
         let read = list(&format!("{{\"spki_sha256\":\"{HASH}\"}}")).expect("a hash in hex");
-        assert_eq!(read.entries.keys().collect::<Vec<_>>(), [&DenyEntry::PublicKey(key)]);
+        assert_eq!(read, DenyList::new([DenyEntry::PublicKey(key)]));
         let reason = "r".repeat(REASON_BYTES_MAX);
         assert!(list(&format!("{{\"serial\":\"01\",\"reason\":\"{reason}\"}}")).is_ok());
     }
