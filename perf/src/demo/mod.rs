@@ -8,6 +8,7 @@ mod own;
 mod processes;
 mod screen;
 mod search;
+mod sockets;
 mod tour;
 
 use std::collections::BTreeMap;
@@ -24,9 +25,10 @@ use self::own::{Curl, send_own};
 use self::processes::Processes;
 use self::screen::Screen;
 use self::search::Search;
+use self::sockets::Ports;
 use self::tour::Tour;
 use crate::error::LabError;
-use crate::lab::{Io, Lab, Metrics, Process, Shape, Vault, node_program};
+use crate::lab::{Io, Lab, Metrics, Process, Shape, Trust, Vault, node_program};
 use crate::load::{LoadPlan, LoadReport, LoadState, Record, Repeats, run_load};
 use crate::random::system_seed;
 use crate::record::{Arrivals, Comparison};
@@ -50,9 +52,9 @@ pub(crate) struct Options {
     /// Do not print a line per arrival.
     #[arg(long)]
     quiet: bool,
-    /// With a control plane and an agent: identities and configurations come over enrollment.
-    #[arg(long)]
-    managed: bool,
+    /// The small version: no control plane and no agent, certificates and configurations are files of the lab.
+    #[arg(long = "static")]
+    is_static: bool,
     /// How many events `--check` sends.
     #[arg(long, default_value_t = 1000)]
     events: u64,
@@ -101,12 +103,12 @@ struct Demo {
 pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
     let mut stop = StopSignal::new()?;
     let program = node_program(options.node.as_deref())?;
-    let (mut lab, vault, trust) = if options.managed {
-        let (lab, vault, trust) = Lab::make_managed(&options.dir, Shape::DEMO, options.workers, &program)?;
-        (lab, vault, Some(trust))
-    } else {
+    let (mut lab, vault, trust) = if options.is_static {
         let (lab, vault) = Lab::make_sealed(&options.dir, Shape::DEMO, options.workers, &program)?;
         (lab, vault, None)
+    } else {
+        let (lab, vault, trust) = Lab::make_managed(&options.dir, Shape::DEMO, options.workers, &program)?;
+        (lab, vault, Some(trust))
     };
     lab.io = options.io;
     let (mut processes, lines) =
@@ -116,7 +118,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
     let mut demo = Demo { lab, screen, arrivals: Arrivals::default(), lines, load };
     let curl = Curl::new(&demo.lab, &vault)?;
     let command = curl.line("ping", "$(cat /proc/sys/kernel/random/uuid)");
-    demo.introduce(&vault, &command);
+    demo.introduce(&vault, trust.as_ref(), &command);
     let begun = Instant::now();
     let Demo { lab, screen, lines, .. } = &mut demo;
     let mut complaints = Tour { lab, program: &program, curl: &curl, screen, lines }.run().await?;
@@ -134,6 +136,9 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
         complaints.extend(demo.stop(&mut processes).await);
         return Ok(verdict(&complaints, &processes));
     }
+    let ports = Ports::of(&demo.lab, trust.as_ref()).check(&processes.all(), &options.python)?;
+    demo.screen.line(&ports.line);
+    complaints.extend(ports.complaints);
     let search = Search::new(&demo.lab, &vault)?;
     complaints.extend(demo.search(&search, "while all run", &processes.all())?);
     complaints.extend(demo.stop(&mut processes).await);
@@ -181,10 +186,11 @@ fn shortfalls(report: &LoadReport, events: u64) -> Vec<String> {
 
 impl Demo {
     /// Says where everything is, and how a person joins in.
-    fn introduce(&self, vault: &Vault, command: &str) {
+    fn introduce(&self, vault: &Vault, trust: Option<&Trust>, command: &str) {
+        let trust = trust.map_or(String::new(), |trust| format!("{trust}\n"));
         self.screen.line(&format!(
-            "lab in {}\nsecrets are sealed with age in {}, and zen-lockd hands them out; \
-             in clear is its own key only, {} (mode 0400)\nsend your own with\n\n{command}\n",
+            "lab in {}\n{trust}secrets are sealed with age in {}, and zen-lockd hands them out; \
+             in clear on a node is its own key only, {} (mode 0400)\nsend your own with\n\n{command}\n",
             self.lab.directory.display(),
             vault.sealed().display(),
             vault.own_key().display()

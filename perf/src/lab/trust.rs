@@ -4,10 +4,11 @@
 //! with what the agent publishes: secrets for zen-lockd, and a directory for each node to watch.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+use std::{fmt, fs};
 
 use serde_json::json;
 use zen_lock::{Client, Listener, SecretName};
@@ -33,7 +34,7 @@ pub(super) const PRIVATE_KEY: &str = "{{private_key}}";
 #[derive(Clone, Debug)]
 pub(crate) struct Trust {
     directory: PathBuf,
-    listen: String,
+    listen: SocketAddr,
     control: PathBuf,
     agent: PathBuf,
 }
@@ -41,7 +42,7 @@ pub(crate) struct Trust {
 impl Trust {
     /// Makes a control plane, and the directories that zen-lockd and the nodes watch.
     pub(super) fn make(lab: &Lab) -> Result<Self, LabError> {
-        let listen = ground::Ports::default().claim(None)?.to_string();
+        let listen = ground::Ports::default().claim(None)?;
         let directory = lab.directory.clone();
         let trust = Self { directory, listen, control: beside(CONTROL)?, agent: beside(AGENT)? };
         let control = text(&trust.control_dir());
@@ -58,6 +59,11 @@ impl Trust {
         self.state_dir().join("secrets")
     }
 
+    /// Where agents connect.
+    pub(crate) fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
     /// The directory that a node watches.
     pub(crate) fn managed(&self, node: &str) -> PathBuf {
         self.state_dir().join("members").join(node)
@@ -65,14 +71,9 @@ impl Trust {
 
     /// Starts the control plane; call it on the main thread.
     pub(crate) fn start_control(&self, lab: &Lab) -> Result<Process, LabError> {
-        let control = self.control_dir();
-        let arguments = [
-            "run".as_ref(),
-            "--dir".as_ref(),
-            control.as_os_str(),
-            "--listen".as_ref(),
-            self.listen.as_ref(),
-        ];
+        let (control, listen) = (self.control_dir(), self.listen.to_string());
+        let arguments =
+            ["run".as_ref(), "--dir".as_ref(), control.as_os_str(), "--listen".as_ref(), listen.as_ref()];
         Process::start(CONTROL, &self.control, &arguments, &lab.log(CONTROL))
     }
 
@@ -154,6 +155,19 @@ impl Trust {
             config.push_str(&admin);
         }
         config
+    }
+}
+
+/// What a person is told of it.
+impl fmt::Display for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "identities and configurations come from zen-control at {} ({}, its keys with mode 0400) through zen-agent ({})",
+            self.listen,
+            self.control_dir().display(),
+            self.state_dir().display()
+        )
     }
 }
 
