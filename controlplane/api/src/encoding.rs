@@ -72,7 +72,7 @@ impl<'de> Deserialize<'de> for Hex16 {
 }
 
 /// A name of a tenant, cluster or member: as names of nodes are, and one step of a SPIFFE id's path.
-pub(crate) fn is_name(text: &str) -> bool {
+pub fn is_name(text: &str) -> bool {
     let is_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     (1..=64).contains(&text.len()) && !text.starts_with('.') && text.bytes().all(is_part)
 }

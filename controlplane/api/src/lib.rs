@@ -24,7 +24,7 @@ pub use configuration::{
     CONFIGURATION, CONFIGURATION_BYTES_MAX, Configuration, ConfigurationError, Member, SECRETS_MAX,
     SealedSecret, SignedConfiguration,
 };
-pub use encoding::{Base64, Hex16};
+pub use encoding::{Base64, Hex16, is_name};
 pub use enrollment::{
     CSR_BYTES_MAX, ENROLL, EXPORTER_BYTES, EXPORTER_LABEL, EnrollmentAnswer, EnrollmentProof,
     EnrollmentRequest, NONCE, NONCE_BYTES, NonceAnswer,

@@ -11,7 +11,7 @@ use time::{Duration, OffsetDateTime};
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
-use zen_control_api::{Base64, CaPin, SigningKey};
+use zen_control_api::{Base64, CaPin, SigningKey, is_name};
 use zen_identity::{SpiffeId, TrustDomain, control_id, public_key_hash};
 use zeroize::Zeroizing;
 
@@ -54,8 +54,7 @@ pub fn initialize(
     now_ms: u64,
 ) -> Result<Directory, ControlError> {
     let trust_domain = TrustDomain::parse(trust_domain).map_err(ControlError::TrustDomain)?;
-    if SpiffeId::parse(&format!("spiffe://x/{tenant}")).is_err() || tenant.contains('/') || tenant.len() > 64
-    {
+    if !is_name(tenant) {
         return Err(ControlError::Argument("a tenant is 1 to 64 letters, digits, dots, dashes, underscores"));
     }
     let prepared = Directory::prepare(path)?;
@@ -65,7 +64,11 @@ pub fn initialize(
         prepared.discard();
     }
     filled?;
-    prepared.publish(path)
+    let published = prepared.clone().publish(path);
+    if published.is_err() {
+        prepared.discard();
+    }
+    published
 }
 
 fn fill(directory: &Directory, owner: &Owner, now_ms: u64) -> Result<(), ControlError> {

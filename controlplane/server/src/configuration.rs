@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use serde::Deserialize;
 use zen_control_api::{
     CONFIGURATION_BYTES_MAX, Configuration, ConfigurationError, Member, SealedSecret, SignedConfiguration,
-    SigningKey,
+    SigningKey, is_name,
 };
 use zen_identity::{CONTROL_PATH, SpiffeId};
 
@@ -45,9 +45,7 @@ pub fn set_configuration(
     let trust_bundle = directory.read(directory::ROOT)?.to_string();
     let transaction = begin(database)?;
     let owner = owner(&transaction)?;
-    if SpiffeId::parse(&format!("spiffe://{}/{cluster}", owner.trust_domain)).is_err()
-        || cluster.contains('/')
-    {
+    if !is_name(cluster) {
         return Err(ControlError::Argument("a cluster's name is letters, digits, dots, dashes, underscores"));
     }
     check_members(&input.members, &owner.trust_domain)?;

@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use rcgen::PublicKeyData as _;
 use zen_control_api::{
     CertificateAnswer, CertificateRequest, EXPORTER_BYTES, EnrollmentAnswer, EnrollmentProof,
     EnrollmentRequest, Hex16, NONCE_BYTES, NonceAnswer, SignedConfiguration, StatusReport,
@@ -60,6 +61,12 @@ impl Control {
         &self.authority
     }
 
+    /// Whether some bundle has this key.
+    pub fn is_bundle_key(&self, client: &[u8; 32]) -> Result<bool, Refusal> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM bundles WHERE public_key = ?1)";
+        Ok(self.database().query_row(sql, (client,), |row| row.get(0))?)
+    }
+
     /// A nonce, `random`, for the holder of a bundle.
     pub fn nonce(
         &self,
@@ -93,6 +100,9 @@ impl Control {
         bundle.check(now_ms)?;
         let id = self.agent_id(&bundle.cluster)?;
         let key = check_csr(&request.csr, &id)?;
+        if key.der_bytes() == attempt.client {
+            return Err(Refusal::KeySeen);
+        }
         let enrollment = Enrollment {
             bundle_id: request.bundle_id,
             client: attempt.client,

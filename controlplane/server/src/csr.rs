@@ -174,3 +174,100 @@ fn key_kind(algorithm: &AlgorithmIdentifier<'_>) -> Option<KeyKind> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType,
+        ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+        PKCS_ECDSA_P384_SHA384, PKCS_ECDSA_P521_SHA512, PKCS_ED25519, SanType,
+    };
+
+    use super::*;
+    use crate::fuzz::fuzz_csr;
+
+    const OWN: &str = "spiffe://acme.example/agent/edge";
+
+    fn check(pem: &str) -> Result<AcceptedKey, CsrFault> {
+        fuzz_csr(pem.as_bytes());
+        check_csr(pem, &SpiffeId::parse(OWN).unwrap())
+    }
+
+    fn csr(key: &KeyPair, change: impl FnOnce(&mut CertificateParams)) -> String {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        change(&mut params);
+        params.serialize_request(key).unwrap().pem().unwrap()
+    }
+
+    fn uri(text: &str) -> SanType {
+        SanType::URI(text.try_into().unwrap())
+    }
+
+    #[test]
+    fn a_key_is_taken_and_the_assigned_name_may_be_there() {
+        for algorithm in [&PKCS_ECDSA_P256_SHA256, &PKCS_ECDSA_P384_SHA384, &PKCS_ED25519] {
+            let key = KeyPair::generate_for(algorithm).unwrap();
+            for text in [csr(&key, |_| {}), csr(&key, |params| params.subject_alt_names = vec![uri(OWN)])] {
+                let accepted = check(&text).unwrap();
+                assert_eq!(accepted.subject_public_key_info(), key.subject_public_key_info());
+                let hash = digest(&SHA256, &key.subject_public_key_info());
+                assert_eq!(accepted.hash, hash.as_ref());
+            }
+        }
+    }
+
+    #[test]
+    fn each_fault_has_its_name() {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let p521 = KeyPair::generate_for(&PKCS_ECDSA_P521_SHA512).unwrap();
+        let named = |name: SanType| csr(&key, |params| params.subject_alt_names = vec![name]);
+        let two = |second: SanType| csr(&key, |params| params.subject_alt_names = vec![uri(OWN), second]);
+        let good = csr(&key, |_| {});
+        let usages = csr(&key, |params| params.key_usages = vec![KeyUsagePurpose::DigitalSignature]);
+        let server =
+            csr(&key, |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
+        let ca = csr(&key, |params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
+        let custom = CustomExtension::from_oid_content(&[1, 2, 3], vec![5, 0]);
+        let dns = || SanType::DnsName("a.b".try_into().unwrap());
+        for (text, fault) in [
+            (csr(&key, |params| params.distinguished_name.push(DnType::CommonName, "a")), CsrFault::Subject),
+            (named(dns()), CsrFault::Name),
+            (named(SanType::IpAddress([127, 0, 0, 1].into())), CsrFault::Name),
+            (named(SanType::Rfc822Name("a@b".try_into().unwrap())), CsrFault::Name),
+            (named(uri("spiffe://acme.example/agent/core")), CsrFault::Name),
+            (named(uri("spiffe://acme.example/agent/edge/")), CsrFault::Name),
+            (named(uri("SPIFFE://acme.example/agent/edge")), CsrFault::Name),
+            (two(uri(OWN)), CsrFault::Name),
+            (two(dns()), CsrFault::Name),
+            (usages, CsrFault::Extension),
+            (server, CsrFault::Extension),
+            (ca, CsrFault::Extension),
+            (csr(&key, |params| params.custom_extensions = vec![custom]), CsrFault::Extension),
+            (csr(&p521, |_| {}), CsrFault::Key),
+            (String::new(), CsrFault::Malformed),
+            (good.clone() + &good, CsrFault::Malformed),
+            (good.replace("CERTIFICATE REQUEST", "CERTIFICATE"), CsrFault::Malformed),
+            (good[..good.len() / 2].to_owned(), CsrFault::Malformed),
+            ("x".repeat(CSR_BYTES_MAX + 1), CsrFault::Length),
+        ] {
+            assert_eq!(check(&text).unwrap_err(), fault, "{text}");
+        }
+    }
+
+    #[test]
+    fn no_changed_byte_is_taken_for_another_key() {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let good = csr(&key, |params| params.subject_alt_names = vec![uri(OWN)]);
+        for at in 0..good.len() {
+            for other in ['A', 'z', '-', '\n', '\0'] {
+                let mut changed: Vec<char> = good.chars().collect();
+                changed[at] = other;
+                let changed: String = changed.into_iter().collect();
+                if let Ok(accepted) = check(&changed) {
+                    assert_eq!(accepted.der_bytes(), key.der_bytes(), "byte {at}");
+                }
+            }
+        }
+    }
+}

@@ -1,8 +1,10 @@
 //! The database: one `SQLite` file, in WAL mode, on the disk before anybody is answered.
 
+use std::path::Path;
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::backup::Progress;
+use rusqlite::{Connection, MAIN_DB, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::ControlError;
 use crate::directory::{self, Directory, PRIVATE_MODE};
@@ -95,6 +97,12 @@ pub fn open_database(directory: &Directory) -> Result<Database, ControlError> {
         return Err(ControlError::Schema { found, known: SCHEMA_VERSION });
     }
     Ok(database)
+}
+
+/// Copies the database as it is at one moment into a new file, while the server runs.
+pub fn back_up(database: &Database, out: &Path) -> Result<(), ControlError> {
+    directory::create(out, "", PRIVATE_MODE)?;
+    Ok(database.backup(MAIN_DB, out, None::<fn(Progress)>)?)
 }
 
 /// Makes the database of a new directory.

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::Serialize;
-use zen_identity::{DenyEntry, DenyList, SpiffeId};
+use zen_identity::{DENY_LIST_BYTES_MAX, DenyEntry, DenyList, SpiffeId};
 
 use crate::authority::configuration_key;
 use crate::configuration::publish_everywhere;
@@ -88,6 +88,9 @@ pub fn deny(
     let count: i64 = transaction.query_row("SELECT count(*) FROM denials", (), |row| row.get(0))?;
     if count > ENTRIES_MAX {
         return Err(ControlError::Argument("there are 4096 denials; allow some, or give them an end"));
+    }
+    if deny_text(&transaction)?.len() > DENY_LIST_BYTES_MAX {
+        return Err(ControlError::Argument("the deny list is over 1 MiB; allow some, or shorten reasons"));
     }
     publish_everywhere(&transaction, &configuration_key(directory)?)?;
     Ok(transaction.commit()?)

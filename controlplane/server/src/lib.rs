@@ -30,7 +30,7 @@ pub use bundle::{BundleOrder, BundleRow, create_bundle, list_bundles, revoke_bun
 pub use configuration::{ConfigurationInput, set_configuration};
 pub use control::{Attempt, Control};
 pub use csr::{AcceptedKey, CsrFault, check_csr};
-pub use database::{Database, open_database};
+pub use database::{Database, back_up, open_database};
 pub use deny::{Subject, allow, deny};
 pub use directory::Directory;
 pub use error::{ControlError, Refusal};

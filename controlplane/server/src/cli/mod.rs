@@ -39,6 +39,8 @@ enum Command {
     Allow(Allow),
     /// Print clusters, members, versions, and when certificates end.
     Status(State),
+    /// Copy the database into a new file, while the server runs.
+    Backup(Backup),
     /// The issuing CA.
     #[command(subcommand)]
     Authority(AuthorityCommand),
@@ -154,6 +156,15 @@ struct Whom {
     spki_sha256: Option<String>,
 }
 
+#[derive(Debug, Args)]
+struct Backup {
+    #[command(flatten)]
+    state: State,
+    /// A new file, mode 0600; keys and certificates are copied apart.
+    #[arg(long)]
+    out: PathBuf,
+}
+
 #[derive(Debug, Subcommand)]
 enum AuthorityCommand {
     /// Make a new issuing CA with the root's key; restart the server afterwards.
@@ -215,6 +226,7 @@ fn run(command: Command) -> Result<(), ControlError> {
             print::status(&zen_control::overview(&database)?);
             Ok(())
         }
+        Command::Backup(backup) => zen_control::back_up(&backup.state.open()?.1, &backup.out),
         Command::Authority(AuthorityCommand::Renew(state)) => {
             zen_control::renew_issuing(&Directory::open(&state.dir)?, now_ms())
         }

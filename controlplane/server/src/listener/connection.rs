@@ -27,6 +27,8 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 const HEADERS_MAX: usize = 32;
 /// Longest enrollment, from handshake to the end.
 const ENROLLING_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long somebody whose key is no bundle's may take to be told so.
+const STRANGER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Who a connection is with.
 pub(super) enum Peer {
@@ -69,9 +71,14 @@ pub(super) async fn serve(server: Arc<Server>, acceptor: TlsAcceptor, stream: Tc
             }
             let _ = tokio::time::timeout(life, answer_all(server, Arc::new(peer), stream)).await;
         }
-        Peer::Bundle { .. } => {
-            let place = server.clone();
-            let Ok(_place) = place.enrolling.try_acquire() else {
+        Peer::Bundle { key, .. } => {
+            let (key, places) = (*key, server.clone());
+            let known = server.work(move |control, _| control.is_bundle_key(&key)).await;
+            let (places, life) = match known {
+                Ok(true) => (&places.enrolling, life),
+                _ => (&places.strangers, STRANGER_TIMEOUT),
+            };
+            let Ok(_place) = places.try_acquire() else {
                 tracing::warn!(%source, "a connection was closed: too many are enrolling");
                 return;
             };

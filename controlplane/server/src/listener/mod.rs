@@ -24,8 +24,10 @@ use crate::{Control, ControlError, Refusal};
 pub(crate) const CONNECTIONS_MAX: usize = 1024;
 /// Most of them that are not yet through their handshake.
 pub(crate) const HANDSHAKES_MAX: usize = 128;
-/// Most of them that hold a bundle's key only.
+/// Most of them that hold a bundle's key only, for a minute at most.
 pub(crate) const ENROLLING_MAX: usize = 64;
+/// Most of them that hold a key only, which is no bundle's.
+pub(crate) const STRANGERS_MAX: usize = 16;
 /// Most requests that use the database at a time.
 const WORK_MAX: usize = 16;
 /// How long a request waits for its turn.
@@ -62,6 +64,7 @@ pub(crate) struct Server {
     connections: Arc<Semaphore>,
     handshakes: Semaphore,
     enrolling: Semaphore,
+    strangers: Semaphore,
 }
 
 impl Listening {
@@ -82,6 +85,7 @@ impl Listening {
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             handshakes: Semaphore::new(HANDSHAKES_MAX),
             enrolling: Semaphore::new(ENROLLING_MAX),
+            strangers: Semaphore::new(STRANGERS_MAX),
         };
         Ok(Self { server: Arc::new(server), listener, acceptor })
     }

@@ -11,6 +11,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::version::TLS13;
+use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use zen_control_api::{
     CERTIFICATES, CertificateAnswer, CertificateRequest, ENROLL, EXPORTER_LABEL, EnrollmentAnswer,
     EnrollmentBundle, EnrollmentProof, EnrollmentRequest, NONCE, NonceAnswer, PROBLEM_CONTENT_TYPE, Problem,
@@ -72,10 +77,7 @@ impl Connection {
         Self::open(address, store.control_client_config(&[b"http/1.1"]).unwrap()).await
     }
 
-    pub async fn open(
-        address: SocketAddr,
-        config: Arc<tokio_rustls::rustls::ClientConfig>,
-    ) -> io::Result<Self> {
+    pub async fn open(address: SocketAddr, config: Arc<ClientConfig>) -> io::Result<Self> {
         let socket = TcpStream::connect(address).await?;
         let stream = TlsConnector::from(config).connect(spiffe_server_name(), socket).await?;
         Ok(Self { stream })
@@ -178,6 +180,8 @@ pub async fn enroll(address: SocketAddr, bundle: &EnrollmentBundle, csr: &str) -
 pub struct Agent {
     pub store: Arc<SvidStore>,
     pub chain: String,
+    /// PKCS #8 PEM.
+    pub key: String,
     pub generation: u64,
     _files: tempfile::TempDir,
 }
@@ -204,7 +208,7 @@ impl Agent {
             trust_bundle_file: path("bundle.pem"),
             trust_domain: TrustDomain::parse(TRUST_DOMAIN).unwrap(),
         });
-        Self { store: store.unwrap(), chain, generation, _files: files }
+        Self { store: store.unwrap(), chain, key: key.serialize_pem(), generation, _files: files }
     }
 
     pub async fn connect(&self, address: SocketAddr) -> io::Result<Connection> {
@@ -230,6 +234,57 @@ impl Agent {
         let key = new_key();
         let answer = self.certificate(address, None, &csr(&key), self.generation).await.unwrap();
         Self::of(&key, answer.read())
+    }
+}
+
+/// A client that takes any server, and shows this chain and key.
+pub fn trusting(identity: Option<(&str, &str)>) -> Arc<ClientConfig> {
+    let builder = ClientConfig::builder_with_provider(zen_identity::provider())
+        .with_protocol_versions(&[&TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyServer));
+    let Some((chain, key)) = identity else { return Arc::new(builder.with_no_client_auth()) };
+    let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).collect::<Result<_, _>>().unwrap();
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+    Arc::new(builder.with_client_auth_cert(chain, key).unwrap())
+}
+
+#[derive(Debug)]
+struct AnyServer;
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        unreachable!("TLS 1.3 only")
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        zen_identity::provider().signature_verification_algorithms.supported_schemes()
     }
 }
 

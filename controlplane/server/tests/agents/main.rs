@@ -4,6 +4,10 @@
 mod certificates;
 mod client;
 mod configurations;
+mod crash;
 mod enrollment;
+mod input;
 mod issued;
 mod lab;
+mod programs;
+mod time;
