@@ -273,7 +273,7 @@ impl Agent {
                     node.told.handle_applied(managed, now);
                     self.publication.is_due |= node.told.runs(version);
                 }
-                Told::Rejected(reason) => node.told.handle_rejected(reason),
+                Told::Rejected(reason) => node.told.handle_rejected(reason, now),
                 Told::Unreachable(reason) => node.told.handle_unreachable(reason, now),
             }
         }

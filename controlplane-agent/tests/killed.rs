@@ -10,6 +10,8 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Instant;
 
 use lab::{AGENT, Lab};
 use nix::libc;
@@ -118,4 +120,44 @@ fn an_enrollment_can_be_killed_at_every_step_and_repeated() {
         at += 1;
     }
     assert!(at > 30, "the sweep saw {at} steps");
+}
+
+/// Killed while it renews, again and again: a control plane that counts certificates takes it for no clone.
+#[test]
+fn renewals_that_are_killed_lock_nobody_out() {
+    let lab = Lab::new();
+    let bundle = lab.bundle("edge");
+    assert!(lab.enroll(&bundle).status.success());
+    let node = "private_key_file = \"{{private_key}}\"\n";
+    lab.configure("edge", "spiffe://acme.example/ingester/edge-1", node);
+    let _node = lab.start_node();
+    let renewed = |name: &str| {
+        fs::read_to_string(lab.path(name)).unwrap().matches("a new certificate is in force").count()
+    };
+    let agent = lab.start_agent();
+    lab::wait_until("both have certificates", || lab.status().1);
+    let (before, started) = (renewed("agent.log"), Instant::now());
+    agent.signal(Signal::SIGHUP);
+    lab::wait_until("a renewal", || renewed("agent.log") == before + 2);
+    let takes = started.elapsed();
+    assert!(agent.stop());
+    for round in 0..24 {
+        let agent = lab.start_agent();
+        let starts = || agent.log().matches(" ready ").count();
+        lab::wait_until("it runs", || starts() == round as usize + 2);
+        agent.signal(Signal::SIGHUP);
+        thread::sleep(takes * round / 6);
+        agent.signal(Signal::SIGKILL);
+    }
+    assert!(renewed("agent.log") > before + 4, "some got through in {takes:?}: {}", renewed("agent.log"));
+    let agent = lab.start_agent();
+    let applied = "applied version 1\n";
+    lab::wait_until("all is well", || {
+        let (said, is_good) = lab.status();
+        is_good && said.contains(applied)
+    });
+    let before = lab.identity("agent", "record.json");
+    agent.signal(Signal::SIGHUP);
+    lab::wait_until("it is renewed", || lab.identity("agent", "record.json") != before);
+    assert!(agent.stop());
 }

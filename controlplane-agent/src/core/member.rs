@@ -6,6 +6,8 @@ use super::Now;
 
 /// A node that cannot be asked is asked again after this.
 const ASK_AGAIN_MS: u64 = 30_000;
+/// A node that refused, since what it lacked may have come: it looks by itself, and does not say so.
+const ASK_REFUSED_AGAIN_MS: u64 = 300_000;
 
 /// What was published for a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +32,10 @@ impl MemberState {
     pub fn handle_published(&mut self, published: Published, now: Now) {
         let is_new = self.published.is_none_or(|before| before.generation != published.generation);
         self.published = Some(published);
-        self.is_answered &= !is_new;
-        self.ask_at_ms = now.steady_ms;
+        if is_new {
+            self.is_answered = false;
+            self.ask_at_ms = now.steady_ms;
+        }
         if !is_new
             && let Some(Outcome::Applied { version } | Outcome::Rejected { version, .. }) = &mut self.outcome
         {
@@ -50,16 +54,19 @@ impl MemberState {
     pub fn handle_applied(&mut self, managed: u64, now: Now) {
         let Some(Published { generation, version }) = self.published else { return };
         if managed == generation {
-            self.answered(Outcome::Applied { version });
+            self.outcome = Some(Outcome::Applied { version });
+            self.is_answered = true;
         } else {
             self.handle_unreachable(format!("it runs generation {managed}, not {generation}"), now);
         }
     }
 
     /// It goes on as before.
-    pub fn handle_rejected(&mut self, reason: String) {
+    pub fn handle_rejected(&mut self, reason: String, now: Now) {
         let Some(Published { version, .. }) = self.published else { return };
-        self.answered(Outcome::Rejected { version, reason });
+        self.outcome = Some(Outcome::Rejected { version, reason });
+        self.is_answered = false;
+        self.ask_at_ms = now.steady_ms.saturating_add(ASK_REFUSED_AGAIN_MS);
     }
 
     /// It cannot be asked; it reads the generation in force when it starts.
@@ -94,11 +101,6 @@ impl MemberState {
     pub fn runs(&self, version: u64) -> bool {
         self.outcome == Some(Outcome::Applied { version })
     }
-
-    fn answered(&mut self, outcome: Outcome) {
-        self.outcome = Some(outcome);
-        self.is_answered = true;
-    }
 }
 
 #[cfg(test)]
@@ -121,9 +123,11 @@ mod tests {
         assert_eq!((member.wait_ms(at(u64::MAX)), member.runs(7)), (None, true));
         member.handle_published(Published { generation: 2, version: 8 }, at(40_000));
         assert!(member.poll_ask(at(40_000)) && member.runs(7), "it runs by the old one until it answers");
-        member.handle_rejected("no".to_owned());
+        member.handle_rejected("no".to_owned(), at(40_000));
         assert_eq!(member.outcome(), Some(&Outcome::Rejected { version: 8, reason: "no".to_owned() }));
-        assert_eq!(member.wait_ms(at(u64::MAX)), None, "asking again would not help");
+        assert_eq!(member.wait_ms(at(40_000)), Some(300_000));
+        member.handle_applied(2, at(340_000));
+        assert!(member.runs(8), "what it lacked has come");
     }
 
     #[test]

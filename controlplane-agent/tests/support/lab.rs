@@ -261,6 +261,10 @@ impl Lab {
                 let mut stream = stream.unwrap();
                 let mut request = [0; 1024];
                 let length = stream.read(&mut request).unwrap();
+                if length == 0 {
+                    // Whoever asked was killed.
+                    continue;
+                }
                 assert!(request[..length].starts_with(b"POST /reload HTTP/1.1\r\n"));
                 let managed = fs::read_link(&current).unwrap();
                 let managed = managed.to_str().unwrap().strip_prefix("gen-").unwrap().to_owned();
