@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
@@ -22,6 +22,8 @@ use crate::{Attempt, Refusal, SessionKey};
 const REQUEST_BYTES_MAX: usize = 32 * 1024;
 /// Longest report, bytes.
 const STATUS_BYTES_MAX: usize = 256 * 1024;
+/// How much more than that is read and dropped before the connection ends, bytes.
+const EXCESS_BYTES_MAX: usize = 512 * 1024;
 /// How long a body may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const HEALTH: &str = "/healthz";
@@ -142,13 +144,24 @@ async fn body<T: DeserializeOwned>(request: Request<Incoming>, max: usize) -> Re
     if request.uri().query().is_some() {
         return Err(Refusal::Query("empty"));
     }
-    let collected = Limited::new(request.into_body(), max).collect();
-    let collected = tokio::time::timeout(BODY_TIMEOUT, collected).await.map_err(|_| Refusal::BodyLost)?;
-    let bytes = collected.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
-        Some(_) => Refusal::BodyLength { max },
-        None => Refusal::BodyLost,
-    })?;
-    Ok(serde_json::from_slice(&bytes.to_bytes())?)
+    let collected = tokio::time::timeout(BODY_TIMEOUT, collect(request.into_body(), max)).await;
+    Ok(serde_json::from_slice(&collected.map_err(|_| Refusal::BodyLost)??)?)
+}
+
+/// What is too long is read on for a while, so that the client gets to the answer.
+async fn collect(mut body: Incoming, max: usize) -> Result<Vec<u8>, Refusal> {
+    let (mut bytes, mut length) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| Refusal::BodyLost)?.into_data() else { continue };
+        length += data.len();
+        if length <= max {
+            bytes.extend_from_slice(&data);
+        }
+        if length > max + EXCESS_BYTES_MAX {
+            break;
+        }
+    }
+    if length > max { Err(Refusal::BodyLength { max }) } else { Ok(bytes) }
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> Success {
