@@ -85,6 +85,15 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 impl Lab {
     /// A control plane and a vault that run, and an agent that has not enrolled.
     pub fn new() -> Self {
+        let mut lab = Self::without_control();
+        let control = lab.text("control");
+        run("zen-control", &["init", "--dir", &control, "--trust-domain", TRUST_DOMAIN, "--tenant", "acme"]);
+        lab.start_control();
+        lab
+    }
+
+    /// The same, where somebody else is the control plane.
+    pub fn without_control() -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -92,9 +101,6 @@ impl Lab {
         lab.clear_state();
         lab.start_lockd();
         lab.write_config("");
-        let control = lab.text("control");
-        run("zen-control", &["init", "--dir", &control, "--trust-domain", TRUST_DOMAIN, "--tenant", "acme"]);
-        lab.start_control();
         lab
     }
 

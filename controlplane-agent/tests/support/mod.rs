@@ -40,6 +40,16 @@ impl Authority {
 
     /// A leaf for the key of a request, PEM, good from `from_ms` for 36 hours.
     pub fn certify(&self, public_key: &SubjectPublicKeyInfo, id: &str, from_ms: u64) -> String {
+        self.certify_until(public_key, id, (from_ms, from_ms + 36 * HOUR_MS))
+    }
+
+    /// The same, for as long as is said.
+    pub fn certify_until(
+        &self,
+        public_key: &impl PublicKeyData,
+        id: &str,
+        (from_ms, until_ms): (u64, u64),
+    ) -> String {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.subject_alt_names = vec![SanType::URI(id.try_into().unwrap())];
@@ -47,7 +57,7 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        (params.not_before, params.not_after) = (at(from_ms), at(from_ms + 36 * HOUR_MS));
+        (params.not_before, params.not_after) = (at(from_ms), at(until_ms));
         params.signed_by(public_key, &self.issuer).unwrap().pem()
     }
 }
