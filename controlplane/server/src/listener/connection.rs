@@ -64,7 +64,11 @@ pub(super) async fn serve(server: Arc<Server>, acceptor: TlsAcceptor, stream: Tc
     let Some((peer, life)) = identify(&stream, source) else { return };
     match &peer {
         Peer::Svid(key) => {
-            let seen = key.clone();
+            let (seen, places) = (key.clone(), server.clone());
+            let Some(_place) = places.by_identity.take(&key.id) else {
+                tracing::warn!(%source, id = %key.id, "a connection was closed: its identity has too many");
+                return;
+            };
             if let Err(error) = server.work(move |control, now| control.mark_seen(&seen, now)).await {
                 tracing::error!(%error, "a certificate's use could not be kept");
                 return;

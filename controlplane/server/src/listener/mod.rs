@@ -4,6 +4,7 @@
 //! superseded (a request that waits is answered then), and when it is idle. What is not HTTP is answered by hyper with a bare 400; everything else that is no success is a problem (RFC 9457).
 
 mod connection;
+mod places;
 mod routes;
 mod watch;
 
@@ -17,11 +18,14 @@ use tokio::sync::{Semaphore, watch as channel};
 use tokio_rustls::TlsAcceptor;
 use zen_identity::{PrivateKeySource, SvidFiles, SvidStore, TrustDomain};
 
+use self::places::Places;
 use crate::directory::{self, Directory};
 use crate::{Control, ControlError, Refusal};
 
 /// Most connections at a time; more are closed as they come.
 pub(crate) const CONNECTIONS_MAX: usize = 1024;
+/// Most of them that one identity has.
+pub(crate) const IDENTITY_CONNECTIONS_MAX: usize = 8;
 /// Most of them that are not yet through their handshake.
 pub(crate) const HANDSHAKES_MAX: usize = 128;
 /// Most of them that hold a bundle's key only, for a minute at most.
@@ -62,6 +66,7 @@ pub(crate) struct Server {
     changes: channel::Sender<u64>,
     work: Semaphore,
     connections: Arc<Semaphore>,
+    by_identity: Places,
     handshakes: Semaphore,
     enrolling: Semaphore,
     strangers: Semaphore,
@@ -83,6 +88,7 @@ impl Listening {
             changes: channel::Sender::new(0),
             work: Semaphore::new(WORK_MAX),
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            by_identity: Places::default(),
             handshakes: Semaphore::new(HANDSHAKES_MAX),
             enrolling: Semaphore::new(ENROLLING_MAX),
             strangers: Semaphore::new(STRANGERS_MAX),

@@ -213,3 +213,26 @@ async fn the_two_kinds_of_clients_do_not_mix() {
         assert_eq!(by_bundle.get(path).await.unwrap().problem(), ProblemType::Forbidden);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_keep_nobody_out() {
+    let lab = Lab::start().await;
+    let bundle = lab.bundle("edge");
+    let mut strangers = Vec::new();
+    let mut answered = 0;
+    for at in 0..32 {
+        let mut stranger = Connection::with_seed(lab.address, &bundle, &[at; 32]).await.unwrap();
+        answered += usize::from(stranger.get("/healthz").await.is_ok());
+        strangers.push(stranger);
+    }
+    assert_eq!(answered, 16, "as many as have a place");
+    let agent = Agent::enroll(lab.address, &bundle).await;
+    let mut connections = Vec::new();
+    for at in 0..9 {
+        let mut connection = agent.connect(lab.address).await.unwrap();
+        assert_eq!(connection.get("/healthz").await.is_ok(), at < 8, "connection {at} of one identity");
+        connections.push(connection);
+    }
+    let other = Agent::enroll(lab.address, &lab.bundle("core")).await;
+    assert_eq!(other.renewed(lab.address).await.generation, 2);
+}

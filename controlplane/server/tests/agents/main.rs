@@ -5,6 +5,7 @@ mod certificates;
 mod client;
 mod configurations;
 mod crash;
+mod documentation;
 mod enrollment;
 mod input;
 mod issued;
