@@ -80,6 +80,9 @@ pub fn deny(
     if reason.is_some_and(|reason| reason.len() > REASON_BYTES_MAX) {
         return Err(ControlError::Argument("a reason has at most 256 bytes"));
     }
+    if until_ms.is_some_and(|until| until <= now_ms) {
+        return Err(ControlError::Argument("--until is over already; it is in Unix milliseconds"));
+    }
     let transaction = begin(database)?;
     forget(&transaction, now_ms)?;
     let sql = "INSERT INTO denials (kind, value, reason, until_ms) VALUES (?1, ?2, ?3, ?4)

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use rusqlite::ErrorCode;
 use zen_control_api::{BundleError, ConfigurationError, Problem, ProblemType};
 use zen_identity::{IdentityError, SpiffeIdError, SvidError};
 
@@ -126,6 +127,7 @@ impl Refusal {
             Self::Locked => ProblemType::CloneSuspected,
             Self::Connection { .. } | Self::Generation { .. } => ProblemType::Conflict,
             Self::Busy => ProblemType::Busy,
+            Self::Database(error) if is_contention(error) => ProblemType::Busy,
             Self::Database(_) | Self::Issue(_) | Self::AuthorityOver | Self::Ending => ProblemType::Internal,
         }
     }
@@ -136,9 +138,15 @@ impl Refusal {
             ProblemType::Internal => {
                 ProblemType::Internal.with("try again later; the operator's log says why")
             }
+            ProblemType::Busy => ProblemType::Busy.with(Self::Busy),
             kind => kind.with(self),
         }
     }
+}
+
+/// A command held the database for longer than we wait.
+fn is_contention(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
 impl From<serde_json::Error> for Refusal {

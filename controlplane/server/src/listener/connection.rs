@@ -48,14 +48,14 @@ pub(super) enum Peer {
 /// Serves one connection to its end.
 pub(super) async fn serve(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStream, source: SocketAddr) {
     let Ok(handshake) = server.handshakes.try_acquire() else {
-        tracing::warn!(%source, "a connection was closed: too many are in their handshake");
+        server.shed.note("too many are in their handshake");
         return;
     };
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            tracing::info!(%source, reason = refusal_reason(&error), "a handshake was refused");
+            log_refusal(source, &error);
             return;
         }
         Err(_) => return,
@@ -66,7 +66,7 @@ pub(super) async fn serve(server: Arc<Server>, acceptor: TlsAcceptor, stream: Tc
         Peer::Svid(key) => {
             let (seen, places) = (key.clone(), server.clone());
             let Some(_place) = places.by_identity.take(&key.id) else {
-                tracing::warn!(%source, id = %key.id, "a connection was closed: its identity has too many");
+                server.shed.note("its identity has too many");
                 return;
             };
             if let Err(error) = server.work(move |control, now| control.mark_seen(&seen, now)).await {
@@ -83,7 +83,7 @@ pub(super) async fn serve(server: Arc<Server>, acceptor: TlsAcceptor, stream: Tc
                 _ => (&places.strangers, STRANGER_TIMEOUT),
             };
             let Ok(_place) = places.try_acquire() else {
-                tracing::warn!(%source, "a connection was closed: too many are enrolling");
+                server.shed.note("too many are enrolling");
                 return;
             };
             let _ = tokio::time::timeout(life, answer_all(server, Arc::new(peer), stream)).await;
@@ -122,11 +122,11 @@ fn identify(stream: &TlsStream<TcpStream>, source: SocketAddr) -> Option<(Peer, 
     }
 }
 
-/// Ours if it is one of ours, without anything from the wire.
-fn refusal_reason(error: &std::io::Error) -> String {
+/// Our own verdicts are told; what is not even a handshake is anybody's noise.
+fn log_refusal(source: SocketAddr, error: &std::io::Error) {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<tokio_rustls::rustls::Error>());
     match tls.and_then(zen_identity::peer_refused) {
-        Some(refused) => refused.to_string(),
-        None => error.kind().to_string(),
+        Some(refused) => tracing::info!(%source, "a handshake was refused: {refused}"),
+        None => tracing::debug!(%source, kind = %error.kind(), "a handshake failed"),
     }
 }

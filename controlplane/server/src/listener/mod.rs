@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, watch as channel};
 use tokio_rustls::TlsAcceptor;
 use zen_identity::{PrivateKeySource, SvidFiles, SvidStore, TrustDomain};
 
-use self::places::Places;
+use self::places::{Places, Shed};
 use crate::directory::{self, Directory};
 use crate::{Control, ControlError, Refusal};
 
@@ -67,6 +67,7 @@ pub(crate) struct Server {
     work: Semaphore,
     connections: Arc<Semaphore>,
     by_identity: Places,
+    shed: Shed,
     handshakes: Semaphore,
     enrolling: Semaphore,
     strangers: Semaphore,
@@ -89,6 +90,7 @@ impl Listening {
             work: Semaphore::new(WORK_MAX),
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             by_identity: Places::default(),
+            shed: Shed::default(),
             handshakes: Semaphore::new(HANDSHAKES_MAX),
             enrolling: Semaphore::new(ENROLLING_MAX),
             strangers: Semaphore::new(STRANGERS_MAX),
@@ -118,7 +120,7 @@ impl Listening {
 
     fn admit(&self, stream: TcpStream, source: SocketAddr) {
         let Ok(place) = self.server.connections.clone().try_acquire_owned() else {
-            tracing::warn!(%source, "a connection was closed: {CONNECTIONS_MAX} are open");
+            self.server.shed.note("too many are open");
             return;
         };
         let (server, acceptor) = (self.server.clone(), self.acceptor.clone());

@@ -1,12 +1,15 @@
-//! How many connections each identity has: none can take the places of others.
+//! How many connections each identity has, so that none takes the places of others, and how many were closed.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use zen_identity::SpiffeId;
 
 use super::IDENTITY_CONNECTIONS_MAX;
+
+const SAID_EVERY: Duration = Duration::from_secs(10);
 
 /// Connections by identity; those without any are not in it, so it is bounded by the number of connections.
 #[derive(Default)]
@@ -16,6 +19,16 @@ pub(super) struct Places(Mutex<HashMap<SpiffeId, usize>>);
 pub(super) struct Place<'a> {
     places: &'a Places,
     id: SpiffeId,
+}
+
+/// Connections that were closed for want of a place: whoever floods us does not fill the log too.
+#[derive(Default)]
+pub(super) struct Shed(Mutex<Noted>);
+
+#[derive(Default)]
+struct Noted {
+    count: u64,
+    said_at: Option<Instant>,
 }
 
 impl Places {
@@ -28,6 +41,18 @@ impl Places {
         }
         *count += 1;
         Some(Place { places: self, id: id.clone() })
+    }
+}
+
+impl Shed {
+    /// Counts one, and says so if nothing was said for a while.
+    pub(super) fn note(&self, reason: &'static str) {
+        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        noted.count += 1;
+        if noted.said_at.is_none_or(|at| at.elapsed() >= SAID_EVERY) {
+            tracing::warn!(count = noted.count, "connections were closed, the last because {reason}");
+            *noted = Noted { count: 0, said_at: Some(Instant::now()) };
+        }
     }
 }
 

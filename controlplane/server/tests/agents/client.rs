@@ -83,6 +83,10 @@ impl Connection {
         Ok(Self { stream })
     }
 
+    pub fn port(&self) -> u16 {
+        self.stream.get_ref().0.local_addr().unwrap().port()
+    }
+
     pub fn exporter(&self) -> [u8; 32] {
         self.stream.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, None).unwrap()
     }

@@ -17,10 +17,14 @@ struct Server(Child);
 
 impl Server {
     async fn start(directory: &Path, address: SocketAddr) -> Self {
+        Self::start_with(directory, address, "error", Stdio::null()).await
+    }
+
+    async fn start_with(directory: &Path, address: SocketAddr, log: &str, to: Stdio) -> Self {
         let child = Command::new(env!("CARGO_BIN_EXE_zen-control"))
-            .args(["run", "--log", "error", "--listen", &address.to_string(), "--dir"])
+            .args(["run", "--log", log, "--listen", &address.to_string(), "--dir"])
             .arg(directory)
-            .stderr(Stdio::null())
+            .stderr(to)
             .spawn()
             .unwrap();
         let server = Self(child);
@@ -80,6 +84,36 @@ async fn a_killed_server_let_in_whom_it_answers_later() {
         drop(server);
     }
     println!("{kept_before_the_end} of 16 kills came after the certificate was kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_names_both_addresses_and_no_secret() {
+    let files = tempfile::tempdir().unwrap();
+    let state = files.path().join("state");
+    let directory = initialize(&state, TRUST_DOMAIN, "acme", now_ms()).unwrap();
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let bundle = bundle(&directory, files.path(), "edge");
+    let log = files.path().join("log");
+    let to = std::fs::File::create(&log).unwrap();
+    let server = Server::start_with(&state, address, "trace", to.into()).await;
+    let mut ports = Vec::new();
+    for status in [201, 409] {
+        let mut connection = Connection::with_bundle(address, &bundle).await.unwrap();
+        ports.push(connection.port());
+        let request = enrollment_request(&mut connection, &bundle, &csr(&new_key())).await.unwrap();
+        let answer = connection.post(ENROLL, &serde_json::to_vec(&request).unwrap()).await.unwrap();
+        assert_eq!(answer.status, status);
+    }
+    drop(server);
+    let log = std::fs::read_to_string(&log).unwrap();
+    let alarm = log.lines().find(|line| line.contains("ALARM")).unwrap();
+    for port in ports {
+        assert!(alarm.contains(&format!("127.0.0.1:{port}")), "{alarm}");
+    }
+    let seed = serde_json::to_string(&zen_control_api::Base64(*bundle.key().seed())).unwrap();
+    for secret in [seed.trim_matches('"'), "PRIVATE KEY", &format!("{:?}", bundle.key().seed())] {
+        assert!(!log.contains(secret));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

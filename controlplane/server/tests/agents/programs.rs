@@ -94,6 +94,7 @@ fn mistakes_are_said_with_their_remedy() {
         (&["bundle", "revoke", "--dir", "state", "x"], "32 digits"),
         (&["configuration", "set", "--dir", "state", "--cluster", "edge", "more.json"], "unknown field"),
         (&["configuration", "set", "--dir", "state", "--cluster", "..", "more.json"], "unknown field"),
+        (&["deny", "--dir", "state", "--serial", "ab", "--until", "1"], "over already"),
         (&["deny", "--dir", "state"], "required"),
         (&["deny", "--dir", "state", "--serial", "abc"], "hex"),
         (&["deny", "--dir", "state", "--spki-sha256", "ab"], "64 digits"),
