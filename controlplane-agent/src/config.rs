@@ -112,8 +112,9 @@ impl Config {
         let text = fs::read_to_string(file).map_err(read)?;
         let raw =
             toml::from_str(&text).map_err(|source| ConfigError::Form { file: file.to_owned(), source })?;
-        let directory = file.parent().unwrap_or(Path::new("")).canonicalize().map_err(read)?;
-        raw_checked(raw, &directory)
+        let directory = file.canonicalize().map_err(read)?;
+        let directory = directory.parent().expect("a file is in a directory");
+        raw_checked(raw, directory)
     }
 }
 
@@ -198,6 +199,19 @@ mod tests {
         assert_eq!(config.lockd.program, Path::new(LOCKD_PROGRAM));
         assert_eq!(config.members[0].managed, config.state_dir.join("members/edge-1"));
         assert!(config.state_dir.is_absolute() && config.members[0].admin_socket.is_absolute());
+    }
+
+    #[test]
+    fn a_file_may_be_named_without_its_directory() {
+        let error = Config::read(Path::new("Cargo.toml")).unwrap_err();
+        assert!(matches!(error, ConfigError::Form { .. }), "found, and no configuration: {error}");
+        let linked = tempfile::tempdir().unwrap();
+        let place = tempfile::tempdir().unwrap();
+        fs::write(place.path().join("agent.toml"), GOOD).unwrap();
+        let link = linked.path().join("agent.toml");
+        std::os::unix::fs::symlink(place.path().join("agent.toml"), &link).unwrap();
+        let config = Config::read(&link).unwrap();
+        assert_eq!(config.state_dir, place.path().canonicalize().unwrap().join("state"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
@@ -99,8 +100,12 @@ fn finish(state: &StateDirectory) -> Result<(), StateError> {
 
 fn read_bundle(file: &Path) -> Result<EnrollmentBundle, EnrollError> {
     let read = |source| EnrollError::Read { file: file.to_owned(), source };
-    if fs::metadata(file).map_err(read)?.len() > BUNDLE_BYTES_MAX as u64 {
+    let metadata = fs::metadata(file).map_err(read)?;
+    if metadata.len() > BUNDLE_BYTES_MAX as u64 {
         return Err(BundleError::Length.into());
+    }
+    if metadata.permissions().mode() & 0o077 != 0 {
+        tracing::warn!(file = %file.display(), "others can read the bundle, and whoever is first is let in");
     }
     let text = Zeroizing::new(fs::read(file).map_err(read)?);
     Ok(EnrollmentBundle::decode(&text)?)
