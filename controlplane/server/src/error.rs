@@ -186,7 +186,7 @@ pub enum ControlError {
         mode: u32,
     },
     /// A file holds something else.
-    #[error("{}: is not {what}; restore it from a backup", path.display())]
+    #[error("{}: is not {what}; restore it from a backup, or for the issuing CA run: zen-control authority renew", path.display())]
     Content {
         /// Which one.
         path: PathBuf,

@@ -56,12 +56,22 @@ async fn without_news_there_is_no_content() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_may_wait_longer_than_it_may_be_idle() {
+    let lab = Lab::start_with(Duration::from_secs(13)).await;
+    let agent = Agent::enroll(lab.address, &lab.bundle("edge")).await;
+    let mut connection = agent.connect(lab.address).await.unwrap();
+    assert_eq!(connection.get(&format!("{CONFIGURATION}?after=0")).await.unwrap().status, 204);
+    assert_eq!(connection.get("/healthz").await.unwrap().status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_report_is_kept_and_the_last_one_counts() {
     let lab = Lab::start().await;
     let agent = Agent::enroll(lab.address, &lab.bundle("edge")).await;
     let mut connection = agent.connect(lab.address).await.unwrap();
     for configuration in [1, 2] {
-        let outcome = Outcome::Rejected { version: 2, reason: "'; DROP TABLE statuses; <script>".to_owned() };
+        let outcome =
+            Outcome::Rejected { version: 2, reason: "'; DROP TABLE statuses; <script>\u{1b}[2J".to_owned() };
         let member = MemberReport { outcome, certificate_not_after_ms: u64::MAX };
         let report = StatusReport {
             agent_version: "1.0".to_owned(),
@@ -75,6 +85,14 @@ async fn a_report_is_kept_and_the_last_one_counts() {
         assert_eq!(clusters[0].report.as_ref().unwrap().1, report);
         assert_eq!(clusters[0].agent.unwrap().0, 1);
     }
+    let mut status = std::process::Command::new(env!("CARGO_BIN_EXE_zen-control"));
+    let output = status.args(["status", "--dir"]).arg(lab.state()).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("edge: no configuration, agent's certificate 1 ends 2"), "{text}");
+    assert!(
+        text.contains(r"node-1: REJECTED 2: \'; DROP TABLE statuses; <script>\u{1b}[2J, certificate ends"),
+        "{text}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -216,3 +216,19 @@ async fn who_shows_no_good_certificate_is_not_answered() {
 fn leaf_of(chain: &str) -> String {
     chain.split_inclusive("-----END CERTIFICATE-----\n").next().unwrap().to_owned()
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_held_is_no_fault() {
+    let lab = Lab::start().await;
+    let agent = Agent::enroll(lab.address, &lab.bundle("edge")).await;
+    let mut connection = agent.connect(lab.address).await.unwrap();
+    connection.get("/healthz").await.unwrap();
+    let held = lab.database();
+    held.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let report = serde_json::json!({ "agent_version": "1", "configuration": 1, "members": {} });
+    let answer = connection.post(STATUS, report.to_string().as_bytes()).await.unwrap();
+    assert_eq!((answer.status, answer.problem()), (429, ProblemType::Busy));
+    held.execute_batch("COMMIT").unwrap();
+    let answer = connection.post(STATUS, report.to_string().as_bytes()).await.unwrap();
+    assert_eq!(answer.status, 204);
+}

@@ -71,6 +71,11 @@ fn commands_do_what_their_help_says() {
     good(at, &["backup", "--dir", "state", "--out", "copy.db"]);
     assert!(fs::metadata(at.join("copy.db")).unwrap().len() > 4096);
     good(at, &["authority", "renew", "--dir", "state"]);
+
+    fs::rename(at.join("state/root.key"), at.join("offline.key")).unwrap();
+    assert_eq!(good(at, &set), "edge has version 7\n", "the root's key is needed for nothing else");
+    good(at, &with(&BUNDLE, &["another.json"]));
+    assert!(bad(at, &["authority", "renew", "--dir", "state"]).contains("root.key"));
 }
 
 #[test]
