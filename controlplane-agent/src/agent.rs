@@ -266,7 +266,7 @@ impl Agent {
             }
             let told = node::reload(&node.admin_socket).await;
             let now = self.clock.now();
-            tracing::info!(member = name, ?told, "told to reload");
+            let before = node.told.outcome().cloned();
             match told {
                 // Its old secrets may go now.
                 Told::Applied(managed) => {
@@ -275,6 +275,9 @@ impl Agent {
                 }
                 Told::Rejected(reason) => node.told.handle_rejected(reason, now),
                 Told::Unreachable(reason) => node.told.handle_unreachable(reason, now),
+            }
+            if node.told.outcome() != before.as_ref() {
+                tracing::info!(member = name, outcome = ?node.told.outcome(), "the node was told to reload");
             }
         }
     }
