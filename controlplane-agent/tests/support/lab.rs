@@ -318,10 +318,23 @@ impl Process {
         fs::read_to_string(&self.log).unwrap()
     }
 
-    /// Ends it, and says whether it ended well.
+    /// Ends it as soon as it can be asked to, and says whether it ended well.
     pub fn stop(mut self) -> bool {
+        wait_until("SIGTERM is handled", || self.handles(Signal::SIGTERM));
         self.signal(Signal::SIGTERM);
         self.child.wait().unwrap().success()
+    }
+}
+
+impl Process {
+    /// Whether a signal is caught or waited for, as `/proc/PID/status` says; a process that has ended needs none.
+    fn handles(&self, signal: Signal) -> bool {
+        let Ok(status) = fs::read_to_string(format!("/proc/{}/status", self.pid())) else { return true };
+        let masks = status.lines().filter_map(|line| {
+            let mask = line.strip_prefix("SigCgt:").or_else(|| line.strip_prefix("SigBlk:"))?;
+            u64::from_str_radix(mask.trim(), 16).ok()
+        });
+        masks.fold(0, |all, mask| all | mask) & (1 << (signal as u64 - 1)) != 0
     }
 }
 
