@@ -150,7 +150,7 @@ fn tcp_line(line: &str) -> Option<(u64, Tcp)> {
 }
 
 fn address(text: &str) -> Option<SocketAddr> {
-    let (host, port) = text.split_once(':')?;
+    let (host, port) = text.split_once(':').filter(|(host, _)| matches!(host.len(), 8 | 32))?;
     let port = u16::from_str_radix(port, 16).ok()?;
     let words =
         host.as_bytes().chunks(8).map(|word| u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok());
