@@ -6,17 +6,16 @@ mod support;
 
 use std::fmt::Write as _;
 use std::fs::{self, File, Permissions};
-use std::io::{IoSlice, IoSliceMut, Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use support::{LOCKD, Vault, Wire, grant, read_greeting, run, said, wait_until};
-use zen_lock::{Refusal, ReplyHead};
+use zen_lock::{Greeting, Refusal, ReplyHead};
 
 const SECRET: &str = "edge/webhooks/github";
 /// What [`caller`] plays, and for which vault.
@@ -149,25 +148,19 @@ fn a_socket_that_was_handed_on_is_of_no_use() {
 fn a_process_id_that_was_given_out_again_is_of_no_use() {
     let vault = vault();
     let _daemon = vault.start(&grant("user = \"0\""));
+    let heir = vault.path("heir");
     for _ in 0..200 {
-        // A process connects, hands its socket to us, and is gone.
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let mut gone =
-            spawn("hand-over", &vault, &std::env::current_exe().unwrap(), Stdio::from(OwnedFd::from(theirs)));
-        let mut stream = receive_socket(&ours);
-        let greeting = read_greeting(&mut stream);
-        drop(ours);
-        let pid = gone.id();
+        // A process connects, leaves its socket to another one, and is gone.
+        let mut gone = spawn("leave", &vault, &std::env::current_exe().unwrap(), Stdio::null());
         assert!(gone.wait().unwrap().success());
-        let mut wire = Wire { stream, greeting };
-        let request = wire.request(SECRET);
-        fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).unwrap();
-        let mut writer = write_by_shell(&wire.stream, &request);
-        assert!(writer.wait().unwrap().success());
-        let reply = wire.reply();
-        assert!(matches!(reply, Some(ReplyHead::Refused(_))), "{reply:?}");
-        if writer.id() == pid {
-            assert_eq!(reply, Some(ReplyHead::Refused(Refusal::Denied)));
+        wait_until("the heir has asked", || heir.exists());
+        let said = fs::read(&heir).unwrap();
+        fs::remove_file(&heir).unwrap();
+        let (has_its_id, head) = said.split_first().unwrap();
+        let reply = ReplyHead::decode(head.try_into().unwrap()).unwrap();
+        assert!(matches!(reply, ReplyHead::Refused(_)), "{reply:?}");
+        if *has_its_id == 1 {
+            assert_eq!(reply, ReplyHead::Refused(Refusal::Denied));
             return last_receipt(&vault, "changed", "the caller has ended");
         }
     }
@@ -277,9 +270,13 @@ fn play(role: &str, vault: &Vault, program: &Path) -> Player {
 }
 
 fn spawn(role: &str, vault: &Vault, program: &Path, stdin: Stdio) -> Child {
+    spawn_in(role, vault.directory.path(), program, stdin)
+}
+
+fn spawn_in(role: &str, vault: &Path, program: &Path, stdin: Stdio) -> Child {
     let mut command = Command::new(program);
     command.args(["--exact", "caller", "--ignored", "--nocapture"]).stdin(stdin).stdout(Stdio::null());
-    command.env(ROLE, role).env(VAULT, vault.directory.path()).spawn().unwrap()
+    command.env(ROLE, role).env(VAULT, vault).spawn().unwrap()
 }
 
 /// Not a test: what another process does for the tests above.
@@ -287,26 +284,48 @@ fn spawn(role: &str, vault: &Vault, program: &Path, stdin: Stdio) -> Child {
 #[ignore = "is run by other tests, in a process of its own"]
 fn caller() {
     let vault = PathBuf::from(std::env::var_os(VAULT).unwrap());
-    let mut stream = UnixStream::connect(vault.join("lockd.sock")).unwrap();
-    if std::env::var(ROLE).unwrap() == "hand-over" {
-        let (part, control) = ([IoSlice::new(b"x")], [ControlMessage::ScmRights(&[stream.as_raw_fd()])]);
-        sendmsg::<()>(0, &part, &control, MsgFlags::empty(), None).unwrap();
-        // Held until it is looked at, so that it has been there.
-        return drop(std::io::stdin().read(&mut [0]));
+    let role = std::env::var(ROLE).unwrap();
+    if let Some(pid) = role.strip_prefix("heir of ") {
+        return inherit(&vault, pid.parse().unwrap());
     }
+    let mut stream = UnixStream::connect(vault.join("lockd.sock")).unwrap();
     let greeting = read_greeting(&mut stream);
+    if role == "leave" {
+        fs::write(vault.join("greeting"), greeting.encode()).unwrap();
+        let heir = format!("heir of {}", std::process::id());
+        let socket = Stdio::from(OwnedFd::from(stream));
+        #[expect(clippy::zombie_processes, reason = "it outlives this process, which is what is tested")]
+        let _heir = spawn_in(&heir, &vault, &std::env::current_exe().unwrap(), socket);
+        return;
+    }
     File::create(vault.join("greeted")).unwrap();
     std::io::stdin().read_exact(&mut [0]).unwrap();
     let mut wire = Wire { stream, greeting };
     let request = wire.request(SECRET);
-    if std::env::var(ROLE).unwrap() == "become" {
-        let script =
-            format!("printf '{}' >&0; head -c 5 <&0 > '{}'", octal(&request), vault.join("answer").display());
+    if role == "become" {
+        let answer = vault.join("answer");
+        let script = format!("printf '{}' >&0; head -c 5 <&0 > '{}'", octal(&request), answer.display());
         let stream = Stdio::from(OwnedFd::from(wire.stream));
         panic!("{}", Command::new("sh").args(["-c", &script]).stdin(stream).exec());
     }
     wire.send(&request);
     fs::write(vault.join("answer"), wire.reply().unwrap().encode()).unwrap();
+}
+
+/// Has the socket of the process `gone` as its standard input, and lets a process ask that has its id, if it can be had.
+fn inherit(vault: &Path, gone: u32) {
+    wait_until("it is gone", || !Path::new(&format!("/proc/{gone}")).exists());
+    let stream = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned().unwrap());
+    let greeting = fs::read(vault.join("greeting")).unwrap();
+    let greeting = Greeting::decode(greeting[..].try_into().unwrap()).unwrap();
+    let mut wire = Wire { stream, greeting };
+    let request = wire.request(SECRET);
+    fs::write("/proc/sys/kernel/ns_last_pid", (gone - 1).to_string()).unwrap();
+    let mut writer = write_by_shell(&wire.stream, &request);
+    assert!(writer.wait().unwrap().success());
+    let said = [&[u8::from(writer.id() == gone)], &wire.reply().unwrap().encode()[..]].concat();
+    fs::write(vault.join("heir.next"), said).unwrap();
+    fs::rename(vault.join("heir.next"), vault.join("heir")).unwrap();
 }
 
 /// A shell writes these bytes itself, to a socket that it was given.
@@ -322,19 +341,6 @@ fn octal(bytes: &[u8]) -> String {
         write!(text, "\\{byte:03o}").unwrap();
         text
     })
-}
-
-fn receive_socket(from: &UnixStream) -> UnixStream {
-    let (mut byte, mut control) = ([0; 1], nix::cmsg_space!([i32; 1]));
-    let mut parts = [IoSliceMut::new(&mut byte)];
-    let received =
-        recvmsg::<()>(from.as_raw_fd(), &mut parts, Some(&mut control), MsgFlags::empty()).unwrap();
-    let number = received.cmsgs().unwrap().find_map(|message| match message {
-        ControlMessageOwned::ScmRights(numbers) => numbers.first().copied(),
-        _ => None,
-    });
-    // SAFETY: the kernel made this descriptor for us in recvmsg, and nobody else has it.
-    UnixStream::from(unsafe { OwnedFd::from_raw_fd(number.unwrap()) })
 }
 
 /// Control groups where systemd would have its own; removed when dropped.

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::verify_tls13_signature;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, PeerIncompatible,
@@ -15,7 +14,7 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::svid::{PeerUsage, SvidError, check_chain};
-use crate::tls::signature_algorithms;
+use crate::tls::tls13_signatures;
 use crate::{Decision, Denial, SharedPolicy, SpiffeId, SvidStore};
 
 /// Why a peer's handshake was refused.
@@ -100,27 +99,7 @@ impl ServerCertVerifier for SpiffeVerifier {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(PeerIncompatible::Tls12NotOffered.into())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &signature_algorithms())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        signature_algorithms().supported_schemes()
-    }
+    tls13_signatures!();
 }
 
 impl ClientCertVerifier for SpiffeVerifier {
@@ -142,27 +121,7 @@ impl ClientCertVerifier for SpiffeVerifier {
         Ok(ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(PeerIncompatible::Tls12NotOffered.into())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signature, &signature_algorithms())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        signature_algorithms().supported_schemes()
-    }
+    tls13_signatures!();
 }
 
 /// Checks a target as another verifier does, and then whether the store's deny list names it.
@@ -194,7 +153,7 @@ impl ServerCertVerifier for DenyingVerifier {
             .map(|der| CertificateDer::from(&**der))
             .collect();
         match self.store.deny_list().denies(&chain, now) {
-            Some(denial) => Err(rustls_error(SvidError::Denied(denial).into())),
+            Some(denial) => Err(rustls_error(PeerRefused::from(SvidError::Denied(denial)))),
             None => Ok(verified),
         }
     }
@@ -222,6 +181,7 @@ impl ServerCertVerifier for DenyingVerifier {
     }
 }
 
-fn rustls_error(refused: PeerRefused) -> Error {
+/// Our reason inside a rustls error: [`peer_refused`] and its like find it there.
+pub(crate) fn rustls_error(refused: impl std::error::Error + Send + Sync + 'static) -> Error {
     CertificateError::Other(OtherError(Arc::new(refused))).into()
 }
