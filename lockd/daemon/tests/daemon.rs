@@ -254,6 +254,8 @@ fn a_start_that_cannot_be_trusted_is_refused_with_its_reason() {
         assert!(!output.status.success() && said(&output).contains(says), "{}", said(&output));
     }
     let vault = Vault::new();
+    let output = run(&["run", "--config", vault.path("none.toml").to_str().unwrap()], b"");
+    assert!(said(&output).contains("give the configuration with --config"), "{}", said(&output));
     let _daemon = vault.start(&grant(MINE));
     let output = run(&["run", "--config", vault.path("lockd.toml").to_str().unwrap()], b"");
     assert!(said(&output).contains("another lockd answers there"), "{}", said(&output));

@@ -51,7 +51,7 @@ pub struct Changing {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file.
-    #[error("{}: {source}", file.display())]
+    #[error("{}: {source}; give the configuration with --config, docs/secrets.md has one", file.display())]
     Read {
         /// Which.
         file: PathBuf,
@@ -144,6 +144,7 @@ impl Config {
     pub fn read(file: &Path) -> Result<Self, ConfigError> {
         let failed = |source| ConfigError::Read { file: file.to_owned(), source };
         let file = std::path::absolute(file).map_err(failed)?;
+        std::fs::metadata(&file).map_err(failed)?;
         check_path(&file)?;
         let text = std::fs::read_to_string(&file).map_err(failed)?;
         let raw = parse(&file, &text)?;
