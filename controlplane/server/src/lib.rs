@@ -22,6 +22,7 @@ mod error;
 pub mod fuzz;
 mod listener;
 mod nonces;
+pub mod objects;
 mod overview;
 mod session;
 
