@@ -55,6 +55,8 @@ pub struct Node {
     #[serde(default = "memory_bytes_max")]
     pub memory_bytes_max: u64,
     pub links_max: Option<u32>,
+    #[serde(default = "link_pause_ms_max")]
+    pub link_pause_ms_max: u64,
     #[serde(default = "yes")]
     pub drop_capabilities: bool,
     #[serde(default)]
@@ -434,6 +436,10 @@ fn yes() -> bool {
 
 fn drain_timeout_ms() -> u64 {
     10_000
+}
+
+fn link_pause_ms_max() -> u64 {
+    5_000
 }
 
 fn reload_poll_ms() -> u64 {

@@ -62,6 +62,8 @@ pub struct NodeSettings {
     pub deny_list_file: Option<PathBuf>,
     /// Links that carry events, over all workers.
     pub links_max: u32,
+    /// Longest pause between two attempts to dial a link.
+    pub link_pause_ms_max: u64,
     /// What the node may use; its bound is compared with this.
     pub memory_bytes_max: u64,
     /// Whether capabilities go before workers start.

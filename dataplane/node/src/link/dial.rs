@@ -83,9 +83,13 @@ impl Links {
         self.slots.retain(|slot| {
             wanted.iter().any(|(purpose, address)| *purpose == slot.purpose && *address == slot.address)
         });
+        let pause_ms_max = self.snapshot.node.link_pause_ms_max;
+        for slot in &mut self.slots {
+            slot.pause_ms_max = pause_ms_max;
+        }
         for (purpose, address) in wanted {
             if !self.slots.iter().any(|slot| slot.purpose == purpose) {
-                self.slots.push(Slot::new(purpose, address));
+                self.slots.push(Slot::new(purpose, address, pause_ms_max));
             }
         }
     }

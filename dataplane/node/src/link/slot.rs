@@ -6,10 +6,9 @@ use zen_uring::SocketId;
 
 use crate::config::HostPort;
 
-/// First pause after a failed attempt, ms; doubles up to [`BACKOFF_MS_MAX`].
+/// First pause after a failed attempt, ms; doubles up to `node.link_pause_ms_max`. A link that lasted that long is dialled
+/// again after the first one.
 const BACKOFF_MS: u64 = 100;
-/// Longest pause, ms; a link that lasted this long is dialled again after the first one.
-const BACKOFF_MS_MAX: u64 = 5_000;
 
 /// What a dialled link is for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,6 +42,8 @@ pub struct Slot {
     pub purpose: Purpose,
     /// Where to dial.
     pub address: HostPort,
+    /// Longest pause.
+    pub pause_ms_max: u64,
     state: State,
     backoff_ms: u64,
     ready_ms: Option<u64>,
@@ -61,9 +62,9 @@ pub enum Want {
 
 impl Slot {
     /// A slot that dials at once.
-    pub fn new(purpose: Purpose, address: HostPort) -> Self {
+    pub fn new(purpose: Purpose, address: HostPort, pause_ms_max: u64) -> Self {
         let state = State::Waiting { until_ms: 0 };
-        Self { purpose, address, state, backoff_ms: BACKOFF_MS, ready_ms: None }
+        Self { purpose, address, pause_ms_max, state, backoff_ms: BACKOFF_MS, ready_ms: None }
     }
 
     /// What it wants now.
@@ -115,11 +116,11 @@ impl Slot {
 
     /// The connection is gone, or could not be made.
     pub fn handle_lost(&mut self, steady_ms: u64) {
-        if self.ready_ms.take().is_some_and(|ready_ms| steady_ms >= ready_ms + BACKOFF_MS_MAX) {
+        if self.ready_ms.take().is_some_and(|ready_ms| steady_ms >= ready_ms + self.pause_ms_max) {
             self.backoff_ms = BACKOFF_MS;
         }
         self.state = State::Waiting { until_ms: steady_ms + self.backoff_ms };
-        self.backoff_ms = (self.backoff_ms * 2).min(BACKOFF_MS_MAX);
+        self.backoff_ms = (self.backoff_ms * 2).min(self.pause_ms_max);
     }
 
     /// Whether `socket` is this slot's connection.
@@ -142,7 +143,7 @@ mod tests {
 
     fn slot() -> Slot {
         let purpose = Purpose::SendTo { egress: "inside".to_owned() };
-        Slot::new(purpose, HostPort { host: "127.0.0.1".to_owned(), port: 1 })
+        Slot::new(purpose, HostPort { host: "127.0.0.1".to_owned(), port: 1 }, 5_000)
     }
 
     /// The pause after a link that was ready for so long.
@@ -163,7 +164,10 @@ mod tests {
         let (mut slot, mut now_ms) = (slot(), 0);
         let pauses: Vec<u64> = (0..8).map(|_| pause_ms(&mut slot, &mut now_ms, 10)).collect();
         assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
-        assert_eq!(pause_ms(&mut slot, &mut now_ms, BACKOFF_MS_MAX - 1), 5000);
-        assert_eq!(pause_ms(&mut slot, &mut now_ms, BACKOFF_MS_MAX), 100);
+        assert_eq!(pause_ms(&mut slot, &mut now_ms, 4999), 5000);
+        assert_eq!(pause_ms(&mut slot, &mut now_ms, 5000), 100);
+        slot.pause_ms_max = 300;
+        let pauses: Vec<u64> = (0..4).map(|_| pause_ms(&mut slot, &mut now_ms, 10)).collect();
+        assert_eq!(pauses, [200, 300, 300, 300]);
     }
 }

@@ -151,6 +151,7 @@ fn node(raw: &Raw, faults: &mut Faults) -> NodeSettings {
     faults.bound("node.workers", raw.node.workers, 0, WORKERS_MAX);
     faults.bound("node.drain_timeout_ms", raw.node.drain_timeout_ms, 100, 600_000);
     faults.bound("node.reload_poll_ms", raw.node.reload_poll_ms, 100, 3_600_000);
+    faults.bound("node.link_pause_ms_max", raw.node.link_pause_ms_max, 100, 600_000);
     faults.bound("node.memory_bytes_max", raw.node.memory_bytes_max, 64 << 20, 1 << 40);
     let log = &raw.node.log;
     let _ = faults.parse::<EnvFilter>("node.log", log, "give error, warn, info, debug or trace");
@@ -171,6 +172,7 @@ fn node(raw: &Raw, faults: &mut Faults) -> NodeSettings {
         reload_poll_ms: raw.node.reload_poll_ms,
         deny_list_file: raw.identity.deny_list_file.as_ref().map(|file| faults.resolve(file)),
         links_max: links_max(raw, workers, faults),
+        link_pause_ms_max: raw.node.link_pause_ms_max,
         memory_bytes_max: raw.node.memory_bytes_max,
         drop_capabilities: raw.node.drop_capabilities,
         seccomp: raw.node.seccomp,
