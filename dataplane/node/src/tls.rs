@@ -30,7 +30,7 @@ pub const HANDSHAKE_BYTES: usize = SILENT_BYTES_MAX_DIALLED / 2;
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The protocol or a certificate check.
-    #[error("tls: {0}")]
+    #[error("tls: {}", said(.0))]
     Protocol(#[from] rustls::Error),
     /// The peer sent more than a parser may leave unread.
     #[error("tls: plaintext left unread")]
@@ -188,6 +188,11 @@ impl Tls {
         let not_after = zen_identity::peer_not_after(self.connection.peer_certificates())?;
         Some(not_after.as_secs() * 1000 + 999)
     }
+}
+
+/// Our own reason in words, if it is one; rustls would show its names in the code.
+fn said(error: &rustls::Error) -> String {
+    zen_identity::peer_refused(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 impl std::fmt::Debug for Tls {
