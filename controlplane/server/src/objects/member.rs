@@ -67,6 +67,9 @@ impl Object for Member {
             check_address(&link.address, "/link/address")?;
         }
         self.settings.check(&MEMBER)?;
+        if self.roles.is_empty() && !(self.settings.is_empty() && self.link.is_none()) {
+            return Err(FieldFault::new("/roles", "a member without roles has no link and no settings"));
+        }
         for (section, role) in [("ingester", Role::Ingester), ("egress", Role::Egress)] {
             if self.settings.0.contains_key(section) && !self.roles.contains(&role) {
                 return Err(FieldFault::new(format!("/settings/{section}"), "its role is not in /roles"));

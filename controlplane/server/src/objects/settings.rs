@@ -10,12 +10,15 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use self::keys::{ROUTING_TABLES, TABLES};
-use super::FieldFault;
+use super::{FieldFault, SecretPlace};
 
 /// Deepest settings.
 pub(crate) const SETTINGS_DEPTH_MAX: usize = 24;
 /// Most values in one object's settings.
 pub(crate) const SETTINGS_VALUES_MAX: usize = 4096;
+
+/// How what agents fill in begins.
+const PLACEHOLDERS: [&str; 2] = ["{{private_key", "{{link_key"];
 
 /// Keys and values of a node's configuration (`docs/configuration.md`), as JSON.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -71,6 +74,14 @@ impl Settings {
         self.0.iter().filter_map(|(key, value)| Some((key.clone(), toml_value(value)?))).collect()
     }
 
+    /// Secrets that settings name, as nodes do: `lockd:NAMESPACE/NAME/KEY` in a key that ends in `file` or `files`.
+    pub(crate) fn places(&self, pointer: &str) -> Vec<(String, SecretPlace)> {
+        let mut found = Vec::new();
+        self.0.iter().for_each(|(key, value)| references(key, value, &below(pointer, key), &mut found));
+        let place = |(pointer, text): (String, &str)| Some((pointer, text.parse().ok()?));
+        found.into_iter().filter_map(place).collect()
+    }
+
     /// Settings of an object, at `/settings`.
     pub(super) fn check(&self, scope: &Scope) -> Result<(), FieldFault> {
         self.check_at(scope, "/settings")
@@ -86,7 +97,10 @@ impl Settings {
         let mut left = SETTINGS_VALUES_MAX;
         self.0.iter().try_for_each(|(key, value)| {
             check_value(value, &below(pointer, key), SETTINGS_DEPTH_MAX - 1, &mut left)
-        })
+        })?;
+        let mut found = Vec::new();
+        self.0.iter().for_each(|(key, value)| references(key, value, &below(pointer, key), &mut found));
+        found.into_iter().try_for_each(|(pointer, text)| SecretPlace(text.to_owned()).check(&pointer))
     }
 }
 
@@ -102,6 +116,9 @@ fn check_value(value: &Value, pointer: &str, depth: usize, left: &mut usize) -> 
         Value::Number(number) if number.is_u64() && number.as_i64().is_none() => {
             refuse("a number below 2^63")
         }
+        Value::String(text) if PLACEHOLDERS.iter().any(|place| text.contains(place)) => {
+            refuse("it holds a place that agents fill in, which no setting may")
+        }
         Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
         Value::Array(items) => items
             .iter()
@@ -113,6 +130,23 @@ fn check_value(value: &Value, pointer: &str, depth: usize, left: &mut usize) -> 
     }
 }
 
+/// Texts behind `lockd:` in keys that name secrets.
+fn references<'a>(key: &str, value: &'a Value, pointer: &str, found: &mut Vec<(String, &'a str)>) {
+    match value {
+        Value::String(text) if key.ends_with("file") || key.ends_with("files") => {
+            found.extend(text.strip_prefix("lockd:").map(|place| (pointer.to_owned(), place)));
+        }
+        Value::Array(items) => {
+            let each = items.iter().enumerate();
+            each.for_each(|(index, item)| references(key, item, &format!("{pointer}/{index}"), found));
+        }
+        Value::Object(map) => {
+            map.iter().for_each(|(key, value)| references(key, value, &below(pointer, key), found));
+        }
+        _ => {}
+    }
+}
+
 /// Whether nodes have all keys of the table `path`, and of the tables below it.
 fn check_keys(map: &Map<String, Value>, path: &str, scope: &Scope, pointer: &str) -> Result<(), FieldFault> {
     for (key, value) in map {
@@ -121,6 +155,9 @@ fn check_keys(map: &Map<String, Value>, path: &str, scope: &Scope, pointer: &str
         let own = path.strip_prefix(scope.path).unwrap_or(&path).trim_start_matches('.');
         if scope.taken.contains(&own) {
             return Err(FieldFault::new(pointer, "is no setting: it is known from elsewhere"));
+        }
+        if scope.path.is_empty() && !path.contains('.') && !value.is_object() {
+            return Err(FieldFault::new(pointer, "a section is an object"));
         }
         let Some(path) = known(&path) else {
             return Err(FieldFault::new(pointer, "nodes have no such key: see docs/configuration.md"));
@@ -246,6 +283,9 @@ mod tests {
             (json!({"ebpf": {"guard": {"a~b": 1}}}), "/settings/ebpf/guard/a~0b"),
             (json!({"node": {"log": null}}), "/settings/node/log"),
             (json!({"node": {"workers": u64::MAX}}), "/settings/node/workers"),
+            (json!({"node": 7}), "/settings/node"),
+            (json!({"node": {"log": "{{private_key}}"}}), "/settings/node/log"),
+            (json!({"node": {"hash_key_file": "lockd:a/b"}}), "/settings/node/hash_key_file"),
         ] {
             assert_eq!(settings(value.clone()).check(&MEMBER).unwrap_err().pointer, pointer, "{value}");
         }
@@ -258,6 +298,20 @@ mod tests {
         ] {
             assert_eq!(endpoint(value.clone()).unwrap_err().pointer, pointer, "{value}");
         }
+    }
+
+    #[test]
+    fn secrets_are_found_where_they_are_named() {
+        let own = settings(json!({
+            "authorization": {"secret_files": ["lockd:a/b/c", "lockd:a/b/d"]},
+            "batch": {"log": "lockd:a/b/e"},
+        }));
+        let found: Vec<(String, String)> =
+            own.places("/settings").into_iter().map(|(pointer, place)| (pointer, place.0)).collect();
+        let expected = [("0", "a/b/c"), ("1", "a/b/d")].map(|(index, place)| {
+            (format!("/settings/authorization/secret_files/{index}"), place.to_owned())
+        });
+        assert_eq!(found, expected);
     }
 
     #[test]
