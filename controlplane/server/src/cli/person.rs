@@ -1,0 +1,84 @@
+//! `zen-control person`: who may use the API, and their certificates.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use zen_control::{ControlError, Role};
+
+use super::{State, now_ms};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PersonCommand {
+    /// Let somebody use the API.
+    Add(Add),
+    /// Print everybody, and what they are.
+    List(State),
+    /// Let somebody use the API no more, at once.
+    Remove(Remove),
+    /// Make a key and a certificate of 12 hours for somebody.
+    Certificate(Certificate),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Add {
+    #[command(flatten)]
+    state: State,
+    /// Who.
+    #[arg(long)]
+    name: String,
+    /// owner, admin, editor or viewer.
+    #[arg(long)]
+    role: Role,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Remove {
+    #[command(flatten)]
+    state: State,
+    /// Who.
+    #[arg(long)]
+    name: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Certificate {
+    #[command(flatten)]
+    state: State,
+    /// For whom.
+    #[arg(long)]
+    name: String,
+    /// A new directory, mode 0700, for `key.pem`, `certificate.pem` and `root.pem`.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+pub(super) fn run(command: PersonCommand) -> Result<(), ControlError> {
+    match command {
+        PersonCommand::Add(add) => {
+            zen_control::add_person(&mut add.state.open()?.1, &add.name, add.role, now_ms())?;
+            println!("{} is {}", add.name, add.role.name());
+            Ok(())
+        }
+        PersonCommand::List(state) => {
+            for person in zen_control::list_people(&state.open()?.1)? {
+                println!("{} {}", person.name, person.role.name());
+            }
+            Ok(())
+        }
+        PersonCommand::Remove(remove) => {
+            zen_control::remove_person(&mut remove.state.open()?.1, &remove.name)
+        }
+        PersonCommand::Certificate(certificate) => {
+            let (directory, mut database) = certificate.state.open()?;
+            let out = &certificate.out;
+            zen_control::certify_person(&directory, &mut database, &certificate.name, out, now_ms())?;
+            let out = out.display();
+            println!("For 12 hours; from another host with --connect-to localhost:8445:HOST:8445 as well:");
+            println!(
+                "curl --cacert {out}/root.pem --cert {out}/certificate.pem --key {out}/key.pem \
+                 https://localhost:8445/healthz"
+            );
+            Ok(())
+        }
+    }
+}

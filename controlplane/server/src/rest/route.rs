@@ -1,0 +1,130 @@
+//! One route: how it is reached, who may use it, what it takes and gives, and the step that does it.
+//!
+//! The router and the OpenAPI document are both made from these, so that neither has one that the other has not.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use utoipa::ToSchema;
+use utoipa::openapi::{RefOr, Schema};
+
+use super::permission::Operation;
+use super::problem::Fault;
+use super::unit::{Answer, Call, Unit};
+
+/// What a route does: in one transaction, whose outcome is committed if this is a success.
+pub(crate) type Step = fn(&Unit<'_>, &Call) -> Result<Answer, Fault>;
+
+/// A method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verb {
+    Get,
+    Put,
+    Post,
+    Delete,
+}
+
+/// Whether a route heeds `If-Match` and `If-None-Match`; one that does not refuses them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Conditional {
+    Yes,
+    No,
+}
+
+/// One route.
+pub(crate) struct Route {
+    pub(crate) verb: Verb,
+    /// As OpenAPI and the router write it, with names in braces.
+    pub(crate) path: String,
+    pub(crate) operation: Operation,
+    pub(crate) summary: &'static str,
+    /// Fields of the query.
+    pub(crate) query: &'static [&'static str],
+    pub(crate) conditional: Conditional,
+    pub(crate) body: Option<Shape>,
+    pub(crate) status: u16,
+    pub(crate) answer: Option<Shape>,
+    pub(crate) step: Step,
+}
+
+/// A type of a body, for the document.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) name: fn() -> Cow<'static, str>,
+    pub(crate) schema: fn() -> RefOr<Schema>,
+    pub(crate) schemas: fn(&mut Vec<(String, RefOr<Schema>)>),
+}
+
+impl Verb {
+    /// As OpenAPI writes it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::Put => "put",
+            Self::Post => "post",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+impl Shape {
+    /// Of a type.
+    pub(crate) fn of<T: ToSchema>() -> Self {
+        Self { name: T::name, schema: T::schema, schemas: T::schemas }
+    }
+}
+
+impl Route {
+    /// A route that answers 204 unless more is said.
+    pub(crate) fn new(verb: Verb, path: impl Into<String>, operation: Operation, step: Step) -> Self {
+        Self {
+            verb,
+            path: path.into(),
+            operation,
+            summary: "",
+            query: &[],
+            conditional: Conditional::No,
+            body: None,
+            status: 204,
+            answer: None,
+            step,
+        }
+    }
+
+    /// What it is for.
+    pub(crate) fn says(mut self, summary: &'static str) -> Self {
+        self.summary = summary;
+        self
+    }
+
+    /// Fields of its query.
+    pub(crate) fn query(mut self, names: &'static [&'static str]) -> Self {
+        self.query = names;
+        self
+    }
+
+    /// It heeds conditions.
+    pub(crate) fn conditional(mut self) -> Self {
+        self.conditional = Conditional::Yes;
+        self
+    }
+
+    /// What it takes.
+    pub(crate) fn takes<T: DeserializeOwned + ToSchema>(mut self) -> Self {
+        self.body = Some(Shape::of::<T>());
+        self
+    }
+
+    /// What it gives.
+    pub(crate) fn gives<T: Serialize + ToSchema>(mut self, status: u16) -> Self {
+        self.status = status;
+        self.answer = Some(Shape::of::<T>());
+        self
+    }
+
+    /// Whether it only looks.
+    pub(crate) fn is_safe(&self) -> bool {
+        self.verb == Verb::Get
+    }
+}

@@ -1,0 +1,132 @@
+//! A request as a unit of work: one place where person, route, target and transaction are known together.
+//!
+//! A step does its work in the transaction; here it is asked who may, whether it was done before, and here it is committed.
+//! What has to be kept with a change, whoever made it, is kept in [`Server::perform`], before it commits.
+
+use std::collections::BTreeMap;
+
+use rusqlite::Connection;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::head::Conditions;
+use super::idempotency::{self, Key};
+use super::permission::may;
+use super::problem::Fault;
+use super::route::Route;
+use super::{Server, json};
+use crate::database::begin;
+use crate::directory::Directory;
+use crate::people::{self, Person};
+use crate::{SessionKey, store};
+
+/// A request, read.
+pub(crate) struct Call {
+    pub(crate) request_id: String,
+    pub(crate) session: SessionKey,
+    /// As it came, for the log.
+    pub(crate) target: String,
+    /// Of the path, each a name.
+    pub(crate) names: BTreeMap<String, String>,
+    pub(crate) query: BTreeMap<&'static str, String>,
+    pub(crate) conditions: Conditions,
+    pub(crate) key: Option<Key>,
+    pub(crate) body: Option<Value>,
+}
+
+/// What a step has.
+pub(crate) struct Unit<'a> {
+    pub(crate) database: &'a Connection,
+    pub(crate) directory: &'a Directory,
+    pub(crate) trust_domain: &'a str,
+    pub(crate) document: &'a str,
+    pub(crate) person: &'a Person,
+    pub(crate) now_ms: u64,
+}
+
+/// What is answered when all went well.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// JSON.
+    pub(crate) body: Option<String>,
+    /// The ETag.
+    pub(crate) revision: Option<i64>,
+    /// The Location.
+    pub(crate) location: Option<String>,
+    /// Its body holds a secret, and is not kept for a second time.
+    #[serde(skip)]
+    pub(crate) is_once: bool,
+}
+
+impl Call {
+    /// A name of the path.
+    pub(crate) fn name(&self, which: &str) -> &str {
+        self.names.get(which).map_or("", String::as_str)
+    }
+
+    /// The body as an object of a type.
+    pub(crate) fn body<T: DeserializeOwned>(&self) -> Result<T, Fault> {
+        json::decode(self.body.clone().unwrap_or_default())
+    }
+}
+
+impl Answer {
+    /// A value.
+    pub(crate) fn json(status: u16, value: &impl Serialize) -> Self {
+        let body = serde_json::to_string(value).expect("texts and numbers are JSON");
+        Self { status, body: Some(body), ..Self::default() }
+    }
+
+    /// Nothing to say.
+    pub(crate) fn nothing() -> Self {
+        Self { status: 204, ..Self::default() }
+    }
+}
+
+impl Unit<'_> {
+    /// Whether the path's tenant is there.
+    pub(crate) fn check_tenant(&self, call: &Call) -> Result<(), Fault> {
+        match store::has_tenant(self.database, call.name("tenant"))? {
+            true => Ok(()),
+            false => Err(Fault::NotFound("tenant")),
+        }
+    }
+}
+
+impl Server {
+    /// Does what a request asks for, whole or not at all.
+    pub(crate) fn perform(&self, route: &Route, call: &Call, now_ms: u64) -> Result<Answer, Fault> {
+        let mut database = self.database();
+        let transaction = if route.is_safe() { database.transaction()? } else { begin(&mut database)? };
+        let person = people::person(&transaction, &call.session, now_ms)?;
+        if !may(person.role, route.operation) {
+            return Err(Fault::Role(person.role.name()));
+        }
+        let unit = Unit {
+            database: &transaction,
+            directory: &self.directory,
+            trust_domain: &self.trust_domain,
+            document: &self.document,
+            person: &person,
+            now_ms,
+        };
+        if let Some(key) = &call.key
+            && let Some(answer) = idempotency::answer_again(&unit, key)?
+        {
+            return Ok(answer);
+        }
+        let answer = (route.step)(&unit, call)?;
+        if route.is_safe() {
+            return Ok(answer);
+        }
+        if let Some(key) = &call.key {
+            idempotency::keep(&unit, key, &answer)?;
+        }
+        let (operation, target, request_id) = (route.operation, &call.target, &call.request_id);
+        transaction.commit()?;
+        tracing::info!(person = person.name, ?operation, target, request_id, status = answer.status, "done");
+        Ok(answer)
+    }
+}
