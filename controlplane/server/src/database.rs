@@ -12,7 +12,7 @@ use crate::directory::{self, Directory, PRIVATE_MODE};
 /// An open database.
 pub type Database = Connection;
 
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 /// How long a command waits for the server, or the server for a command.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -77,6 +77,72 @@ CREATE TABLE statuses (
 ) STRICT;
 ";
 
+/// What came after version 1, in order: a new database has all of it, an older one gets it when it is opened.
+const ADDITIONS: &[&str] = &[
+    // Tenants, and what people asked for: drafts until they are compiled and published.
+    "CREATE TABLE tenants (name TEXT PRIMARY KEY) STRICT",
+    "INSERT INTO tenants (name) SELECT tenant FROM settings",
+    "CREATE TABLE revisions (only INTEGER PRIMARY KEY CHECK (only = 1), last INTEGER NOT NULL) STRICT",
+    "INSERT INTO revisions (only, last) VALUES (1, 0)",
+    "CREATE TABLE objects (
+        tenant TEXT NOT NULL REFERENCES tenants,
+        kind TEXT NOT NULL,
+        name TEXT NOT NULL,
+        revision INTEGER NOT NULL UNIQUE,
+        text TEXT NOT NULL,
+        PRIMARY KEY (tenant, kind, name)
+    ) STRICT",
+    "CREATE UNIQUE INDEX clusters_of_all_tenants ON objects (name) WHERE kind = 'clusters'",
+    // People, and the certificates that were made for them.
+    "CREATE TABLE people (
+        name TEXT PRIMARY KEY,
+        role TEXT NOT NULL CHECK (role IN ('owner', 'admin', 'editor', 'viewer')),
+        created_ms INTEGER NOT NULL
+    ) STRICT",
+    "CREATE TABLE person_certificates (
+        serial BLOB PRIMARY KEY,
+        person TEXT NOT NULL REFERENCES people ON DELETE CASCADE,
+        not_after_ms INTEGER NOT NULL
+    ) STRICT",
+    // Answers that are given again when a request comes again.
+    "CREATE TABLE idempotency (
+        person TEXT NOT NULL REFERENCES people ON DELETE CASCADE,
+        key TEXT NOT NULL,
+        request BLOB NOT NULL,
+        answer TEXT NOT NULL,
+        created_ms INTEGER NOT NULL,
+        PRIMARY KEY (person, key)
+    ) STRICT",
+    // Since which version a cluster's configurations have a root, and how often its agent may recover.
+    "CREATE TABLE published_roots (
+        cluster TEXT NOT NULL,
+        root TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        PRIMARY KEY (cluster, root)
+    ) STRICT",
+    "CREATE TABLE recoveries (
+        cluster TEXT PRIMARY KEY,
+        policy TEXT NOT NULL CHECK (policy IN ('off', 'once', 'auto')),
+        used INTEGER NOT NULL
+    ) STRICT",
+    "CREATE INDEX identities_by_binding_key ON identities (binding_key) WHERE binding_key IS NOT NULL",
+    // One number that rises with all that agents wait for: one look says whether there is any news.
+    "CREATE TABLE watched (only INTEGER PRIMARY KEY CHECK (only = 1), changes INTEGER NOT NULL) STRICT",
+    "INSERT INTO watched (only, changes) VALUES (1, 1)",
+    "CREATE TRIGGER configuration_made AFTER INSERT ON configurations
+        BEGIN UPDATE watched SET changes = changes + 1; END",
+    "CREATE TRIGGER configuration_changed AFTER UPDATE ON configurations
+        BEGIN UPDATE watched SET changes = changes + 1; END",
+    "CREATE TRIGGER denial_made AFTER INSERT ON denials
+        BEGIN UPDATE watched SET changes = changes + 1; END",
+    "CREATE TRIGGER denial_changed AFTER UPDATE ON denials
+        BEGIN UPDATE watched SET changes = changes + 1; END",
+    "CREATE TRIGGER denial_taken_back AFTER DELETE ON denials
+        BEGIN UPDATE watched SET changes = changes + 1; END",
+    "CREATE TRIGGER identity_changed AFTER UPDATE OF enrolled_generation, locked_at_ms ON identities
+        BEGIN UPDATE watched SET changes = changes + 1; END",
+];
+
 /// Whose control plane it is.
 #[derive(Clone, Debug)]
 pub(crate) struct Owner {
@@ -86,17 +152,49 @@ pub(crate) struct Owner {
 
 /// Opens the database of a directory.
 pub fn open_database(directory: &Directory) -> Result<Database, ControlError> {
-    let path = directory.path(directory::DATABASE);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let database = Connection::open_with_flags(path, flags)?;
-    database.busy_timeout(BUSY_TIMEOUT)?;
+    let mut database = connect(directory, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     database.pragma_update(None, "synchronous", "FULL")?;
     database.pragma_update(None, "foreign_keys", true)?;
-    let found = database.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if found != SCHEMA_VERSION {
-        return Err(ControlError::Schema { found, known: SCHEMA_VERSION });
-    }
+    migrate(&mut database)?;
     Ok(database)
+}
+
+/// Opens it once more, to read only: readers do not wait for whoever writes.
+pub(crate) fn open_reader(directory: &Directory) -> Result<Database, ControlError> {
+    connect(directory, OpenFlags::SQLITE_OPEN_READ_ONLY)
+}
+
+fn connect(directory: &Directory, access: OpenFlags) -> Result<Database, ControlError> {
+    let path = directory.path(directory::DATABASE);
+    let database = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    database.busy_timeout(BUSY_TIMEOUT)?;
+    Ok(database)
+}
+
+/// Brings a database of version 1 to ours; one of another version is refused.
+pub(crate) fn migrate(database: &mut Database) -> Result<(), ControlError> {
+    if version(database)? == 1 {
+        let transaction = begin(database)?;
+        // Another process may have been faster.
+        if version(&transaction)? == 1 {
+            add(&transaction)?;
+        }
+        transaction.commit()?;
+    }
+    match version(database)? {
+        SCHEMA_VERSION => Ok(()),
+        found => Err(ControlError::Schema { found, known: SCHEMA_VERSION }),
+    }
+}
+
+fn version(database: &Connection) -> rusqlite::Result<i64> {
+    database.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+/// From version 1 to the present one.
+fn add(database: &Connection) -> rusqlite::Result<()> {
+    ADDITIONS.iter().try_for_each(|statement| database.execute(statement, ()).map(|_| ()))?;
+    database.pragma_update(None, "user_version", SCHEMA_VERSION)
 }
 
 /// Copies the database as it is at one moment into a new file, while the server runs.
@@ -114,7 +212,7 @@ pub(crate) fn create_database(directory: &Directory, owner: &Owner) -> Result<()
     database.execute_batch(SCHEMA)?;
     let sql = "INSERT INTO settings (only, trust_domain, tenant) VALUES (1, ?1, ?2)";
     database.execute(sql, (&owner.trust_domain, &owner.tenant))?;
-    database.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    add(&database)?;
     database.close().map_err(|(_, error)| error.into())
 }
 
@@ -132,4 +230,31 @@ pub(crate) fn begin(database: &mut Database) -> rusqlite::Result<Transaction<'_>
 /// Integers of `SQLite` are signed; no time or count of ours comes near the end.
 pub(crate) fn integer(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_database_gets_what_is_missing() {
+        let files = tempfile::tempdir().unwrap();
+        let state = files.path().join("state");
+        let directory = crate::initialize(&state, "acme.example", "acme", 1_000_000).unwrap();
+        let tables = "SELECT group_concat(sql, ';') FROM (SELECT sql FROM sqlite_schema ORDER BY name)";
+        let read =
+            |database: &Database| -> String { database.query_row(tables, (), |row| row.get(0)).unwrap() };
+        let new = read(&open_database(&directory).unwrap());
+
+        std::fs::remove_file(directory.path(directory::DATABASE)).unwrap();
+        let old = Connection::open(directory.path(directory::DATABASE)).unwrap();
+        old.execute_batch(SCHEMA).unwrap();
+        old.execute("INSERT INTO settings VALUES (1, 'acme.example', 'acme')", ()).unwrap();
+        old.pragma_update(None, "user_version", 1).unwrap();
+        drop(old);
+        let migrated = open_database(&directory).unwrap();
+        assert_eq!(read(&migrated), new);
+        let tenant: String = migrated.query_row("SELECT name FROM tenants", (), |row| row.get(0)).unwrap();
+        assert_eq!(tenant, "acme");
+    }
 }

@@ -1,5 +1,7 @@
 //! The deny list: who is refused before their certificates end. It is part of every cluster's configuration.
 
+use std::collections::HashSet;
+
 use rusqlite::{Connection, OptionalExtension as _};
 use serde::Serialize;
 use zen_identity::{DENY_LIST_BYTES_MAX, DenyEntry, DenyList, SpiffeId};
@@ -7,10 +9,10 @@ use zen_identity::{DENY_LIST_BYTES_MAX, DenyEntry, DenyList, SpiffeId};
 use crate::authority::configuration_key;
 use crate::configuration::publish_everywhere;
 use crate::database::{begin, integer};
-use crate::{ControlError, Database, Directory};
+use crate::{ControlError, Database, Directory, SessionKey};
 
 /// Longest reason, bytes.
-const REASON_BYTES_MAX: usize = 256;
+pub(crate) const REASON_BYTES_MAX: usize = 256;
 /// Most entries that are in force.
 const ENTRIES_MAX: i64 = 4096;
 
@@ -46,6 +48,16 @@ struct Entry {
 }
 
 impl Subject {
+    /// As it is kept and compared.
+    pub(crate) fn normalized(&self) -> Result<Self, ControlError> {
+        let (_, value) = self.normal()?;
+        Ok(match self {
+            Self::Serial(_) => Self::Serial(value),
+            Self::Key(_) => Self::Key(value),
+            Self::Id(_) => Self::Id(value),
+        })
+    }
+
     /// Kind and value as they are kept and compared.
     fn normal(&self) -> Result<(&'static str, String), ControlError> {
         match self {
@@ -76,6 +88,19 @@ pub fn deny(
     (reason, until_ms): (Option<&str>, Option<u64>),
     now_ms: u64,
 ) -> Result<(), ControlError> {
+    let transaction = begin(database)?;
+    add(&transaction, directory, subject, (reason, until_ms), now_ms)?;
+    Ok(transaction.commit()?)
+}
+
+/// The same in a transaction that the caller has.
+pub(crate) fn add(
+    transaction: &Connection,
+    directory: &Directory,
+    subject: &Subject,
+    (reason, until_ms): (Option<&str>, Option<u64>),
+    now_ms: u64,
+) -> Result<(), ControlError> {
     let (kind, value) = subject.normal()?;
     if reason.is_some_and(|reason| reason.len() > REASON_BYTES_MAX) {
         return Err(ControlError::Argument("a reason has at most 256 bytes"));
@@ -83,8 +108,7 @@ pub fn deny(
     if until_ms.is_some_and(|until| until <= now_ms) {
         return Err(ControlError::Argument("--until is over already; it is in Unix milliseconds"));
     }
-    let transaction = begin(database)?;
-    forget(&transaction, now_ms)?;
+    forget(transaction, now_ms)?;
     let sql = "INSERT INTO denials (kind, value, reason, until_ms) VALUES (?1, ?2, ?3, ?4)
         ON CONFLICT DO UPDATE SET reason = excluded.reason, until_ms = excluded.until_ms";
     transaction.execute(sql, (kind, value, reason, until_ms.map(integer)))?;
@@ -92,11 +116,10 @@ pub fn deny(
     if count > ENTRIES_MAX {
         return Err(ControlError::Argument("there are 4096 denials; allow some, or give them an end"));
     }
-    if deny_text(&transaction)?.len() > DENY_LIST_BYTES_MAX {
+    if deny_text(transaction)?.len() > DENY_LIST_BYTES_MAX {
         return Err(ControlError::Argument("the deny list is over 1 MiB; allow some, or shorten reasons"));
     }
-    publish_everywhere(&transaction, &configuration_key(directory)?)?;
-    Ok(transaction.commit()?)
+    publish_everywhere(transaction, &configuration_key(directory)?)
 }
 
 /// Takes a denial back.
@@ -106,15 +129,52 @@ pub fn allow(
     subject: &Subject,
     now_ms: u64,
 ) -> Result<(), ControlError> {
-    let (kind, value) = subject.normal()?;
     let transaction = begin(database)?;
-    forget(&transaction, now_ms)?;
-    let sql = "DELETE FROM denials WHERE kind = ?1 AND value = ?2";
-    if transaction.execute(sql, (kind, value))? == 0 {
+    if !remove(&transaction, directory, subject, now_ms)? {
         return Err(ControlError::Argument("nothing denies this"));
     }
-    publish_everywhere(&transaction, &configuration_key(directory)?)?;
     Ok(transaction.commit()?)
+}
+
+/// The same in a transaction that the caller has; false if nothing denies this.
+pub(crate) fn remove(
+    transaction: &Connection,
+    directory: &Directory,
+    subject: &Subject,
+    now_ms: u64,
+) -> Result<bool, ControlError> {
+    let (kind, value) = subject.normal()?;
+    forget(transaction, now_ms)?;
+    let sql = "DELETE FROM denials WHERE kind = ?1 AND value = ?2";
+    if transaction.execute(sql, (kind, value))? == 0 {
+        return Ok(false);
+    }
+    publish_everywhere(transaction, &configuration_key(directory)?)?;
+    Ok(true)
+}
+
+/// A denial as it is kept.
+#[derive(Clone, Debug)]
+pub(crate) struct Denial {
+    pub(crate) subject: Subject,
+    pub(crate) reason: Option<String>,
+    pub(crate) until_ms: Option<i64>,
+}
+
+/// All that are in force.
+pub(crate) fn list(database: &Connection, now_ms: u64) -> rusqlite::Result<Vec<Denial>> {
+    let sql = "SELECT kind, value, reason, until_ms FROM denials WHERE until_ms IS NULL OR until_ms > ?1";
+    let mut statement = database.prepare_cached(sql)?;
+    let rows = statement.query_map((integer(now_ms),), |row| {
+        let value = row.get(1)?;
+        let subject = match row.get::<_, String>(0)?.as_str() {
+            "spiffe_id" => Subject::Id(value),
+            "serial" => Subject::Serial(value),
+            _ => Subject::Key(value),
+        };
+        Ok(Denial { subject, reason: row.get(2)?, until_ms: row.get(3)? })
+    })?;
+    rows.collect()
 }
 
 /// The list as nodes read it.
@@ -159,6 +219,22 @@ pub(crate) fn deny_list(database: &Connection, now_ms: u64) -> rusqlite::Result<
     Ok((DenyList::new(entries), next_end))
 }
 
+/// What is denied, each as [`keys_of`] spells it.
+pub(crate) fn denied_keys(database: &Connection, now_ms: u64) -> rusqlite::Result<HashSet<String>> {
+    let sql = "SELECT kind || ' ' || value FROM denials WHERE until_ms IS NULL OR until_ms > ?1";
+    let mut statement = database.prepare_cached(sql)?;
+    statement.query_map((integer(now_ms),), |row| row.get(0))?.collect()
+}
+
+/// By what a connection's certificate can be denied.
+pub(crate) fn keys_of(key: &SessionKey) -> [String; 3] {
+    [
+        format!("spiffe_id {}", key.id),
+        format!("spki_sha256 {}", hex(&key.key)),
+        format!("serial {}", serial_text(&key.serial)),
+    ]
+}
+
 /// Whether an identity, one of its keys or its certificate is denied.
 pub(crate) fn is_denied(
     database: &Connection,
@@ -168,7 +244,7 @@ pub(crate) fn is_denied(
     now_ms: u64,
 ) -> rusqlite::Result<bool> {
     let sql = "SELECT 1 FROM denials WHERE kind = ?1 AND value = ?2 AND (until_ms IS NULL OR until_ms > ?3)";
-    let mut statement = database.prepare(sql)?;
+    let mut statement = database.prepare_cached(sql)?;
     let mut holds = |kind: &str, value: &str| {
         statement.query_row((kind, value, integer(now_ms)), |_| Ok(())).optional().map(|row| row.is_some())
     };

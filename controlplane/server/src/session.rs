@@ -31,6 +31,11 @@ pub struct AgentSession {
     pub generation: i64,
 }
 
+/// The cluster of an agent's id, as the database has it.
+pub(crate) fn cluster_of_text(id: &str) -> Option<String> {
+    cluster_of(&SpiffeId::parse(id).ok()?).map(str::to_owned)
+}
+
 /// The cluster of an agent's id.
 pub(crate) fn cluster_of(id: &SpiffeId) -> Option<&str> {
     let mut segments = id.segments();
@@ -38,6 +43,13 @@ pub(crate) fn cluster_of(id: &SpiffeId) -> Option<&str> {
         (Some("agent"), Some(cluster), None) => Some(cluster),
         _ => None,
     }
+}
+
+/// Whether a use of the certificate is known, or there is no such certificate.
+pub(crate) fn is_seen(database: &Connection, key: &SessionKey) -> rusqlite::Result<bool> {
+    let sql = "SELECT seen_at_ms IS NOT NULL FROM certificates WHERE serial = ?1";
+    let found = database.prepare_cached(sql)?.query_row((&key.serial,), |row| row.get(0)).optional()?;
+    Ok(found.unwrap_or(true))
 }
 
 /// Remembers that a certificate was used; on this rests whether an answer was lost or a key was copied.
@@ -58,7 +70,8 @@ pub(crate) fn check_session(
     }
     let sql = "SELECT c.generation, i.enrolled_generation, i.locked_at_ms IS NOT NULL
         FROM certificates c JOIN identities i USING (spiffe_id) WHERE c.serial = ?1 AND c.spiffe_id = ?2";
-    let found = database.query_row(sql, (&key.serial, key.id.as_str()), |row| {
+    let mut statement = database.prepare_cached(sql)?;
+    let found = statement.query_row((&key.serial, key.id.as_str()), |row| {
         Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, bool>(2)?))
     });
     let (generation, enrolled_generation, is_locked) = found.optional()?.ok_or(Refusal::Superseded)?;

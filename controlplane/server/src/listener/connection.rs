@@ -11,13 +11,15 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::sync::watch as channel;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use zen_control_api::{EXPORTER_BYTES, EXPORTER_LABEL};
 use zen_identity::{AgentPeer, agent_peer, public_key_hash};
 
-use super::{HANDSHAKE_TIMEOUT, Server, now_ms, routes};
-use crate::SessionKey;
+use super::{Arrived, HANDSHAKE_TIMEOUT, Server, now_ms, routes};
+use crate::control::Note;
+use crate::{Refusal, SessionKey};
 
 /// How long a client may take for a request's head, or be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,30 +48,23 @@ pub(super) enum Peer {
 }
 
 /// Serves one connection to its end.
-pub(super) async fn serve(server: Arc<Server>, acceptor: TlsAcceptor, stream: TcpStream, source: SocketAddr) {
-    let Ok(handshake) = server.handshakes.try_acquire() else {
-        server.shed.note("too many are in their handshake");
+pub(super) async fn serve(server: Arc<Server>, acceptor: TlsAcceptor, arrived: Arrived) {
+    let Arrived { stream, source, place } = arrived;
+    let Some(stream) = shake_hands(&server, acceptor, stream, source).await else { return };
+    drop(place);
+    let Ok(_connection) = server.connections.clone().try_acquire_owned() else {
+        server.shed.note("too many are open");
         return;
     };
-    let _ = stream.set_nodelay(true);
-    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            log_refusal(source, &error);
-            return;
-        }
-        Err(_) => return,
-    };
-    drop(handshake);
     let Some((peer, life)) = identify(&stream, source) else { return };
     match &peer {
         Peer::Svid(key) => {
-            let (seen, places) = (key.clone(), server.clone());
+            let places = server.clone();
             let Some(_place) = places.by_identity.take(&key.id) else {
                 server.shed.note("its identity has too many");
                 return;
             };
-            if let Err(error) = server.work(move |control, now| control.mark_seen(&seen, now)).await {
+            if let Err(error) = keep_first_use(&server, key.clone()).await {
                 tracing::error!(%error, "a certificate's use could not be kept");
                 return;
             }
@@ -91,7 +86,39 @@ pub(super) async fn serve(server: Arc<Server>, acceptor: TlsAcceptor, stream: Tc
     }
 }
 
+/// Waits for a place among those in their handshake; whoever was not let in within the time of both is gone.
+async fn shake_hands(
+    server: &Arc<Server>,
+    acceptor: TlsAcceptor,
+    stream: TcpStream,
+    source: SocketAddr,
+) -> Option<TlsStream<TcpStream>> {
+    let _ = stream.set_nodelay(true);
+    let Ok(Ok(_place)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, server.handshakes.acquire()).await else {
+        server.shed.note("too many are in their handshake");
+        return None;
+    };
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(error)) => {
+            log_refusal(source, &error);
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+/// On this rests whether an answer was lost or a key was copied, so it is on the disk before the agent is heard.
+async fn keep_first_use(server: &Arc<Server>, key: SessionKey) -> Result<(), Refusal> {
+    let own = key.clone();
+    if server.work(move |control, _| control.is_first_use(&own)).await? {
+        server.notes.keep(Note::Seen { key, at_ms: now_ms() }).await?;
+    }
+    Ok(())
+}
+
 async fn answer_all(server: Arc<Server>, peer: Arc<Peer>, stream: TlsStream<TcpStream>) {
+    let mut ending = server.ending.subscribe();
     let service = service_fn(move |request: Request<Incoming>| {
         let (server, peer) = (server.clone(), peer.clone());
         async move { Ok::<Response<routes::Body>, Infallible>(routes::answer(server, peer, request).await) }
@@ -99,9 +126,24 @@ async fn answer_all(server: Arc<Server>, peer: Arc<Peer>, stream: TlsStream<TcpS
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     http.max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX);
-    if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
+    let done = tokio::select! {
+        done = connection.as_mut() => done,
+        () = ended(&mut ending) => {
+            // The request on its way is answered, and is the last.
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = done {
         tracing::debug!(%error, "a connection ended");
     }
+}
+
+/// Waits until the server is to end.
+pub(super) async fn ended(ending: &mut channel::Receiver<bool>) {
+    // A sender that is gone has ended, too.
+    let _ = ending.wait_for(|is_ending| *is_ending).await;
 }
 
 /// Who it is, and how long the connection may last.

@@ -4,7 +4,10 @@
 //! superseded (a request that waits is answered then), and when it is idle. What is not HTTP is answered by hyper with a bare 400; everything else that is no success is a problem (RFC 9457).
 
 mod connection;
+mod issuer;
+mod notes;
 mod places;
+mod recovery;
 mod routes;
 mod watch;
 
@@ -13,21 +16,25 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch as channel};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch as channel};
 use tokio_rustls::TlsAcceptor;
 use zen_identity::{PrivateKeySource, SvidFiles, SvidStore, TrustDomain};
 
+use self::notes::{Notes, Waiting};
 use self::places::{Places, Shed};
 use crate::directory::{self, Directory};
-use crate::{Control, ControlError, Refusal};
+use crate::news::News;
+use crate::{Control, ControlError, PeopleListening, Refusal};
 
-/// Most connections at a time; more are closed as they come.
-pub(crate) const CONNECTIONS_MAX: usize = 1024;
+/// Most connections at a time; more are closed as they come. An agent has one that waits, and for a moment one that reports.
+pub(crate) const CONNECTIONS_MAX: usize = 8192;
 /// Most of them that one identity has.
 pub(crate) const IDENTITY_CONNECTIONS_MAX: usize = 8;
-/// Most of them that are not yet through their handshake.
+/// Most that are in their handshake, beside them.
 pub(crate) const HANDSHAKES_MAX: usize = 128;
+/// Most that are in their handshake or wait for it; more are closed as they come. All agents come at once after a restart.
+pub(crate) const ARRIVALS_MAX: usize = 4096;
 /// Most of them that hold a bundle's key only, for a minute at most.
 pub(crate) const ENROLLING_MAX: usize = 64;
 /// Most of them that hold a key only, which is no bundle's.
@@ -36,8 +43,10 @@ pub(crate) const STRANGERS_MAX: usize = 16;
 const WORK_MAX: usize = 16;
 /// How long a request waits for its turn.
 const WORK_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a new connection may take to show who it is.
+/// How long a new connection may wait for its handshake, and then take to show who it is.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long requests on their way may take once the server is to end.
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 const ALPN: &[u8] = b"http/1.1";
 
 /// How to listen.
@@ -54,6 +63,14 @@ pub struct Listening {
     server: Arc<Server>,
     listener: TcpListener,
     acceptor: TlsAcceptor,
+    unwritten: mpsc::Receiver<Waiting>,
+}
+
+/// Somebody who connected.
+struct Arrived {
+    stream: TcpStream,
+    source: SocketAddr,
+    place: OwnedSemaphorePermit,
 }
 
 /// What all connections share.
@@ -62,9 +79,13 @@ pub(crate) struct Server {
     directory: Directory,
     store: Arc<SvidStore>,
     long_poll: Duration,
-    /// Counts changes by other processes.
-    changes: channel::Sender<u64>,
+    /// What agents wait for.
+    news: channel::Sender<Arc<News>>,
+    /// Becomes true once.
+    ending: channel::Sender<bool>,
+    notes: Notes,
     work: Semaphore,
+    arrivals: Arc<Semaphore>,
     connections: Arc<Semaphore>,
     by_identity: Places,
     shed: Shed,
@@ -79,15 +100,18 @@ impl Listening {
         let control = Control::open(&directory)?;
         let store = watch::own_identity(&control, &directory, now_ms())?;
         let acceptor = TlsAcceptor::from(store.agent_server_config(&[ALPN])?);
-        let bound = TcpListener::bind(settings.listen).await;
-        let listener = bound.map_err(ControlError::file(settings.listen.to_string()))?;
+        let listener = listener(settings.listen).map_err(ControlError::file(settings.listen.to_string()))?;
+        let (notes, unwritten) = Notes::new();
         let server = Server {
             control,
             directory,
             store,
             long_poll: settings.long_poll,
-            changes: channel::Sender::new(0),
+            news: channel::Sender::new(Arc::default()),
+            ending: channel::Sender::new(false),
+            notes,
             work: Semaphore::new(WORK_MAX),
+            arrivals: Arc::new(Semaphore::new(ARRIVALS_MAX)),
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             by_identity: Places::default(),
             shed: Shed::default(),
@@ -95,7 +119,12 @@ impl Listening {
             enrolling: Semaphore::new(ENROLLING_MAX),
             strangers: Semaphore::new(STRANGERS_MAX),
         };
-        Ok(Self { server: Arc::new(server), listener, acceptor })
+        Ok(Self { server: Arc::new(server), listener, acceptor, unwritten })
+    }
+
+    /// The control plane's identity, with the deny list as it is.
+    pub fn identity(&self) -> &Arc<SvidStore> {
+        &self.server.store
     }
 
     /// Where it listens.
@@ -105,44 +134,76 @@ impl Listening {
 
     /// Answers until it is dropped.
     pub async fn run(self) {
-        let watching = tokio::spawn(watch::watch(self.server.clone()));
-        let _ends_with_us = AbortOnDrop(watching);
-        loop {
-            match self.listener.accept().await {
-                Ok((stream, source)) => self.admit(stream, source),
-                Err(error) => {
-                    tracing::warn!(%error, "no connection could be taken");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
+        self.run_until(std::future::pending()).await;
     }
 
-    fn admit(&self, stream: TcpStream, source: SocketAddr) {
-        let Ok(place) = self.server.connections.clone().try_acquire_owned() else {
-            self.server.shed.note("too many are open");
-            return;
-        };
-        let (server, acceptor) = (self.server.clone(), self.acceptor.clone());
-        tokio::spawn(async move {
-            let _place = place;
-            connection::serve(server, acceptor, stream, source).await;
-        });
+    /// Answers until `end`; then takes nobody in, answers who waits, and closes what is open.
+    pub async fn run_until(self, end: impl Future<Output = ()>) {
+        let Self { server, listener, acceptor, unwritten } = self;
+        let _watching = AbortOnDrop(tokio::spawn(watch::watch(server.clone())));
+        let _writing = AbortOnDrop(tokio::spawn(notes::write_down(server.clone(), unwritten)));
+        tokio::select! {
+            () = accept_all(&server, &listener, &acceptor) => {}
+            () = end => {}
+        }
+        drop(listener);
+        server.ending.send_replace(true);
+        let all = server.connections.acquire_many(CONNECTIONS_MAX as u32);
+        if tokio::time::timeout(DRAIN_TIMEOUT, all).await.is_err() {
+            tracing::warn!("some connections were closed before they were answered");
+        }
     }
 }
 
+async fn accept_all(server: &Arc<Server>, listener: &TcpListener, acceptor: &TlsAcceptor) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, source)) => {
+                let Ok(arrival) = server.arrivals.clone().try_acquire_owned() else {
+                    server.shed.note("too many come at once");
+                    continue;
+                };
+                let arrived = Arrived { stream, source, place: arrival };
+                tokio::spawn(connection::serve(server.clone(), acceptor.clone(), arrived));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no connection could be taken");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// The kernel keeps as many arrivals as we do, while we are busy with others.
+fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(ARRIVALS_MAX as u32)
+}
+
 /// Listens and answers until the process is told to end.
-pub async fn serve(directory: Directory, settings: &Settings) -> Result<(), ControlError> {
-    let listening = Listening::bind(directory, settings).await?;
+pub async fn serve(
+    directory: Directory,
+    settings: &Settings,
+    people: SocketAddr,
+) -> Result<(), ControlError> {
+    let listening = Listening::bind(directory.clone(), settings).await?;
+    let people = PeopleListening::bind(directory, people, listening.identity()).await?;
+    let address = people.address().map_err(ControlError::file("listener for people"))?;
+    tracing::info!(%address, "listening for people");
     let address = listening.address().map_err(ControlError::file("listener"))?;
     tracing::info!(%address, trust_domain = listening.server.control.trust_domain(), "listening for agents");
     let mut ending = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
         .map_err(ControlError::file("SIGTERM"))?;
-    tokio::select! {
-        () = listening.run() => {}
-        _ = ending.recv() => tracing::info!("ending: SIGTERM"),
-        _ = tokio::signal::ctrl_c() => tracing::info!("ending: SIGINT"),
-    }
+    let end = async {
+        tokio::select! {
+            _ = ending.recv() => tracing::info!("ending: SIGTERM"),
+            _ = tokio::signal::ctrl_c() => tracing::info!("ending: SIGINT"),
+        }
+    };
+    let _people = AbortOnDrop(tokio::spawn(people.run()));
+    listening.run_until(end).await;
     Ok(())
 }
 
@@ -172,7 +233,7 @@ fn svid_files(control: &Control, directory: &Directory) -> Result<SvidFiles, Con
     Ok(SvidFiles {
         certificate_file: file.clone(),
         private_key: PrivateKeySource::File(file),
-        trust_bundle_file: directory.path(directory::ROOT),
+        trust_bundle_file: directory.path(directory::ROOTS),
         trust_domain,
     })
 }

@@ -9,19 +9,24 @@ use hyper::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::watch as channel;
 use zen_control_api::{
-    CERTIFICATES, CONFIGURATION, CertificateRequest, ENROLL, EnrollmentRequest, Hex16, NONCE,
-    PROBLEM_CONTENT_TYPE, ProblemType, STATUS, StatusReport,
+    CERTIFICATES, CONFIGURATION, CertificateRequest, ENROLL, EnrollmentRequest, Hex16, LINK_KEYS,
+    LINK_STATEMENT_BYTES_MAX, LinkStatement, NONCE, PROBLEM_CONTENT_TYPE, ProblemType, RECOVER, RECOVERY_NONCE, STATUS, StatusReport,
 };
 
-use super::Server;
-use super::connection::Peer;
-use crate::{Attempt, Refusal, SessionKey};
+use super::connection::{Peer, ended};
+use super::{Server, recovery};
+use crate::database::integer;
+use crate::news::News;
+use crate::{AgentSession, Attempt, Refusal, SessionKey};
 
 /// Longest body of an enrollment or a request for a certificate, bytes.
-const REQUEST_BYTES_MAX: usize = 32 * 1024;
+pub(super) const REQUEST_BYTES_MAX: usize = 32 * 1024;
 /// Longest report, bytes.
 const STATUS_BYTES_MAX: usize = 256 * 1024;
+/// Longest statement about link keys, as JSON, which may double it, bytes.
+const LINK_BODY_BYTES_MAX: usize = 2 * LINK_STATEMENT_BYTES_MAX;
 /// How much more than that is read and dropped before the connection ends, bytes.
 const EXCESS_BYTES_MAX: usize = 512 * 1024;
 /// How long a body may take.
@@ -31,7 +36,7 @@ const HEALTH: &str = "/healthz";
 pub(super) type Body = Full<Bytes>;
 
 /// An answer that is a success.
-enum Success {
+pub(super) enum Success {
     Json(StatusCode, Vec<u8>),
     /// And the connection ends: the next one is made with the new certificate.
     LastJson(Vec<u8>),
@@ -56,9 +61,12 @@ async fn route(server: &Arc<Server>, peer: &Peer, request: Request<Incoming>) ->
         (&Method::GET, HEALTH) => Ok(json(StatusCode::OK, &serde_json::json!({ "status": "ok" }))),
         (&Method::GET, NONCE) => nonce(server, peer, &request).await,
         (&Method::POST, ENROLL) => enroll(server, peer, request).await,
+        (&Method::GET, RECOVERY_NONCE) => recovery::nonce(server, peer, &request).await,
+        (&Method::POST, RECOVER) => recovery::recover(server, peer, request).await,
         (&Method::GET, CONFIGURATION) => configuration(server, peer, &request).await,
         (&Method::POST, CERTIFICATES) => certificate(server, peer, request).await,
         (&Method::POST, STATUS) => status(server, peer, request).await,
+        (&Method::POST, LINK_KEYS) => link_keys(server, peer, request).await,
         _ => Err(Refusal::Route),
     }
 }
@@ -109,18 +117,39 @@ async fn configuration(
     let is_number = |text: &&str| text.bytes().all(|byte| byte.is_ascii_digit());
     let after = after.filter(is_number).and_then(|text| text.parse::<u64>().ok());
     let after = after.ok_or(Refusal::Query("after=the version that is in force"))?;
-    let mut changes = server.changes.subscribe();
+    let (mut news, mut ending) = (server.news.subscribe(), server.ending.subscribe());
     let end = tokio::time::Instant::now() + jittered(server.long_poll);
     loop {
         let own = key.clone();
-        let found = server.work(move |control, now| control.configuration(&own, after, now)).await?;
+        let (session, found) =
+            server.work(move |control, now| control.configuration(&own, after, now)).await?;
         if let Some(found) = found {
             return Ok(json(StatusCode::OK, &found));
         }
-        match tokio::time::timeout_at(end, changes.changed()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(Refusal::Ending),
-            Err(_) => return Ok(Success::Nothing),
+        let is_there = tokio::select! {
+            is_there = newer(&mut news, &key, &session, after) => is_there?,
+            () = tokio::time::sleep_until(end) => false,
+            () = ended(&mut ending) => false,
+        };
+        if !is_there {
+            return Ok(Success::Nothing);
+        }
+    }
+}
+
+/// Waits until the cluster has a newer configuration, or the agent may not speak any more.
+async fn newer(
+    news: &mut channel::Receiver<Arc<News>>,
+    key: &SessionKey,
+    session: &AgentSession,
+    after: u64,
+) -> Result<bool, Refusal> {
+    loop {
+        news.changed().await.map_err(|_| Refusal::Ending)?;
+        let news = news.borrow_and_update().clone();
+        news.check(key, session)?;
+        if news.is_newer(&session.cluster, integer(after)) {
+            return Ok(true);
         }
     }
 }
@@ -128,7 +157,19 @@ async fn configuration(
 async fn status(server: &Arc<Server>, peer: &Peer, request: Request<Incoming>) -> Result<Success, Refusal> {
     let key: SessionKey = agent(peer)?;
     let report: StatusReport = body(request, STATUS_BYTES_MAX).await?;
-    server.work(move |control, now| control.report(&key, &report, now)).await?;
+    let note = server.work(move |control, now| control.report(&key, report, now)).await?;
+    server.notes.keep(note).await?;
+    Ok(Success::Nothing)
+}
+
+async fn link_keys(
+    server: &Arc<Server>,
+    peer: &Peer,
+    request: Request<Incoming>,
+) -> Result<Success, Refusal> {
+    let key = agent(peer)?;
+    let said: LinkStatement = body(request, LINK_BODY_BYTES_MAX).await?;
+    server.work(move |control, now| control.state_links(&key, &said, now)).await?;
     Ok(Success::Nothing)
 }
 
@@ -140,7 +181,7 @@ fn agent(peer: &Peer) -> Result<SessionKey, Refusal> {
 }
 
 /// A body of at most `max` bytes that is this object and nothing else.
-async fn body<T: DeserializeOwned>(request: Request<Incoming>, max: usize) -> Result<T, Refusal> {
+pub(super) async fn body<T: DeserializeOwned>(request: Request<Incoming>, max: usize) -> Result<T, Refusal> {
     if request.uri().query().is_some() {
         return Err(Refusal::Query("empty"));
     }
@@ -164,7 +205,7 @@ async fn collect(mut body: Incoming, max: usize) -> Result<Vec<u8>, Refusal> {
     if length > max { Err(Refusal::BodyLength { max }) } else { Ok(bytes) }
 }
 
-fn json(status: StatusCode, value: &impl Serialize) -> Success {
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Success {
     Success::Json(status, serde_json::to_vec(value).expect("texts and numbers are JSON"))
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::MissedTickBehavior;
 use zen_identity::SvidStore;
 
-use super::{Server, now_ms, svid_files};
+use super::{Server, issuer, now_ms, svid_files};
 use crate::directory::{self, Directory};
 use crate::{Control, ControlError, LEAF_LIFE_MS, Refusal};
 
@@ -14,8 +14,6 @@ use crate::{Control, ControlError, LEAF_LIFE_MS, Refusal};
 const CHANGES_EVERY: Duration = Duration::from_millis(200);
 /// Every how many looks the certificate's end and old rows are.
 const UPKEEP_EVERY: u32 = 300;
-/// The issuing CA's end is said this long before, ms.
-const AUTHORITY_WARNING_MS: u64 = 15 * 24 * 3600 * 1000;
 
 /// The listener's identity, made anew unless a good one is there.
 pub(super) fn own_identity(
@@ -26,7 +24,9 @@ pub(super) fn own_identity(
     let files = svid_files(control, directory)?;
     if directory.path(directory::SERVER).exists() {
         match SvidStore::load(files.clone()) {
-            Ok(store) if !is_due(&store, now_ms) => return Ok(store),
+            Ok(store) if !is_due(&store, now_ms) && control.authority().certified_server(directory) => {
+                return Ok(store);
+            }
             Ok(_) => {}
             Err(error) => tracing::warn!(%error, "the listener's certificate is made anew"),
         }
@@ -39,15 +39,15 @@ pub(super) fn own_identity(
 pub(super) async fn watch(server: Arc<Server>) {
     let mut clock = tokio::time::interval(CHANGES_EVERY);
     clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut version, mut next_end, mut looks) = (None, None, 0);
+    let mut looks = 0;
     loop {
         clock.tick().await;
         let found = {
             let server = server.clone();
-            tokio::task::spawn_blocking(move || look(&server, version, next_end)).await
+            tokio::task::spawn_blocking(move || look(&server)).await
         };
         match found {
-            Ok(Ok(seen)) => (version, next_end) = (Some(seen.version), seen.next_end),
+            Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "changes could not be looked for"),
             Err(_) => return,
         }
@@ -59,20 +59,14 @@ pub(super) async fn watch(server: Arc<Server>) {
     }
 }
 
-struct Seen {
-    version: i64,
-    next_end: Option<u64>,
-}
-
-fn look(server: &Server, known: Option<i64>, next_end: Option<u64>) -> Result<Seen, Refusal> {
-    let (version, now) = (server.control.data_version()?, now_ms());
-    if known == Some(version) && next_end.is_none_or(|end| now < end) {
-        return Ok(Seen { version, next_end });
+fn look(server: &Server) -> Result<(), Refusal> {
+    issuer::refresh(server);
+    let known = server.news.borrow().clone();
+    if let Some(news) = server.control.news(&known, now_ms())? {
+        server.store.replace_deny_list(news.deny_list.clone());
+        server.news.send_replace(Arc::new(news));
     }
-    let (deny_list, next_end) = server.control.deny_list(now)?;
-    server.store.replace_deny_list(deny_list);
-    server.changes.send_modify(|count| *count += 1);
-    Ok(Seen { version, next_end })
+    Ok(())
 }
 
 fn upkeep(server: &Server) {
@@ -80,18 +74,12 @@ fn upkeep(server: &Server) {
     if let Err(error) = server.control.sweep(now) {
         tracing::error!(%error, "old certificates could not be swept");
     }
-    let authority = server.control.authority();
-    if authority.not_after_ms() < now + AUTHORITY_WARNING_MS {
-        let not_after_ms = authority.not_after_ms();
-        tracing::warn!(
-            not_after_ms,
-            "the issuing CA ends soon; run: zen-control authority renew, then restart"
-        );
-    }
+    issuer::advance(server);
     if !is_due(&server.store, now) {
         return;
     }
-    let made = authority.certify_server(&server.directory, server.control.trust_domain(), now);
+    let made =
+        server.control.authority().certify_server(&server.directory, server.control.trust_domain(), now);
     match made.and_then(|()| Ok(server.store.reload()?)) {
         Ok(_) => tracing::info!("the listener has a new certificate"),
         Err(error) => tracing::error!(%error, "the listener's certificate could not be renewed"),
