@@ -9,8 +9,8 @@ use clap::{Parser, Subcommand};
 use crate::error::LabError;
 use crate::pki::{Pki, Role};
 use crate::{
-    bench, crash, deliver, demo, duplicates, faults, flood, idle, lab, pairs, power, send, sign, sink, soak,
-    vault,
+    agents, bench, crash, deliver, demo, duplicates, faults, flood, idle, lab, pairs, power, send, sign,
+    sink, soak, vault,
 };
 
 /// Zen Mesh lab: certificates, load, targets, demo, crash test and benchmark.
@@ -55,6 +55,8 @@ enum Command {
     Pairs(pairs::Options),
     /// Measure how fast lockd answers, and a node's start with many secrets.
     Vault(vault::Options),
+    /// Measure what thousands of agents cost the control plane, and how fast a change reaches all of them.
+    Agents(agents::Options),
     /// Count the system calls of the nodes' workers per event.
     Syscalls(bench::syscalls::Options),
     /// Run a program that dies with its parent (used by the lab itself).
@@ -135,6 +137,7 @@ fn dispatch(command: Command) -> Result<ExitCode, LabError> {
         Command::Bench(options) => block_on(2, bench::run(options)),
         Command::Pairs(options) => block_on(2, pairs::run(options)),
         Command::Vault(options) => block_on(2, vault::run(options)),
+        Command::Agents(options) => block_on(2, agents::run(options)),
         Command::Syscalls(options) => block_on(2, bench::syscalls::run(options)),
         Command::Child { parent, program, arguments } => {
             let source = lab::become_child(parent, &program, &arguments);

@@ -27,7 +27,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
         "zen-dataplane",
         &["zen-core", "zen-ebpf", "zen-hmac", "zen-identity", "zen-lock", "zen-rules", "zen-uring"],
     ),
-    ("zen-perf", &["zen-core", "zen-hmac", "zen-lock", "zen-uring"]),
+    ("zen-perf", &["zen-control-api", "zen-core", "zen-hmac", "zen-lock", "zen-uring"]),
     ("zen-sim", &["zen-core", "zen-rules"]),
 ];
 /// Who may use what others must not.
