@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::admin;
 use crate::config::{Certificates, Place, Snapshot};
+use crate::deny_age::DenyListAge;
 use crate::ebpf;
 use crate::ebpf::{Drops, Programs};
 use crate::egress::Paused;
@@ -71,6 +72,8 @@ pub struct Shared {
     pub privileges: Privileges,
     /// What the last reload came to.
     pub status: ArcSwap<String>,
+    /// How old the deny list is: a line, or nothing.
+    pub deny_list: ArcSwap<String>,
 }
 
 impl Shared {
@@ -113,6 +116,8 @@ pub struct Control {
     pub place: Place,
     /// What the poll could not take.
     pub refused: Option<Refused>,
+    /// How old the deny list was at the last look.
+    pub deny_list_age: DenyListAge,
     /// Reloaded from their files.
     pub certificates: Certificates,
     /// Questions of the workers.
@@ -167,6 +172,7 @@ async fn serve(
     let mut is_new = true;
     while ended < control.shared.mesh.workers() {
         if std::mem::take(&mut is_new) {
+            control.watch_deny_list();
             keepers.handle_snapshot(&control.shared, &control.node_metrics, &lookups);
         }
         tokio::select! {
@@ -181,6 +187,7 @@ async fn serve(
             _ = interrupt.recv() => drain(&control.shared),
             _ = poll.tick() => {
                 is_new |= control.poll();
+                control.watch_deny_list();
                 lock(&control.shared.programs).handle_time();
             }
             _ = drops.tick() => lock(&control.shared.drops).handle_time(ebpf::now()),

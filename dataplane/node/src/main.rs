@@ -7,6 +7,7 @@ mod config;
 mod control;
 mod crypto;
 mod dedupe;
+mod deny_age;
 mod ebpf;
 mod egress;
 mod entropy;
@@ -27,6 +28,7 @@ mod spans;
 mod start;
 mod stream;
 mod tls;
+mod trials;
 mod worker;
 
 use std::path::PathBuf;

@@ -15,6 +15,8 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
+use crate::trials::Trials;
+
 /// Upper bounds of latency buckets, microseconds: 10 µs to about 170 s in steps of the square root of 2.
 const BUCKETS: usize = 49;
 
@@ -238,8 +240,14 @@ pub struct NodeMetrics {
     pub deny_list_refused: Count,
     /// Entries of the deny list in force.
     pub deny_list_entries: Count,
+    /// How long ago the deny list was confirmed.
+    pub deny_list_age_seconds: Count,
+    /// 1 while that is too long ago.
+    pub deny_list_stale: Count,
     /// The number of the managed generation in force.
     pub managed_generation: Count,
+    /// What policies that are only tried come to.
+    pub trials: Arc<Trials>,
     /// What the control thread counts that workers count, too.
     pub beside: Arc<WorkerMetrics>,
 }
@@ -267,6 +275,7 @@ impl Metrics {
     }
 
     fn encode_node(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.encode_trials(encoder)?;
         for (name, help, value) in [
             (
                 "zen_memory_bound_bytes",
@@ -300,6 +309,16 @@ impl Metrics {
                 self.node.deny_list_entries.value(),
             ),
             (
+                "zen_deny_list_age_seconds",
+                "How long ago the deny list was confirmed, 0 where nobody asks",
+                self.node.deny_list_age_seconds.value(),
+            ),
+            (
+                "zen_deny_list_stale",
+                "1 while the deny list has not been confirmed for too long",
+                self.node.deny_list_stale.value(),
+            ),
+            (
                 "zen_managed_generation",
                 "The number of the managed generation in force, 0 without one",
                 self.node.managed_generation.value(),
@@ -311,6 +330,15 @@ impl Metrics {
                 MetricType::Counter => ConstCounter::new(value).encode(metric)?,
                 _ => ConstGauge::new(value).encode(metric)?,
             }
+        }
+        Ok(())
+    }
+
+    fn encode_trials(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let help = "Handshakes that a policy was asked about which is only tried, by what it would have said";
+        let mut metric = encoder.encode_descriptor("zen_policy_trials", help, None, MetricType::Counter)?;
+        for (at, verdict, count) in self.node.trials.counts() {
+            ConstCounter::new(count).encode(metric.encode_family(&[("at", at), ("verdict", verdict)])?)?;
         }
         Ok(())
     }

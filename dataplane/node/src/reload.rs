@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
 use zen_identity::{DenyList, Reloaded};
@@ -184,6 +184,14 @@ impl Control {
             Some(Err(error)) => tracing::error!(%error, "public certificate not reloaded, the old one stays"),
             Some(Ok(Reloaded::Unchanged)) | None => {}
         }
+    }
+
+    /// Whether the deny list is still known to be the newest.
+    pub fn watch_deny_list(&mut self) {
+        let snapshot = self.shared.snapshot.load();
+        let told = (&*self.certificates.svid, &*self.node_metrics);
+        let line = self.deny_list_age.handle_time(&snapshot.node, told, SystemTime::now());
+        self.shared.deny_list.store(Arc::new(line));
     }
 
     fn reload_deny_list(&self) {

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU16};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpSocket;
@@ -19,6 +20,7 @@ use crate::config::{
 };
 use crate::control::{self, Control, Resolver, Shared};
 use crate::dedupe::{self, HashKeyError, Keys, Waiting};
+use crate::deny_age::DenyListAge;
 use crate::ebpf::{Drops, Programs, Stations};
 use crate::egress::{Paused, PausedError, Table, Watermarks};
 use crate::ingester::{self, Access, Recovering};
@@ -120,7 +122,7 @@ pub fn run(place: Place, io: Io) -> Result<(), StartError> {
     let maker = spawn_segment_maker(mesh.clone())?;
     let rate_sources_max =
         snapshot.ingester.as_ref().map_or(0, |ingester| ingester.rate_sources_max as usize);
-    let status = ArcSwap::from_pointee(InForce::of(&snapshot).to_string());
+    let (node_metrics, deny_list_age, [status, deny_list]) = first_look(&snapshot, &certificates);
     let shared = Arc::new(Shared {
         workers_ready: AtomicU16::new(0),
         // Each worker takes itself off this count when its first segments are prepared.
@@ -137,6 +139,7 @@ pub fn run(place: Place, io: Io) -> Result<(), StartError> {
         programs: Arc::new(Mutex::new(programs)),
         drops: Mutex::new(drops),
         status,
+        deny_list,
     });
     let (resolver, questions) = Resolver::channel();
     let (done, workers_done) = mpsc::channel(usize::from(shared.mesh.workers()));
@@ -159,12 +162,12 @@ pub fn run(place: Place, io: Io) -> Result<(), StartError> {
     control::lock(&shared.programs).steer(&groups);
     // Held on to, they would go on listening when their workers have drained.
     drop((done, groups));
-    let node_metrics = Arc::new(node_metrics(&shared.snapshot.load()));
     let control = Control {
         shared: Arc::clone(&shared),
         admin,
         place,
         refused: None,
+        deny_list_age,
         certificates,
         questions,
         metrics: Metrics::new([metrics, beside].concat(), Arc::clone(&node_metrics)),
@@ -179,9 +182,20 @@ pub fn run(place: Place, io: Io) -> Result<(), StartError> {
     if clean { Ok(()) } else { Err(StartError::Drain) }
 }
 
+/// What there is to see of a node before its first handshake: metrics, the age of its deny list, and the lines of its status.
+fn first_look(
+    snapshot: &Snapshot,
+    certificates: &Certificates,
+) -> (Arc<NodeMetrics>, DenyListAge, [ArcSwap<String>; 2]) {
+    let metrics = Arc::new(node_metrics(snapshot, certificates));
+    let mut age = DenyListAge::default();
+    let deny_list = age.handle_time(&snapshot.node, (&certificates.svid, &metrics), SystemTime::now());
+    (metrics, age, [InForce::of(snapshot).to_string(), deny_list].map(ArcSwap::from_pointee))
+}
+
 /// What is known of a configuration before the first scrape.
-fn node_metrics(snapshot: &Snapshot) -> NodeMetrics {
-    let metrics = NodeMetrics::default();
+fn node_metrics(snapshot: &Snapshot, certificates: &Certificates) -> NodeMetrics {
+    let metrics = NodeMetrics { trials: Arc::clone(&certificates.trials), ..NodeMetrics::default() };
     metrics.memory_bound_bytes.set(MemoryBound::of(&snapshot.settings()).total());
     metrics.deny_list_entries.set(snapshot.svid.deny_list().len() as u64);
     if let Some(managed) = snapshot.managed {

@@ -41,6 +41,18 @@ pub enum TlsError {
 }
 
 impl TlsError {
+    /// A label for counting.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Protocol(error) => match zen_identity::peer_refused(error) {
+                Some(refused) if refused.denial().is_some() => "denied",
+                Some(refused) if refused.is_deny_list_stale() => "deny_list_stale",
+                _ => "tls",
+            },
+            Self::Unread | Self::Silent => "tls",
+        }
+    }
+
     /// What of the peer the deny list names, if that is why.
     pub fn denial(&self) -> Option<Denial> {
         match self {

@@ -26,7 +26,7 @@ const RAW: &str = concat!(
 const METRICS: &str = include_str!("../src/metrics.rs");
 const EBPF_METRICS: &str = include_str!("../src/ebpf/metrics.rs");
 /// Each struct of the raw configuration and its heading.
-const SECTIONS: [(&str, &str); 41] = [
+const SECTIONS: [(&str, &str); 44] = [
     ("Node", "[node]"),
     ("Admin", "[admin]"),
     ("Journal", "[journal]"),
@@ -56,12 +56,15 @@ const SECTIONS: [(&str, &str); 41] = [
     ("Rate", "[ingester.endpoints.rates.unverified]"),
     ("Flow", "[[ingester.flows]]"),
     ("EgressPeer", "[[ingester.egresses]]"),
+    ("DryRun", "[ingester.egresses.dry_run]"),
     ("Egress", "[egress]"),
     ("Retention", "[egress.retention]"),
     ("Receipts", "[egress.receipts]"),
     ("IngesterPeer", "[[egress.ingesters]]"),
+    ("DryRun", "[egress.ingesters.dry_run]"),
     ("Key", "[[egress.ingesters.keys]]"),
     ("Target", "[[egress.targets]]"),
+    ("DryRun", "[egress.targets.dry_run]"),
     ("TargetAuthorization", "[egress.targets.authorization]"),
     ("TargetBatch", "[egress.targets.batch]"),
     ("Backoff", "[egress.targets.retry]"),
@@ -215,9 +218,10 @@ fn every_metric_is_documented_and_no_other() {
             format!("zen_{name}{suffix}")
         })
         .collect();
-    let of_node = METRICS.split("fn encode_node").nth(1).expect("the node's own").split("\n    }\n").next();
+    let of_node = METRICS.split("fn encode_node").nth(1).expect("the node's own").split("fn histogram").next();
     for name in of_node.expect("its end").split("\"zen_").skip(1).filter_map(|rest| rest.split('"').next()) {
-        let suffix = if name.ends_with("_refused") { "_total" } else { "" };
+        let is_counter = name.ends_with("_refused") || name.ends_with("_trials");
+        let suffix = if is_counter { "_total" } else { "" };
         metrics.insert(format!("zen_{name}{suffix}"));
     }
     // Each name follows the call that encodes it.

@@ -37,12 +37,12 @@ pub use deny::document::{DENY_LIST_BYTES_MAX, DENY_LIST_ENTRIES_MAX, DENY_LIST_M
 pub use deny::{Denial, DenyEntry, DenyList, DenyListError};
 pub use error::IdentityError;
 pub use key_pair::{KeyPairError, Svid};
-pub use policy::{Decision, PatternError, Policy, SharedPolicy, SpiffePattern};
+pub use policy::{Decision, PatternError, Policy, SharedPolicy, SpiffePattern, Trial, TrialObserver};
 pub use private_key::{PrivateKeySource, PrivateKeyVault};
 pub use public::{NextCertificate, ReloadingCertificate, public_server_config};
 pub use source::{SOURCE_CHAIN_BYTES_MAX, peer_dns_names};
 pub use spiffe_id::{SPIFFE_ID_BYTES_MAX, SpiffeId, SpiffeIdError, TRUST_DOMAIN_BYTES_MAX, TrustDomain};
-pub use store::{NextSvid, Reloaded, SvidFiles, SvidStore};
+pub use store::{Handshakes, NextSvid, Reloaded, SvidFiles, SvidStore};
 pub use svid::{CHAIN_CERTIFICATES_MAX, PeerUsage, SvidError, check_svid, peer_id, peer_not_after};
 pub use target::{TargetRoots, target_client_config};
 pub use tls::{provider, spiffe_server_name};

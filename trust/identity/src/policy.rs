@@ -3,6 +3,9 @@
 //! A pattern is an exact id, or a prefix of whole path segments written `spiffe://domain/a/b/*`,
 //! which needs at least one segment more. Deny beats allow; what no pattern names is not allowed.
 //! Refused: wildcards anywhere else, and exact patterns without a path (no SVID has such an id).
+//!
+//! A place where several peers are expected has a policy for each, and lets in whom one of them allows. A [`Trial`] is asked
+//! beside them, and refuses nobody.
 
 use std::fmt;
 use std::str::FromStr;
@@ -38,7 +41,7 @@ impl Policy {
 }
 
 /// What a [`Policy`] says about one id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Decision {
     /// An allow pattern matches and no deny pattern does.
     Allowed,
@@ -46,6 +49,20 @@ pub enum Decision {
     Denied,
     /// No pattern matches; treated as a refusal.
     NotListed,
+}
+
+impl Decision {
+    /// All of them, as they are numbered.
+    pub const ALL: [Self; 3] = [Self::Allowed, Self::Denied, Self::NotListed];
+
+    /// A label for counting.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+            Self::NotListed => "not_listed",
+        }
+    }
 }
 
 /// An exact id or a whole-segment prefix.
@@ -119,24 +136,57 @@ pub enum PatternError {
     NoPath,
 }
 
-/// A policy that can be replaced while connections are being accepted.
+/// What any of several policies says: allowed beats denied, for each peer has its own; nobody is allowed by none.
+fn decide_by_any(policies: &[Policy], id: &SpiffeId) -> Decision {
+    let decisions = policies.iter().map(|policy| policy.decide(id));
+    decisions.min().unwrap_or(Decision::NotListed)
+}
+
+/// The policies of one place, which can be replaced while connections are being accepted.
 #[derive(Debug)]
-pub struct SharedPolicy(ArcSwap<Policy>);
+pub struct SharedPolicy {
+    in_force: ArcSwap<Vec<Policy>>,
+    trial: Option<Trial>,
+}
+
+/// Policies that are not in force: what they would say is observed, and nothing follows from it.
+#[derive(Debug)]
+pub struct Trial {
+    /// One for each peer that is expected.
+    pub policies: Vec<Policy>,
+    /// Is told.
+    pub observer: Arc<dyn TrialObserver>,
+}
+
+/// Learns what a trial came to.
+pub trait TrialObserver: fmt::Debug + Send + Sync {
+    /// `id` has a valid SVID; `in_force` is what became of it, `tried` what would have.
+    fn handle_verdict(&self, id: &SpiffeId, in_force: Decision, tried: Decision);
+}
 
 impl SharedPolicy {
     /// Shares `policy`.
     pub fn new(policy: Policy) -> Arc<Self> {
-        Arc::new(Self(ArcSwap::from_pointee(policy)))
+        Self::any_of(vec![policy], None)
+    }
+
+    /// Lets in whom one of these allows.
+    pub fn any_of(policies: Vec<Policy>, trial: Option<Trial>) -> Arc<Self> {
+        Arc::new(Self { in_force: ArcSwap::from_pointee(policies), trial })
     }
 
     /// Takes effect with the next handshake.
     pub fn replace(&self, policy: Policy) {
-        self.0.store(Arc::new(policy));
+        self.in_force.store(Arc::new(vec![policy]));
     }
 
-    /// What the current policy says about `id`.
+    /// What the policies in force say about `id`; a trial is told of it.
     pub fn decide(&self, id: &SpiffeId) -> Decision {
-        self.0.load().decide(id)
+        let in_force = decide_by_any(&self.in_force.load(), id);
+        if let Some(Trial { policies, observer }) = &self.trial {
+            observer.handle_verdict(id, in_force, decide_by_any(policies, id));
+        }
+        in_force
     }
 }
 
@@ -223,6 +273,15 @@ mod tests {
         prop::collection::vec("spiffe://(td|t|td2)((/(a|ab|b)){1,3}|(/(a|ab|b)){0,3}/\\*)", 0..4)
     }
 
+    #[derive(Debug, Default)]
+    struct Observed(std::sync::Mutex<Vec<(Decision, Decision)>>);
+
+    impl TrialObserver for Observed {
+        fn handle_verdict(&self, _id: &SpiffeId, in_force: Decision, tried: Decision) {
+            self.0.lock().unwrap().push((in_force, tried));
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(512))]
 
@@ -232,6 +291,36 @@ mod tests {
             let policy = Policy::new(read(&allow), read(&deny));
             let id_read = SpiffeId::parse(&id).unwrap();
             prop_assert_eq!(policy.decide(&id_read), reference(&allow, &deny, &id));
+        }
+
+        /// Whom one policy allows is let in, whatever the others say; a trial is told what it would say, and changes nothing.
+        #[test]
+        fn several_policies_decide_as_the_reference_does(
+            written in prop::collection::vec((patterns(), patterns()), 0..3),
+            tried in prop::collection::vec((patterns(), patterns()), 0..3),
+            id in ids(),
+        ) {
+            let read = |texts: &[String]| texts.iter().map(|text| pattern(text)).collect();
+            let policies = |written: &[(Vec<String>, Vec<String>)]| {
+                written.iter().map(|(allow, deny)| Policy::new(read(allow), read(deny))).collect::<Vec<_>>()
+            };
+            let expected = |written: &[(Vec<String>, Vec<String>)]| {
+                let said: Vec<Decision> = written.iter().map(|(allow, deny)| reference(allow, deny, &id)).collect();
+                let has = |decision| said.contains(&decision);
+                match (has(Decision::Allowed), has(Decision::Denied)) {
+                    (true, _) => Decision::Allowed,
+                    (false, true) => Decision::Denied,
+                    (false, false) => Decision::NotListed,
+                }
+            };
+            let observer = Arc::new(Observed::default());
+            let trial = Trial { policies: policies(&tried), observer: observer.clone() };
+            let (with, without) =
+                (SharedPolicy::any_of(policies(&written), Some(trial)), SharedPolicy::any_of(policies(&written), None));
+            let id_read = SpiffeId::parse(&id).unwrap();
+            prop_assert_eq!(with.decide(&id_read), expected(&written));
+            prop_assert_eq!(without.decide(&id_read), expected(&written));
+            prop_assert_eq!(&*observer.0.lock().unwrap(), &[(expected(&written), expected(&tried))]);
         }
     }
 }

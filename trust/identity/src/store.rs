@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -48,6 +49,16 @@ pub struct SvidStore {
     /// Locked while one generation replaces another.
     files: Mutex<SvidFiles>,
     current: ArcSwap<Generation>,
+    refuses_all: AtomicBool,
+}
+
+/// What becomes of handshakes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshakes {
+    /// The checks and the policy decide.
+    Judged,
+    /// Nobody is taken, because the deny list may be old.
+    Refused,
 }
 
 /// What was read at another place and verified, and is not in force yet.
@@ -76,7 +87,11 @@ impl SvidStore {
     /// Reads and verifies the first generation.
     pub fn load(files: SvidFiles) -> Result<Arc<Self>, IdentityError> {
         let generation = Generation::read(Public::read(&files)?, &files, UnixTime::now())?;
-        Ok(Arc::new(Self { files: Mutex::new(files), current: ArcSwap::from_pointee(generation) }))
+        Ok(Arc::new(Self {
+            files: Mutex::new(files),
+            current: ArcSwap::from_pointee(generation),
+            refuses_all: AtomicBool::new(false),
+        }))
     }
 
     /// Reads the files again; on any error what is in force stays in force.
@@ -110,6 +125,16 @@ impl SvidStore {
             bundles: Arc::new(bundles),
             digest: current.digest,
         }));
+    }
+
+    /// What becomes of handshakes from now on; connections that are there stay.
+    pub fn set_handshakes(&self, handshakes: Handshakes) {
+        self.refuses_all.store(handshakes == Handshakes::Refused, Ordering::Release);
+    }
+
+    /// For whoever is good otherwise.
+    pub(crate) fn check_deny_list(&self) -> Result<(), SvidError> {
+        if self.refuses_all.load(Ordering::Acquire) { Err(SvidError::DenyListStale) } else { Ok(()) }
     }
 
     /// Who we are.

@@ -177,6 +177,11 @@ pub enum SvidError {
     /// A name constraint of the path is broken, or of a type that is not supported (X509-SVID section 4.2).
     #[error("a name constraint of the chain does not hold, or has a type that is not supported")]
     NameConstraints,
+    /// Nobody is taken until our deny list is confirmed again (see [`Handshakes`](crate::Handshakes)).
+    #[error(
+        "our deny list has not been confirmed for too long; see why the agent does not reach the control plane"
+    )]
+    DenyListStale,
     /// The deny list names the peer.
     #[error("the peer is on the deny list ({0:?})")]
     Denied(Denial),
@@ -201,6 +206,7 @@ impl SvidError {
             | Self::ExtendedKeyUsage
             | Self::BasicConstraintsMissing
             | Self::NamesNotCritical => "constraints",
+            Self::DenyListStale => "deny_list_stale",
             Self::Denied(_) => "denied",
         }
     }

@@ -42,6 +42,11 @@ impl PeerRefused {
         }
     }
 
+    /// Whether nobody is taken, whoever it is.
+    pub fn is_deny_list_stale(&self) -> bool {
+        matches!(self, Self::Svid(SvidError::DenyListStale))
+    }
+
     /// What of the peer the deny list names, if that is why.
     pub fn denial(&self) -> Option<Denial> {
         match self {
@@ -79,6 +84,7 @@ impl SpiffeVerifier {
         usage: PeerUsage,
     ) -> Result<(), PeerRefused> {
         let id = check_chain(leaf, issuers, &self.store.bundles(), now, usage)?;
+        self.store.check_deny_list()?;
         match self.policy.decide(&id) {
             Decision::Allowed => Ok(()),
             decision @ (Decision::Denied | Decision::NotListed) => Err(PeerRefused::Policy { id, decision }),
@@ -152,8 +158,10 @@ impl ServerCertVerifier for DenyingVerifier {
             .chain(intermediates)
             .map(|der| CertificateDer::from(&**der))
             .collect();
+        let refused = |error| rustls_error(PeerRefused::from(error));
+        self.store.check_deny_list().map_err(refused)?;
         match self.store.deny_list().denies(&chain, now) {
-            Some(denial) => Err(rustls_error(PeerRefused::from(SvidError::Denied(denial)))),
+            Some(denial) => Err(refused(SvidError::Denied(denial))),
             None => Ok(verified),
         }
     }

@@ -305,7 +305,8 @@ async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
 }
 
 async fn status(State(admin): State<Admin>) -> impl IntoResponse {
-    format!("{}\n{}\n", admin.shared.status.load(), admin.shared.privileges)
+    let Shared { status, privileges, deny_list, .. } = &*admin.shared;
+    format!("{}\n{privileges}\n{}", status.load(), deny_list.load())
 }
 
 async fn scrape(State(admin): State<Admin>) -> impl IntoResponse {

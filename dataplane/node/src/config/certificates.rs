@@ -8,6 +8,7 @@ use zen_identity::{
 
 use super::validate::Faults;
 use super::{ConfigError, Located, Raw, raw};
+use crate::trials::Trials;
 
 /// Certificates that live across configurations and are reloaded from their files.
 #[derive(Clone)]
@@ -16,6 +17,8 @@ pub struct Certificates {
     pub svid: Arc<SvidStore>,
     /// What sources see.
     pub public: Option<Arc<ReloadingCertificate>>,
+    /// What policies that are only tried come to.
+    pub trials: Arc<Trials>,
 }
 
 /// Those of a generation that is not in force yet.
@@ -36,7 +39,7 @@ impl Certificates {
         match (svid, denied) {
             (Some(svid), Some(denied)) if faults.found.is_empty() => {
                 svid.replace_deny_list(denied);
-                Ok(Self { svid, public })
+                Ok(Self { svid, public, trials: Arc::default() })
             }
             _ => Err(ConfigError::Faults(faults.found)),
         }

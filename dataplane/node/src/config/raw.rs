@@ -126,6 +126,9 @@ pub struct Identity {
     pub trust_bundle_file: String,
     pub trust_domain: String,
     pub deny_list_file: Option<String>,
+    pub deny_list_age_ms_max: Option<u64>,
+    #[serde(default)]
+    pub deny_list_fail_closed: bool,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -311,6 +314,15 @@ pub struct Flow {
     pub json_depth_max: u32,
 }
 
+/// A policy that is only tried.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DryRun {
+    pub spiffe_ids: Vec<String>,
+    #[serde(default)]
+    pub deny_spiffe_ids: Vec<String>,
+}
+
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
 pub enum Direction {
@@ -325,6 +337,9 @@ pub struct EgressPeer {
     pub direction: Direction,
     pub address: Option<String>,
     pub spiffe_ids: Vec<String>,
+    #[serde(default)]
+    pub deny_spiffe_ids: Vec<String>,
+    pub dry_run: Option<DryRun>,
     pub key_id: String,
     pub key_file: String,
 }
@@ -366,6 +381,9 @@ pub struct IngesterPeer {
     pub direction: Direction,
     pub address: Option<String>,
     pub spiffe_ids: Vec<String>,
+    #[serde(default)]
+    pub deny_spiffe_ids: Vec<String>,
+    pub dry_run: Option<DryRun>,
     pub keys: Vec<Key>,
 }
 
@@ -388,6 +406,9 @@ pub struct Target {
     pub previous_secret_file: Option<String>,
     #[serde(default)]
     pub spiffe_ids: Vec<String>,
+    #[serde(default)]
+    pub deny_spiffe_ids: Vec<String>,
+    pub dry_run: Option<DryRun>,
     pub ca_file: Option<String>,
     #[serde(default)]
     pub client_certificate: ClientCertificate,

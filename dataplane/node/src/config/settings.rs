@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls_pki_types::ServerName;
 use zen_core::access::{DestinationPolicy, HeaderRule, NetworkRules, NetworkSet, Rate, ReachRules};
@@ -60,6 +61,10 @@ pub struct NodeSettings {
     pub reload_poll_ms: u64,
     /// Who is denied, if anybody is.
     pub deny_list_file: Option<PathBuf>,
+    /// How long ago that list may have been confirmed, if that counts.
+    pub deny_list_age_max: Option<Duration>,
+    /// Whether nobody is taken once it is longer ago.
+    pub deny_list_fail_closed: bool,
     /// Links that carry events, over all workers.
     pub links_max: u32,
     /// Longest pause between two attempts to dial a link.

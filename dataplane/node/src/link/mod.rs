@@ -185,13 +185,12 @@ impl Links {
         let Some(mut link) = self.open.remove(socket) else { return };
         if let Err(error) = decrypted {
             tracing::warn!(%error, "a link's TLS failed");
-            let reason = error.denial().map_or("tls", |denial| {
+            if let Some(denial) = error.denial() {
                 self.metrics.peers_denied.add(denial.label());
-                "denied"
-            });
+            }
             link.flush(parts.reactor);
             self.open.insert(socket, link);
-            self.close(socket, reason, parts.reactor);
+            self.close(socket, error.label(), parts.reactor);
             return;
         }
         let said_goodbye = link.stream.as_ref().is_some_and(|stream| stream.tls.peer_closed());

@@ -5,6 +5,7 @@
 mod bundles;
 mod faults;
 mod handshake;
+mod independent;
 mod pki;
 mod reload;
 mod rules;

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use rustls_pki_types::ServerName;
 use zen_core::access::DestinationPolicy;
 use zen_core::deliver::{OrderBy, SignerConfig, TargetSigner};
-use zen_identity::{Policy, SharedPolicy, SpiffePattern, TargetRoots};
+use zen_identity::TargetRoots;
 
 use super::access::networks;
 use super::faults::Faults;
+use super::policies::PeerPolicy;
 use super::reach::check_literal;
 use super::{idempotency, limits, link_client, link_listen, link_server, share, targets, unique};
 use crate::config::Certificates;
@@ -24,6 +25,7 @@ use crate::egress::EXCERPT_BYTES_MAX;
 use crate::journal::RetentionLimits;
 use crate::receipts::Receipts;
 use crate::tls::ClientTls;
+use crate::trials::TrialPlace;
 
 /// Deliveries that each worker may hold, however many workers share `events_max`.
 const EVENTS_OF_WORKER_MIN: u32 = 1000;
@@ -44,11 +46,13 @@ pub(super) fn egress(
     faults.bound("egress.replay_per_second", raw.replay_per_second, 1, 1_000_000);
     let listen = link_listen("egress", raw.link_listen.as_ref(), faults);
     let mut ingesters = Vec::new();
-    let mut patterns = Vec::new();
+    let mut policies = Vec::new();
     for (index, peer) in raw.ingesters.iter().enumerate() {
         let key = format!("egress.ingesters[{index}]");
-        ingesters.extend(ingester_peer(&key, peer, listen.is_some(), certificates, faults));
-        patterns.extend(peer.spiffe_ids.iter().filter_map(|id| id.parse::<SpiffePattern>().ok()));
+        let allowed = (&*peer.spiffe_ids, &*peer.deny_spiffe_ids);
+        policies.push(PeerPolicy::read(&key, allowed, peer.dry_run.as_ref(), faults));
+        let policy = &policies[index];
+        ingesters.extend(ingester_peer(&key, (peer, policy), listen.is_some(), certificates, faults));
     }
     unique("egress.ingesters", "name", raw.ingesters.iter().map(|peer| peer.name.as_str()), faults);
     unique("egress.targets", "name", raw.targets.iter().map(|target| target.name.as_str()), faults);
@@ -63,7 +67,7 @@ pub(super) fn egress(
     }
     let outputs = outputs(raw, &targets, faults);
     let ordering = ordering(&targets, &outputs);
-    let link_tls = link_server(certificates, Policy::new(patterns, Vec::new()), "egress.ingesters", faults)?;
+    let link_tls = link_server(certificates, &policies, "egress.ingesters", faults)?;
     Some(EgressSettings {
         link_listen: listen,
         events_max: (raw.events_max / u32::from(workers)).max(EVENTS_OF_WORKER_MIN),
@@ -169,13 +173,12 @@ fn retention(raw: raw::Retention, workers: u16, segment_bytes: u64, faults: &mut
 
 fn ingester_peer(
     key: &str,
-    raw: &raw::IngesterPeer,
+    (raw, policy): (&raw::IngesterPeer, &PeerPolicy),
     listens: bool,
     certificates: &Certificates,
     faults: &mut Faults,
 ) -> Option<IngesterPeer> {
     faults.name(format_args!("{key}.name"), &raw.name);
-    let policy = faults.policy(format_args!("{key}.spiffe_ids"), &raw.spiffe_ids);
     let dials = raw.direction == Direction::EgressDials;
     let address = faults.dial_address(key, dials, listens, raw.address.as_ref());
     faults.bound(format_args!("{key}.keys (count)"), raw.keys.len(), 1, 4);
@@ -185,12 +188,12 @@ fn ingester_peer(
         let prepared = faults.key(format_args!("{key}.keys[{index}].file"), &entry.file);
         keys.extend(prepared.map(|prepared| (entry.id.clone(), prepared)));
     }
-    let tls = link_client(certificates, &policy, key, faults)?;
+    let tls = link_client(certificates, (policy, &raw.name), key, faults)?;
     Some(IngesterPeer {
         name: raw.name.clone(),
         direction: raw.direction,
         address,
-        policy: Arc::new(policy),
+        policy: Arc::new(policy.in_force.clone()),
         keys,
         tls,
     })
@@ -255,8 +258,16 @@ fn target_tls(
             return None;
         }
         (None, false) => {
-            let policy = faults.policy(format_args!("{key}.spiffe_ids"), &raw.spiffe_ids);
-            TargetRoots::Spiffe { store: Arc::clone(&certificates.svid), policy: SharedPolicy::new(policy) }
+            let allowed = (&*raw.spiffe_ids, &*raw.deny_spiffe_ids);
+            let policy = PeerPolicy::read(key, allowed, raw.dry_run.as_ref(), faults);
+            let place = (TrialPlace::Target, &*raw.name);
+            let policy = PeerPolicy::share(&[policy], place, &certificates.trials);
+            TargetRoots::Spiffe { store: Arc::clone(&certificates.svid), policy }
+        }
+        (_, true) if !raw.deny_spiffe_ids.is_empty() || raw.dry_run.is_some() => {
+            let remedy = "give spiffe_ids, or remove both: a name says who the target is";
+            faults.push(key, "has deny_spiffe_ids or dry_run, and no spiffe_ids", remedy);
+            return None;
         }
         (file, true) => TargetRoots::NotDenied {
             roots: Box::new(named_roots(key, file.as_deref(), faults)?),

@@ -8,7 +8,6 @@ use std::str::FromStr;
 use zen_core::crypto::Mac;
 use zen_core::deliver::parse_secret;
 use zen_core::id::is_name;
-use zen_identity::{Policy, SpiffePattern};
 use zeroize::Zeroizing;
 
 use super::lockd::{Vault, in_lockd};
@@ -138,19 +137,6 @@ impl Faults {
                 None
             }
         }
-    }
-
-    pub(super) fn policy(&mut self, key: impl Display + Copy, ids: &[String]) -> Policy {
-        if ids.is_empty() {
-            self.push(key, "is empty, so nobody is allowed", "name the peer's SPIFFE id");
-        }
-        let patterns = ids
-            .iter()
-            .filter_map(|id| {
-                self.parse::<SpiffePattern>(key, id, "give spiffe://domain/path, or a path ending in /*")
-            })
-            .collect();
-        Policy::new(patterns, Vec::new())
     }
 
     pub(super) fn host_port(&mut self, key: impl Display + Copy, value: &str) -> Option<HostPort> {

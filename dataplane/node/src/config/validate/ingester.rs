@@ -13,11 +13,11 @@ use zen_core::verify::{
     self, Authentication, Authorization, AuthorizationKind, CertificateRule, HEADER_NAME_BYTES_MAX,
     HmacSettings, Scheme,
 };
-use zen_identity::{Policy, SpiffePattern};
 use zeroize::Zeroizing;
 
 use super::access;
 use super::faults::Faults;
+use super::policies::PeerPolicy;
 use super::{idempotency, link_client, link_listen, link_server, routing, share, unique};
 use crate::config::raw::{self, Direction, IdempotencyKey, SchemeName};
 use crate::config::settings::{
@@ -51,11 +51,13 @@ pub(super) fn ingester(
         .collect();
     let listen_link = link_listen("ingester", raw.link_listen.as_ref(), faults);
     let mut egresses = Vec::new();
-    let mut patterns = Vec::new();
+    let mut policies = Vec::new();
     for (index, peer) in raw.egresses.iter().enumerate() {
         let key = format!("ingester.egresses[{index}]");
-        egresses.extend(egress_peer(&key, peer, listen_link.is_some(), certificates, faults));
-        patterns.extend(peer.spiffe_ids.iter().filter_map(|id| id.parse::<SpiffePattern>().ok()));
+        let allowed = (&*peer.spiffe_ids, &*peer.deny_spiffe_ids);
+        policies.push(PeerPolicy::read(&key, allowed, peer.dry_run.as_ref(), faults));
+        let policy = &policies[index];
+        egresses.extend(egress_peer(&key, (peer, policy), listen_link.is_some(), certificates, faults));
     }
     unique("ingester.egresses", "name", raw.egresses.iter().map(|peer| peer.name.as_str()), faults);
     faults.bound("ingester.rate_sources_max", raw.rate_sources_max, 1_000, RATE_SOURCES_MAX);
@@ -63,7 +65,7 @@ pub(super) fn ingester(
     let proxies = access::proxies(raw.proxies.as_ref(), faults).map(Arc::new);
     let endpoints = endpoints(raw, &lists, faults);
     let idempotency = idempotency("ingester", raw.idempotency, faults);
-    let link_tls = link_server(certificates, Policy::new(patterns, Vec::new()), "ingester.egresses", faults)?;
+    let link_tls = link_server(certificates, &policies, "ingester.egresses", faults)?;
     let Some(public) = certificates.public.as_ref() else {
         faults.push("ingester", "was not there when the node started", "restart the node");
         return None;
@@ -120,23 +122,22 @@ fn network_bytes(lists: &access::Lists, endpoints: &HashMap<EndpointId, Arc<Endp
 
 fn egress_peer(
     key: &str,
-    raw: &raw::EgressPeer,
+    (raw, policy): (&raw::EgressPeer, &PeerPolicy),
     listens: bool,
     certificates: &Certificates,
     faults: &mut Faults,
 ) -> Option<EgressPeer> {
     faults.name(format_args!("{key}.name"), &raw.name);
     faults.name(format_args!("{key}.key_id"), &raw.key_id);
-    let policy = faults.policy(format_args!("{key}.spiffe_ids"), &raw.spiffe_ids);
     let dials = raw.direction == Direction::IngesterDials;
     let address = faults.dial_address(key, dials, listens, raw.address.as_ref());
     let prepared = faults.key(format_args!("{key}.key_file"), &raw.key_file)?;
-    let tls = link_client(certificates, &policy, key, faults)?;
+    let tls = link_client(certificates, (policy, &raw.name), key, faults)?;
     Some(EgressPeer {
         name: raw.name.clone(),
         direction: raw.direction,
         address,
-        policy: Arc::new(policy),
+        policy: Arc::new(policy.in_force.clone()),
         key_id: raw.key_id.clone(),
         key: prepared,
         tls,

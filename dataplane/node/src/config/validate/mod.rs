@@ -7,6 +7,7 @@ mod faults;
 mod ingester;
 mod limits;
 mod lockd;
+mod policies;
 mod reach;
 mod routing;
 mod targets;
@@ -16,15 +17,16 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(super) use faults::Faults;
 use tracing_subscriber::EnvFilter;
 use zen_core::dedupe::{KeyHasher, WINDOW_MS_MAX};
-use zen_identity::{Policy, SharedPolicy};
 
 use self::ebpf::ebpf;
 use self::egress::egress;
 use self::ingester::ingester;
+use self::policies::PeerPolicy;
 use self::reach::reach;
 use self::tracing::tracing;
 use super::memory::{MemoryBound, mib};
@@ -32,6 +34,7 @@ use super::raw::{self, Raw};
 use super::settings::{IdempotencySettings, JournalSettings, NodeSettings, Settings};
 use super::{Certificates, ConfigError, Located, Routing, Snapshot};
 use crate::tls::{ClientTls, ServerTls};
+use crate::trials::TrialPlace;
 
 /// ALPN of the link protocol.
 const LINK_ALPN: &[u8] = b"zen-link/1";
@@ -59,7 +62,7 @@ pub(super) fn snapshot(
     if let Some(socket) = &mut raw.admin.socket {
         *socket = faults.resolve(socket).display().to_string();
     }
-    let node = node(&raw, &mut faults);
+    let node = node(&raw, located.managed, &mut faults);
     let journals =
         u64::from(node.workers) * (u64::from(raw.ingester.is_some()) + u64::from(raw.egress.is_some()));
     let journal = journal(&raw.journal, journals.max(1), &mut faults);
@@ -146,7 +149,7 @@ fn share(total: u64, workers: u16, least: u64) -> usize {
     (total / u64::from(workers)).max(least) as usize
 }
 
-fn node(raw: &Raw, faults: &mut Faults) -> NodeSettings {
+fn node(raw: &Raw, managed: Option<u64>, faults: &mut Faults) -> NodeSettings {
     faults.name("node.name", &raw.node.name);
     faults.bound("node.workers", raw.node.workers, 0, WORKERS_MAX);
     faults.bound("node.drain_timeout_ms", raw.node.drain_timeout_ms, 100, 600_000);
@@ -171,6 +174,8 @@ fn node(raw: &Raw, faults: &mut Faults) -> NodeSettings {
         drain_timeout_ms: raw.node.drain_timeout_ms,
         reload_poll_ms: raw.node.reload_poll_ms,
         deny_list_file: raw.identity.deny_list_file.as_ref().map(|file| faults.resolve(file)),
+        deny_list_age_max: deny_list_age_max(&raw.identity, managed, faults),
+        deny_list_fail_closed: raw.identity.deny_list_fail_closed,
         links_max: links_max(raw, workers, faults),
         link_pause_ms_max: raw.node.link_pause_ms_max,
         memory_bytes_max: raw.node.memory_bytes_max,
@@ -178,6 +183,22 @@ fn node(raw: &Raw, faults: &mut Faults) -> NodeSettings {
         seccomp: raw.node.seccomp,
         hasher: raw.node.hash_key_file.as_ref().and_then(|place| hasher(place, faults)),
     }
+}
+
+/// An agent confirms the list of a managed node; elsewhere somebody has to say that it is confirmed at all.
+const DENY_LIST_AGE_MAX: Duration = Duration::from_mins(15);
+
+fn deny_list_age_max(raw: &raw::Identity, managed: Option<u64>, faults: &mut Faults) -> Option<Duration> {
+    if let Some(age_ms) = raw.deny_list_age_ms_max {
+        faults.bound("identity.deny_list_age_ms_max", age_ms, 60_000, 7 * 86_400_000);
+    }
+    let age_max = raw.deny_list_age_ms_max.map(Duration::from_millis);
+    let age_max = age_max.or(managed.map(|_| DENY_LIST_AGE_MAX));
+    if raw.deny_list_fail_closed && (raw.deny_list_file.is_none() || age_max.is_none()) {
+        let remedy = "give deny_list_file, and deny_list_age_ms_max where no agent manages the node";
+        faults.push("identity.deny_list_fail_closed", "has no list whose age counts", remedy);
+    }
+    age_max.filter(|_| raw.deny_list_file.is_some())
 }
 
 /// Of 16 bytes in hex, as they are written to be read by people.
@@ -250,26 +271,29 @@ fn idempotency(section: &str, raw: raw::IdempotencyTable, faults: &mut Faults) -
 
 fn link_server(
     certificates: &Certificates,
-    policy: Policy,
+    peers: &[PeerPolicy],
     key: &str,
     faults: &mut Faults,
 ) -> Option<ServerTls> {
+    let policy = PeerPolicy::share(peers, (TrialPlace::Listener, key), &certificates.trials);
     certificates
         .svid
-        .server_config(SharedPolicy::new(policy), &[LINK_ALPN])
+        .server_config(policy, &[LINK_ALPN])
         .map_err(|error| faults.push(key, error, "check the files under [identity]"))
         .ok()
 }
 
 fn link_client(
     certificates: &Certificates,
-    policy: &Policy,
+    (policy, name): (&PeerPolicy, &str),
     key: &str,
     faults: &mut Faults,
 ) -> Option<ClientTls> {
+    let policy =
+        PeerPolicy::share(std::slice::from_ref(policy), (TrialPlace::Link, name), &certificates.trials);
     certificates
         .svid
-        .client_config(SharedPolicy::new(policy.clone()), &[LINK_ALPN])
+        .client_config(policy, &[LINK_ALPN])
         .map_err(|error| faults.push(key, error, "check the files under [identity]"))
         .ok()
 }

@@ -101,9 +101,11 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 pub(super) fn unix(key: &str, raw: &raw::Target, socket: &str, faults: &mut Faults) -> Option<TargetPlace> {
     if raw.ca_file.is_some()
         || !raw.spiffe_ids.is_empty()
+        || !raw.deny_spiffe_ids.is_empty()
+        || raw.dry_run.is_some()
         || raw.client_certificate == ClientCertificate::None
     {
-        let remedy = "remove ca_file, spiffe_ids and client_certificate; peer_uid says who must listen";
+        let remedy = "remove ca_file, all SPIFFE ids and client_certificate; peer_uid says who must listen";
         faults.push(key, "has keys of TLS, which a unix_socket does not speak", remedy);
     }
     let path = faults.resolve(socket);
