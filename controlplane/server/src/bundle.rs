@@ -3,14 +3,16 @@
 use std::fs;
 use std::path::Path;
 
+use rusqlite::Connection;
 use zen_control_api::{EnrollmentBundle, Hex16, SigningKey};
+use zeroize::Zeroizing;
 
 use crate::database::{begin, integer, owner};
 use crate::directory::{self, Directory, PRIVATE_MODE};
-use crate::{ControlError, Database, authority};
+use crate::{ControlError, Database, authority, store};
 
 /// Shortest and longest life of a bundle, ms.
-const LIFE_MS: std::ops::RangeInclusive<u64> = 60_000..=24 * 3600 * 1000;
+pub(crate) const LIFE_MS: std::ops::RangeInclusive<u64> = 60_000..=24 * 3600 * 1000;
 
 /// What a bundle is for.
 #[derive(Clone, Debug)]
@@ -47,49 +49,84 @@ pub fn create_bundle(
     order: &BundleOrder<'_>,
     now_ms: u64,
 ) -> Result<Hex16, ControlError> {
-    if !LIFE_MS.contains(&order.life_ms) {
-        return Err(ControlError::Argument("a bundle lives 1m to 24h"));
-    }
-    let owner = owner(database)?;
-    let mut id = [0; 16];
-    aws_lc_rs::rand::fill(&mut id).expect("aws-lc-rs aborts by itself when it has no randomness");
-    let (id, key) = (Hex16(id), SigningKey::generate());
-    let expires_at_ms = now_ms + order.life_ms;
-    let bundle = EnrollmentBundle::new(
-        &key,
-        (id, &owner.tenant, order.cluster),
-        &owner.trust_domain,
-        (order.urls.clone(), vec![authority::root_pin(directory)?]),
-        authority::configuration_key(directory)?.public(),
-        expires_at_ms,
-    )?;
-    directory::create(order.out, &bundle.encode(), PRIVATE_MODE)?;
-    let sql = "INSERT INTO bundles (id, public_key, cluster, created_at_ms, expires_at_ms)
-        VALUES (?1, ?2, ?3, ?4, ?5)";
-    let row = (id.0, key.public().0.0, order.cluster, integer(now_ms), integer(expires_at_ms));
-    if let Err(error) = database.execute(sql, row) {
+    let transaction = begin(database)?;
+    let (id, text) =
+        new_bundle(&transaction, directory, (order.cluster, &order.urls), order.life_ms, now_ms)?;
+    directory::create(order.out, &text, PRIVATE_MODE)?;
+    if let Err(error) = transaction.commit() {
         let _ = fs::remove_file(order.out);
         return Err(error.into());
     }
     Ok(id)
 }
 
+/// A new bundle's id and text, in a transaction that the caller has. The text is kept nowhere.
+pub(crate) fn new_bundle(
+    database: &Connection,
+    directory: &Directory,
+    (cluster, urls): (&str, &[String]),
+    life_ms: u64,
+    now_ms: u64,
+) -> Result<(Hex16, Zeroizing<String>), ControlError> {
+    if !LIFE_MS.contains(&life_ms) {
+        return Err(ControlError::Argument("a bundle lives 1m to 24h"));
+    }
+    let owner = owner(database)?;
+    let tenant = store::tenant_of(database, cluster)?;
+    let mut id = [0; 16];
+    aws_lc_rs::rand::fill(&mut id).expect("aws-lc-rs aborts by itself when it has no randomness");
+    let (id, key) = (Hex16(id), SigningKey::generate());
+    let expires_at_ms = now_ms + life_ms;
+    let bundle = EnrollmentBundle::new(
+        &key,
+        (id, &tenant, cluster),
+        &owner.trust_domain,
+        (urls.to_vec(), authority::root_pins(directory)?),
+        authority::configuration_key(directory)?.public(),
+        expires_at_ms,
+    )?;
+    let sql = "INSERT INTO bundles (id, public_key, cluster, created_at_ms, expires_at_ms)
+        VALUES (?1, ?2, ?3, ?4, ?5)";
+    let row = (id.0, key.public().0.0, cluster, integer(now_ms), integer(expires_at_ms));
+    database.execute(sql, row)?;
+    Ok((id, bundle.encode()))
+}
+
 /// All bundles, newest first.
 pub fn list_bundles(database: &Database, now_ms: u64) -> Result<Vec<BundleRow>, ControlError> {
     let sql = "SELECT id, cluster, expires_at_ms, used_from, revoked_at_ms FROM bundles ORDER BY created_at_ms DESC, id";
     let mut statement = database.prepare(sql)?;
-    let rows = statement.query_map((), |row| {
-        let (expires_at_ms, used_from): (i64, Option<String>) = (row.get(2)?, row.get(3)?);
-        let revoked: Option<i64> = row.get(4)?;
-        let state = match (revoked, &used_from) {
-            (Some(_), _) => "revoked",
-            (None, Some(_)) => "used",
-            (None, None) if expires_at_ms <= integer(now_ms) => "expired",
-            (None, None) => "open",
-        };
-        Ok(BundleRow { id: Hex16(row.get(0)?), cluster: row.get(1)?, state, expires_at_ms, used_from })
-    })?;
+    let rows = statement.query_map((), |row| bundle_row(row, now_ms))?;
     Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// At most `count` bundles of a cluster, newest first, after the one with this key; each with its key.
+pub(crate) fn page_of_bundles(
+    database: &Connection,
+    cluster: &str,
+    (after, count): (&str, usize),
+    now_ms: u64,
+) -> rusqlite::Result<Vec<(String, BundleRow)>> {
+    let sql = "SELECT id, cluster, expires_at_ms, used_from, revoked_at_ms,
+            printf('%020d', created_at_ms) || hex(id) AS key
+        FROM bundles WHERE cluster = ?1 AND (?2 = '' OR key < ?2) ORDER BY key DESC LIMIT ?3";
+    let mut statement = database.prepare_cached(sql)?;
+    let rows = statement.query_map((cluster, after, integer(count as u64)), |row| {
+        Ok((row.get(5)?, bundle_row(row, now_ms)?))
+    })?;
+    rows.collect()
+}
+
+fn bundle_row(row: &rusqlite::Row<'_>, now_ms: u64) -> rusqlite::Result<BundleRow> {
+    let (expires_at_ms, used_from): (i64, Option<String>) = (row.get(2)?, row.get(3)?);
+    let revoked: Option<i64> = row.get(4)?;
+    let state = match (revoked, &used_from) {
+        (Some(_), _) => "revoked",
+        (None, Some(_)) => "used",
+        (None, None) if expires_at_ms <= integer(now_ms) => "expired",
+        (None, None) => "open",
+    };
+    Ok(BundleRow { id: Hex16(row.get(0)?), cluster: row.get(1)?, state, expires_at_ms, used_from })
 }
 
 /// Revokes a bundle; who was let in with it stays in.
@@ -100,4 +137,15 @@ pub fn revoke_bundle(database: &mut Database, id: Hex16, now_ms: u64) -> Result<
         return Err(ControlError::Argument("there is no bundle with this id; see: zen-control bundle list"));
     }
     Ok(transaction.commit()?)
+}
+
+/// The same for a bundle of this cluster, in a transaction that the caller has; false if there is none.
+pub(crate) fn revoke_of(
+    database: &Connection,
+    cluster: &str,
+    id: Hex16,
+    now_ms: u64,
+) -> rusqlite::Result<bool> {
+    let sql = "UPDATE bundles SET revoked_at_ms = coalesce(revoked_at_ms, ?3) WHERE id = ?1 AND cluster = ?2";
+    Ok(database.execute(sql, (id.0, cluster, integer(now_ms)))? == 1)
 }

@@ -4,19 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension as _};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use zen_control_api::{
-    CONFIGURATION_BYTES_MAX, Configuration, ConfigurationError, Member, SealedSecret, SignedConfiguration,
-    SigningKey, is_name,
+    CONFIGURATION_BYTES_MAX, Configuration, ConfigurationError, Link, Member, SealedSecret,
+    SignedConfiguration, SigningKey, is_name,
 };
 use zen_identity::{CONTROL_PATH, SpiffeId};
 
 use crate::database::{begin, owner};
 use crate::directory::{self, Directory};
-use crate::{ControlError, Database, authority, deny};
+use crate::people::PEOPLE;
+use crate::{ControlError, Database, authority, deny, link_keys, store};
 
 /// What an operator writes.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConfigurationInput {
     /// Nodes by name.
@@ -24,6 +25,9 @@ pub struct ConfigurationInput {
     /// Secrets by `NAMESPACE/NAME/KEY`, sealed.
     #[serde(default)]
     pub secrets: BTreeMap<String, SealedSecret>,
+    /// Links of the cluster whose keys agents make, by name.
+    #[serde(default)]
+    pub link_keys: BTreeMap<String, Link>,
 }
 
 impl ConfigurationInput {
@@ -41,25 +45,40 @@ pub fn set_configuration(
     cluster: &str,
     input: ConfigurationInput,
 ) -> Result<u64, ControlError> {
-    let key = authority::configuration_key(directory)?;
-    let trust_bundle = directory.read(directory::ROOT)?.to_string();
     let transaction = begin(database)?;
-    let owner = owner(&transaction)?;
+    let version = publish(&transaction, directory, cluster, input)?;
+    transaction.commit()?;
+    Ok(version)
+}
+
+/// The same in a transaction that the caller has.
+pub(crate) fn publish(
+    transaction: &Connection,
+    directory: &Directory,
+    cluster: &str,
+    input: ConfigurationInput,
+) -> Result<u64, ControlError> {
+    let key = authority::configuration_key(directory)?;
+    let trust_bundle = authority::trust_bundle(directory)?;
+    let owner = owner(transaction)?;
     if !is_name(cluster) {
         return Err(ControlError::Argument("a cluster's name is letters, digits, dots, dashes, underscores"));
     }
     check_members(&input.members, &owner.trust_domain)?;
-    let version = version_of(&transaction, cluster)?.map_or(1, |version| version + 1);
+    link_keys::check_places(&input.members, &input.link_keys, cluster)?;
+    let version = version_of(transaction, cluster)?.map_or(1, |version| version + 1);
     let configuration = Configuration {
         version: version.unsigned_abs(),
-        tenant: owner.tenant,
+        tenant: store::tenant_of(transaction, cluster)?,
         cluster: cluster.to_owned(),
         trust_bundle,
         members: input.members,
-        deny_list: deny::deny_text(&transaction)?,
+        deny_list: deny::deny_text(transaction)?,
         secrets: input.secrets,
+        link_statements: link_keys::statements(transaction, cluster, &input.link_keys)?,
+        link_keys: input.link_keys,
     };
-    store(&transaction, &configuration, &key)?;
+    sign_and_keep(transaction, &configuration, &key)?;
     transaction.execute("DELETE FROM members WHERE cluster = ?1", (cluster,))?;
     for (name, member) in &configuration.members {
         let sql = "INSERT INTO members (spiffe_id, cluster, name) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
@@ -68,20 +87,36 @@ pub fn set_configuration(
             return Err(ControlError::Member { name: name.clone(), fault });
         }
     }
-    transaction.commit()?;
     Ok(configuration.version)
 }
 
 /// Gives every cluster that has one its configuration anew, with the deny list as it is now.
 pub(crate) fn publish_everywhere(database: &Connection, key: &SigningKey) -> Result<(), ControlError> {
     let deny_list = deny::deny_text(database)?;
+    republish(database, key, |read| Configuration { deny_list: deny_list.clone(), ..read })
+}
+
+/// Gives every cluster that has one its configuration anew, with these roots.
+pub(crate) fn publish_roots(
+    database: &Connection,
+    key: &SigningKey,
+    trust_bundle: &str,
+) -> Result<(), ControlError> {
+    republish(database, key, |read| Configuration { trust_bundle: trust_bundle.to_owned(), ..read })
+}
+
+fn republish(
+    database: &Connection,
+    key: &SigningKey,
+    change: impl Fn(Configuration) -> Configuration,
+) -> Result<(), ControlError> {
     let mut statement = database.prepare("SELECT text FROM configurations")?;
     let texts: Vec<String> = statement.query_map((), |row| row.get(0))?.collect::<Result<_, _>>()?;
     for text in texts {
         let read: Configuration = serde_json::from_str(&text)
             .map_err(|source| ControlError::Json { path: directory::DATABASE.into(), source })?;
-        let next = Configuration { version: read.version + 1, deny_list: deny_list.clone(), ..read };
-        store(database, &next, key)?;
+        let version = read.version + 1;
+        sign_and_keep(database, &Configuration { version, ..change(read) }, key)?;
     }
     Ok(())
 }
@@ -93,7 +128,7 @@ pub(crate) fn newer(
     after: i64,
 ) -> rusqlite::Result<Option<SignedConfiguration>> {
     let sql = "SELECT text, signature FROM configurations WHERE cluster = ?1 AND version > ?2";
-    let mut statement = database.prepare(sql)?;
+    let mut statement = database.prepare_cached(sql)?;
     let found = statement.query_row((cluster, after), |row| {
         let signature: String = row.get(1)?;
         let signature = serde_json::from_str(&signature).map_err(|error| {
@@ -104,7 +139,20 @@ pub(crate) fn newer(
     found.optional()
 }
 
-fn store(database: &Connection, configuration: &Configuration, key: &SigningKey) -> Result<(), ControlError> {
+/// The cluster's newest configuration, and its version.
+pub(crate) fn newest(
+    database: &Connection,
+    cluster: &str,
+) -> rusqlite::Result<Option<(i64, SignedConfiguration)>> {
+    let Some(version) = version_of(database, cluster)? else { return Ok(None) };
+    Ok(newer(database, cluster, version - 1)?.map(|signed| (version, signed)))
+}
+
+pub(crate) fn sign_and_keep(
+    database: &Connection,
+    configuration: &Configuration,
+    key: &SigningKey,
+) -> Result<(), ControlError> {
     configuration.check()?;
     let signed = SignedConfiguration::sign(configuration, key);
     if signed.text.len() > CONFIGURATION_BYTES_MAX {
@@ -115,7 +163,8 @@ fn store(database: &Connection, configuration: &Configuration, key: &SigningKey)
         ON CONFLICT DO UPDATE SET version = excluded.version, text = excluded.text, signature = excluded.signature";
     let version = crate::database::integer(configuration.version);
     database.execute(sql, (&configuration.cluster, version, &signed.text, signature))?;
-    Ok(())
+    let said = (configuration.version, configuration.trust_bundle.as_str());
+    Ok(authority::note_roots(database, &configuration.cluster, said)?)
 }
 
 fn version_of(database: &Connection, cluster: &str) -> rusqlite::Result<Option<i64>> {
@@ -133,8 +182,8 @@ fn check_members(members: &BTreeMap<String, Member>, trust_domain: &str) -> Resu
             return refuse("its spiffe_id is of another trust domain");
         }
         let is_reserved = id.path().is_empty() || id.path() == CONTROL_PATH;
-        if is_reserved || id.segments().next() == Some("agent") {
-            return refuse("its spiffe_id is not a node's: /control and /agent/... are taken");
+        if is_reserved || matches!(id.segments().next(), Some("agent" | PEOPLE)) {
+            return refuse("its spiffe_id is not a node's: /control, /agent/... and /people/... are taken");
         }
         if !taken.insert(id) {
             return refuse("another member has its spiffe_id");

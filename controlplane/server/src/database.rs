@@ -126,6 +126,14 @@ const ADDITIONS: &[&str] = &[
         used INTEGER NOT NULL
     ) STRICT",
     "CREATE INDEX identities_by_binding_key ON identities (binding_key) WHERE binding_key IS NOT NULL",
+    // What the agent of one cluster last said to another's about the keys of their links.
+    "CREATE TABLE link_statements (
+        cluster TEXT NOT NULL,
+        peer TEXT NOT NULL,
+        made_at_ms INTEGER NOT NULL,
+        statement TEXT NOT NULL,
+        PRIMARY KEY (cluster, peer)
+    ) STRICT",
     // One number that rises with all that agents wait for: one look says whether there is any news.
     "CREATE TABLE watched (only INTEGER PRIMARY KEY CHECK (only = 1), changes INTEGER NOT NULL) STRICT",
     "INSERT INTO watched (only, changes) VALUES (1, 1)",

@@ -11,6 +11,7 @@
 mod authority;
 mod bundle;
 mod certificates;
+pub mod compile;
 mod configuration;
 mod control;
 mod csr;
@@ -20,13 +21,22 @@ mod directory;
 mod enrollment;
 mod error;
 pub mod fuzz;
+mod link_keys;
 mod listener;
+mod news;
 mod nonces;
 pub mod objects;
 mod overview;
+mod people;
+mod rest;
+mod recovery;
 mod session;
+mod store;
 
-pub use authority::{Authority, LEAF_LIFE_MS, initialize, renew_issuing};
+pub use authority::{
+    Advanced, Authority, Force, LEAF_LIFE_MS, Need, RootSpread, Straggler, advance, authority_lines, initialize, renew_issuing,
+    retire_root, root_spread, rotate_root,
+};
 pub use bundle::{BundleOrder, BundleRow, create_bundle, list_bundles, revoke_bundle};
 pub use configuration::{ConfigurationInput, set_configuration};
 pub use control::{Attempt, Control};
@@ -38,4 +48,9 @@ pub use error::{ControlError, Refusal};
 pub use listener::{Listening, Settings, serve};
 pub use nonces::{NONCE_LIFE_MS, NONCES_MAX};
 pub use overview::{ClusterOverview, overview};
+pub use people::{PERSON_LIFE_MS, Person, Role, add_person, certify_person, list_people, remove_person};
+pub use rest::{PeopleListening, openapi};
+pub use recovery::{
+    RECOVERY_WITHIN_MS, RecoveryFault, RecoveryPolicy, RecoveryState, recovery_state, set_recovery,
+};
 pub use session::{AgentSession, SessionKey};

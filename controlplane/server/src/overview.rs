@@ -45,8 +45,26 @@ pub fn overview(database: &Database) -> Result<Vec<ClusterOverview>, ControlErro
     clusters.into_iter().map(|cluster| of_cluster(database, &owner.trust_domain, cluster)).collect()
 }
 
-fn of_cluster(
-    database: &Database,
+/// At most `count` clusters of a tenant, by name, after this one; what commands made is the first tenant's.
+pub(crate) fn clusters_of(
+    database: &Connection,
+    tenant: &str,
+    after: &str,
+    count: usize,
+) -> rusqlite::Result<Vec<String>> {
+    let sql = "WITH named AS (SELECT name, tenant FROM objects WHERE kind = 'clusters'),
+        made AS (SELECT cluster FROM bundles UNION SELECT cluster FROM configurations UNION SELECT cluster FROM statuses)
+        SELECT name FROM named WHERE tenant = ?1 AND name > ?2
+        UNION SELECT cluster FROM made WHERE ?1 = (SELECT tenant FROM settings) AND cluster > ?2
+            AND cluster NOT IN (SELECT name FROM named)
+        ORDER BY 1 LIMIT ?3";
+    let mut statement = database.prepare_cached(sql)?;
+    statement.query_map((tenant, after, integer(count as u64)), |row| row.get(0))?.collect()
+}
+
+/// What is known of one cluster.
+pub(crate) fn of_cluster(
+    database: &Connection,
     trust_domain: &str,
     cluster: String,
 ) -> Result<ClusterOverview, ControlError> {

@@ -1,5 +1,7 @@
 //! The command line of whoever runs the control plane. Commands and the server share the database, and nothing else.
 
+mod authority;
+mod person;
 mod print;
 
 use std::net::SocketAddr;
@@ -9,8 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
-use zen_control::{BundleOrder, ConfigurationInput, ControlError, Database, Directory, Settings, Subject};
-use zen_control_api::Hex16;
+use zen_control::{BundleOrder, ConfigurationInput, ControlError, Database, Directory, Role, Settings, Subject};
+use zen_control_api::{Hex16, is_name};
 
 /// Two threads carry connections; what blocks has threads of its own.
 const WORKERS: usize = 2;
@@ -41,10 +43,17 @@ enum Command {
     Status(State),
     /// Copy the database into a new file, while the server runs.
     Backup(Backup),
-    /// The issuing CA.
+    /// Roots and issuing CAs.
     #[command(subcommand)]
-    Authority(AuthorityCommand),
-    /// Listen for agents.
+    Authority(authority::AuthorityCommand),
+    /// What a cluster's agent may do when its certificate has ended.
+    Recovery(authority::Recovery),
+    /// People: who may use the API.
+    #[command(subcommand)]
+    Person(person::PersonCommand),
+    /// Print the OpenAPI document of the API for people.
+    Openapi,
+    /// Listen for agents and people.
     Run(Run),
 }
 
@@ -65,6 +74,9 @@ struct Init {
     /// Whose clusters they are.
     #[arg(long)]
     tenant: String,
+    /// The first person, who may do everything.
+    #[arg(long, default_value = "owner")]
+    owner: String,
 }
 
 #[derive(Debug, Subcommand)]
@@ -165,12 +177,6 @@ struct Backup {
     out: PathBuf,
 }
 
-#[derive(Debug, Subcommand)]
-enum AuthorityCommand {
-    /// Make a new issuing CA with the root's key; restart the server afterwards.
-    Renew(State),
-}
-
 #[derive(Debug, Args)]
 struct Run {
     #[command(flatten)]
@@ -178,6 +184,9 @@ struct Run {
     /// Where agents connect.
     #[arg(long, default_value = "0.0.0.0:8444")]
     listen: SocketAddr,
+    /// Where people connect.
+    #[arg(long, default_value = "127.0.0.1:8445")]
+    people_listen: SocketAddr,
     /// How long a request for a configuration waits, give or take a tenth.
     #[arg(long, default_value = "55s", value_parser = life)]
     long_poll: Duration,
@@ -199,11 +208,7 @@ pub(crate) fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), ControlError> {
     match command {
-        Command::Init(init) => {
-            zen_control::initialize(&init.state.dir, &init.trust_domain, &init.tenant, now_ms())?;
-            print::made(&init.state.dir);
-            Ok(())
-        }
+        Command::Init(init) => initialize(&init),
         Command::Bundle(bundle) => run_bundle(bundle),
         Command::Configuration(ConfigurationCommand::Set(set)) => {
             let (directory, mut database) = set.state.open()?;
@@ -227,11 +232,26 @@ fn run(command: Command) -> Result<(), ControlError> {
             Ok(())
         }
         Command::Backup(backup) => zen_control::back_up(&backup.state.open()?.1, &backup.out),
-        Command::Authority(AuthorityCommand::Renew(state)) => {
-            zen_control::renew_issuing(&Directory::open(&state.dir)?, now_ms())
+        Command::Authority(command) => authority::run(command),
+        Command::Recovery(recovery) => authority::recovery(&recovery),
+        Command::Person(command) => person::run(command),
+        Command::Openapi => {
+            println!("{}", zen_control::openapi());
+            Ok(())
         }
         Command::Run(run) => listen(run),
     }
+}
+
+fn initialize(init: &Init) -> Result<(), ControlError> {
+    if !is_name(&init.owner) {
+        return Err(ControlError::Argument("--owner is letters, digits, dots, dashes, underscores"));
+    }
+    let directory = zen_control::initialize(&init.state.dir, &init.trust_domain, &init.tenant, now_ms())?;
+    let mut database = zen_control::open_database(&directory)?;
+    zen_control::add_person(&mut database, &init.owner, Role::Owner, now_ms())?;
+    print::made(&init.state.dir);
+    Ok(())
 }
 
 fn run_bundle(command: Bundle) -> Result<(), ControlError> {
@@ -269,7 +289,7 @@ fn listen(run: Run) -> Result<(), ControlError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     let runtime = runtime.map_err(|source| ControlError::File { path: "threads".into(), source })?;
     let settings = Settings { listen: run.listen, long_poll: run.long_poll };
-    let served = runtime.block_on(zen_control::serve(Directory::open(&run.state.dir)?, &settings));
+    let served = runtime.block_on(zen_control::serve(Directory::open(&run.state.dir)?, &settings, run.people_listen));
     runtime.shutdown_timeout(Duration::from_secs(2));
     served
 }

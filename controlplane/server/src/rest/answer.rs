@@ -1,5 +1,6 @@
 //! From a request to an answer: what it is, who asks, and that it is well-formed; then [`Server::perform`], where it may block.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,16 +48,15 @@ pub(super) fn router(server: &Arc<Server>) -> Router {
             },
         );
     }
-    let (other, none) = (server.clone(), server.clone());
+    let server = server.clone();
     router
-        .method_not_allowed_fallback(move |request: Request| refuse(other.clone(), Fault::Method, request))
-        .fallback(move |request: Request| answer(none.clone(), None, request))
+        .method_not_allowed_fallback(|request: Request| ready(refuse(&request)))
+        .fallback(move |request: Request| answer(server.clone(), None, request))
 }
 
 /// Another method of a path that is there.
-async fn refuse(_: Arc<Server>, fault: Fault, request: Request) -> Response<Body> {
-    let request_id = new_id();
-    refusal(fault, &request_id, session(&request).as_ref())
+fn refuse(request: &Request) -> Response<Body> {
+    refusal(Fault::Method, &new_id(), session(request).as_ref())
 }
 
 async fn answer(server: Arc<Server>, route: Option<Arc<Route>>, request: Request) -> Response<Body> {
@@ -99,9 +99,10 @@ async fn read(
 ) -> Result<Call, Fault> {
     let names = request.extract_parts::<RawPathParams>().await;
     let names = names.map_err(|_| Fault::Malformed("the path is not percent-encoded UTF-8".to_owned()))?;
-    let names = names.iter().map(|(name, value)| match is_name(value) {
-        true => Ok((name.to_owned(), value.to_owned())),
-        false => Err(Fault::Malformed(format!("the path's {name} is no name"))),
+    let names = names.iter().map(|(name, value)| {
+        let is_good = is_name(value);
+        let named = is_good.then(|| (name.to_owned(), value.to_owned()));
+        named.ok_or_else(|| Fault::Malformed(format!("the path's {name} is no name")))
     });
     let names = names.collect::<Result<_, _>>()?;
     let (parts, body) = request.into_parts();

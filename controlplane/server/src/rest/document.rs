@@ -1,4 +1,4 @@
-//! The OpenAPI 3.1 document, made from the routes and the types of their bodies.
+//! The `OpenAPI` 3.1 document, made from the routes and the types of their bodies.
 
 use std::collections::BTreeMap;
 

@@ -95,10 +95,8 @@ pub(crate) fn keep(unit: &Unit<'_>, key: &Key, answer: &Answer) -> Result<(), Fa
     if count >= KEPT_MAX {
         return Err(Refusal::Busy.into());
     }
-    let text = match answer.is_once {
-        true => String::new(),
-        false => serde_json::to_string(answer).expect("texts and numbers are JSON"),
-    };
+    let text = serde_json::to_string(answer).expect("texts and numbers are JSON");
+    let text = if answer.is_once { String::new() } else { text };
     let sql =
         "INSERT INTO idempotency (person, key, request, answer, created_ms) VALUES (?1, ?2, ?3, ?4, ?5)";
     unit.database.execute(sql, (&unit.person.name, &key.text, key.request, text, integer(unit.now_ms)))?;

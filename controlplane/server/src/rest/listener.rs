@@ -35,7 +35,7 @@ pub(crate) const ONE_PERSON_CONNECTIONS_MAX: usize = 32;
 /// How long a new connection may take to show who it is.
 pub(crate) const PERSON_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may take for a request's head, or be idle.
-pub(crate) const PERSON_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const PERSON_IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// Longest head, bytes.
 const PERSON_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Most headers.

@@ -294,3 +294,19 @@ impl From<NotKept> for Fault {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_problem_is_on_the_page() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/control-plane.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        for kind in Kind::ALL {
+            let name = serde_json::to_value(kind).unwrap();
+            let row = format!("| `{}` | {} |", name.as_str().unwrap(), kind.status());
+            assert!(page.contains(&row), "{row}");
+        }
+    }
+}

@@ -1,6 +1,6 @@
 //! One route: how it is reached, who may use it, what it takes and gives, and the step that does it.
 //!
-//! The router and the OpenAPI document are both made from these, so that neither has one that the other has not.
+//! The router and the `OpenAPI` document are both made from these, so that neither has one that the other has not.
 
 use std::borrow::Cow;
 
@@ -35,7 +35,7 @@ pub(crate) enum Conditional {
 /// One route.
 pub(crate) struct Route {
     pub(crate) verb: Verb,
-    /// As OpenAPI and the router write it, with names in braces.
+    /// As `OpenAPI` and the router write it, with names in braces.
     pub(crate) path: String,
     pub(crate) operation: Operation,
     pub(crate) summary: &'static str,
@@ -57,7 +57,7 @@ pub(crate) struct Shape {
 }
 
 impl Verb {
-    /// As OpenAPI writes it.
+    /// As `OpenAPI` writes it.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Get => "get",

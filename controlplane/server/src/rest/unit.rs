@@ -51,7 +51,7 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     /// JSON.
     pub(crate) body: Option<String>,
-    /// The ETag.
+    /// The `ETag`.
     pub(crate) revision: Option<i64>,
     /// The Location.
     pub(crate) location: Option<String>,
@@ -88,10 +88,8 @@ impl Answer {
 impl Unit<'_> {
     /// Whether the path's tenant is there.
     pub(crate) fn check_tenant(&self, call: &Call) -> Result<(), Fault> {
-        match store::has_tenant(self.database, call.name("tenant"))? {
-            true => Ok(()),
-            false => Err(Fault::NotFound("tenant")),
-        }
+        let is_there = store::has_tenant(self.database, call.name("tenant"))?;
+        if is_there { Ok(()) } else { Err(Fault::NotFound("tenant")) }
     }
 }
 

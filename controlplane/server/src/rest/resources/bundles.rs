@@ -43,7 +43,8 @@ struct NewBundle {
 
 /// A bundle as it is kept, without what lets anybody in.
 #[derive(Serialize, ToSchema)]
-struct Bundle {
+#[schema(as = Bundle)]
+struct BundleView {
     /// Which one.
     bundle_id: String,
     /// `open`, `used`, `revoked` or `expired`.
@@ -64,7 +65,7 @@ pub(super) fn routes() -> Vec<Route> {
         Route::new(Verb::Get, BUNDLES, Operation::Read, list)
             .says("The cluster's bundles, newest first")
             .query(LIST_QUERY)
-            .gives::<List<Bundle>>(200),
+            .gives::<List<BundleView>>(200),
         Route::new(Verb::Delete, BUNDLE, Operation::Enroll, revoke)
             .says("Lets nobody in with it from now on; who is in stays"),
     ]
@@ -95,19 +96,20 @@ fn list(unit: &Unit<'_>, call: &Call) -> Result<Answer, Fault> {
     let page = Page::read(&call.query, "bundles")?;
     let from = (page.after.as_str(), page.count + 1);
     let found = page_of_bundles(unit.database, call.name("cluster"), from, unit.now_ms)?;
-    Ok(Answer::json(200, &page.list(found, "bundles", |(key, _)| key.clone(), |(_, row)| Bundle::from(row))))
+    Ok(Answer::json(
+        200,
+        &page.list(found, "bundles", |(key, _)| key.clone(), |(_, row)| BundleView::from(row)),
+    ))
 }
 
 fn revoke(unit: &Unit<'_>, call: &Call) -> Result<Answer, Fault> {
     check_cluster(unit, call)?;
     let id: Hex16 = call.name("bundle").parse().map_err(|()| Fault::NotFound("bundle"))?;
-    match bundle::revoke_of(unit.database, call.name("cluster"), id, unit.now_ms)? {
-        true => Ok(Answer::nothing()),
-        false => Err(Fault::NotFound("bundle")),
-    }
+    let is_there = bundle::revoke_of(unit.database, call.name("cluster"), id, unit.now_ms)?;
+    if is_there { Ok(Answer::nothing()) } else { Err(Fault::NotFound("bundle")) }
 }
 
-impl From<BundleRow> for Bundle {
+impl From<BundleRow> for BundleView {
     fn from(row: BundleRow) -> Self {
         let bundle_id = row.id.to_string();
         Self { bundle_id, state: row.state, expires_at_ms: row.expires_at_ms, used_from: row.used_from }

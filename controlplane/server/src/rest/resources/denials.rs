@@ -42,6 +42,7 @@ struct DenialRequest {
 
 /// A denial.
 #[derive(Serialize, ToSchema)]
+#[schema(as = Denial)]
 struct DenialView {
     /// Names it.
     denial_id: String,

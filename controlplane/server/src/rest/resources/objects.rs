@@ -17,7 +17,7 @@ use crate::store::{self, Place, Row};
 struct Stored<T> {
     /// Unique among those of its kind in the tenant.
     name: String,
-    /// Rises with each change; the ETag.
+    /// Rises with each change; the `ETag`.
     revision: i64,
     /// As it was sent.
     object: T,
