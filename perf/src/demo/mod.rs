@@ -28,7 +28,7 @@ use self::search::Search;
 use self::sockets::Ports;
 use self::tour::Tour;
 use crate::error::LabError;
-use crate::lab::{Io, Lab, Metrics, Process, Shape, Trust, Vault, node_program};
+use crate::lab::{Io, Lab, Metrics, Process, Shape, Steps, Trust, Vault, node_program};
 use crate::load::{LoadPlan, LoadReport, LoadState, Record, Repeats, run_load};
 use crate::random::system_seed;
 use crate::record::{Arrivals, Comparison};
@@ -103,6 +103,7 @@ struct Demo {
 pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
     let mut stop = StopSignal::new()?;
     let program = node_program(options.node.as_deref())?;
+    let mut steps = Steps::begin();
     let (mut lab, vault, trust) = if options.is_static {
         let (lab, vault) = Lab::make_sealed(&options.dir, Shape::DEMO, options.workers, &program)?;
         (lab, vault, None)
@@ -112,7 +113,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
     };
     lab.io = options.io;
     let (mut processes, lines) =
-        Processes::start(&lab, (&vault, trust.as_ref()), &program, &options.python).await?;
+        Processes::start(&lab, (&vault, trust.as_ref()), (&program, &options.python), &mut steps).await?;
     let load = Arc::new(LoadState::default());
     let screen = Screen::new(options.quiet);
     let mut demo = Demo { lab, screen, arrivals: Arrivals::default(), lines, load };
@@ -121,7 +122,11 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
     demo.introduce(&vault, trust.as_ref(), &command);
     let begun = Instant::now();
     let Demo { lab, screen, lines, .. } = &mut demo;
-    let mut complaints = Tour { lab, program: &program, curl: &curl, screen, lines }.run().await?;
+    let tour = Tour { lab, program: &program, curl: &curl, screen, lines, steps: &mut steps };
+    let mut complaints = tour.run().await?;
+    if trust.is_some() {
+        screen.line(&format!("a newcomer's path:\n{steps}"));
+    }
     let mut accepted = Vec::new();
     if options.check {
         accepted.extend(send_own(&command).map_err(|complaint| complaints.push(complaint)).ok());

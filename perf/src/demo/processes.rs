@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::tour::DOWN_FILE;
 use crate::error::LabError;
-use crate::lab::{Kind, Lab, Process, TARGET_IDENTITY, Trust, Vault, wait_ready};
+use crate::lab::{Kind, Lab, Process, Steps, TARGET_IDENTITY, Trust, Vault, wait_ready};
 use crate::pki::write_file;
 
 const TARGET_PROGRAM: &str = include_str!("../../demo_target.py");
@@ -36,17 +36,18 @@ impl Processes {
     pub(super) async fn start(
         lab: &Lab,
         (vault, trust): (&Vault, Option<&Trust>),
-        program: &Path,
-        python: &Path,
+        (program, python): (&Path, &Path),
+        steps: &mut Steps,
     ) -> Result<(Self, mpsc::Receiver<String>), LabError> {
         let mut lockd = vault.start()?;
         vault.wait_ready(&mut lockd).await?;
         let mut beside = Vec::new();
         if let Some(trust) = trust {
-            let control = trust.start_control(lab)?;
-            trust.enroll(lab, vault)?;
+            let mut control = trust.start_control(lab)?;
+            trust.enroll(lab, vault, &mut control, steps).await?;
             let mut agent = trust.start_agent(lab)?;
             trust.wait_published(lab, &mut agent).await?;
+            steps.done("zen-agent has checked it and brought it to the nodes, with their certificates");
             beside.extend([agent, control]);
         }
         let (target, output) = start_target(lab, trust, python)?;
@@ -54,6 +55,7 @@ impl Processes {
         let mut ingester = lab.start(&lab.ingester, program)?;
         wait_ready(&lab.egresses[0], &mut egress).await?;
         wait_ready(&lab.ingester, &mut ingester).await?;
+        steps.done("the nodes are ready");
         let all = [ingester, egress, target].into_iter().chain(beside).chain([lockd]);
         Ok((Self(all.collect()), read_lines(output)))
     }

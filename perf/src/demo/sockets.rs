@@ -61,7 +61,8 @@ impl Ports {
         ports.extend(
             lab.egresses.iter().chain([&lab.ingester]).map(|node| (node.admin.port(), Purpose::Admin)),
         );
-        ports.extend(trust.map(|trust| (trust.listen().port(), Purpose::Mutual)));
+        let control = trust.into_iter().flat_map(|trust| [trust.listen(), trust.people()]);
+        ports.extend(control.map(|listen| (listen.port(), Purpose::Mutual)));
         Self(ports)
     }
 

@@ -4,14 +4,16 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use super::shape::{Direction, EgressShape, FlowShape, RouteShape, Shape};
-use super::trust::PRIVATE_KEY;
 use super::{Custody, INGESTER, Kind, Lab, Node, TARGET_IDENTITY, Tuning, vault};
 use crate::error::LabError;
 use crate::pki::{PUBLIC, Role, TRUST_DOMAIN, spiffe_id, write_file};
 use crate::samples::SchemeName;
 
-/// Writes every configuration of the lab.
+/// Writes every configuration of the lab, unless they come from its control plane.
 pub(super) fn write(lab: &Lab, shape: Shape, workers: u32, tuning: Tuning) -> Result<(), LabError> {
+    if lab.custody == Custody::Managed {
+        return Ok(());
+    }
     let ingester = ingester(lab, shape, workers, tuning);
     write_file(&lab.ingester.config, ingester.as_bytes(), 0o644)?;
     for (node, egress) in lab.egresses.iter().zip(shape.egresses) {
@@ -187,14 +189,7 @@ fn node(lab: &Lab, shape: Shape, node: &Node, workers: u32, tuning: Tuning) -> S
     )
 }
 
-/// Files of the lab, or what the agent puts beside the configuration.
 fn identity(lab: &Lab, name: &str) -> String {
-    if lab.custody == Custody::Managed {
-        return format!(
-            "certificate_file = \"identity.pem\"\nprivate_key_file = \"{PRIVATE_KEY}\"\n\
-             trust_bundle_file = \"bundle.pem\"\ndeny_list_file = \"deny.json\""
-        );
-    }
     format!(
         "certificate_file = \"{}\"\nprivate_key_file = \"{}\"\ntrust_bundle_file = \"{}\"",
         lab.pki.certificate(name).display(),

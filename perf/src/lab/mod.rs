@@ -4,12 +4,15 @@
 //! In: a [`Shape`]. Out: files, ports, and what client and sink need to know. The directory is wiped
 //! first if it is a lab's, refused if it is anything else, and locked while it is in use.
 
+mod api;
 mod config;
 mod ground;
 mod metrics;
+mod objects;
 mod process;
 mod secrets;
 mod shape;
+mod steps;
 mod trust;
 mod vault;
 
@@ -28,6 +31,7 @@ pub(crate) use self::process::{Process, become_child, wait_ready};
 use self::secrets::Custody;
 pub(crate) use self::secrets::{Kind, Secret};
 pub(crate) use self::shape::{BAD_TARGETS, COSTS, DARK_TARGET, Shape, TOUR_FAN_OUT, TOUR_FLAKY};
+pub(crate) use self::steps::Steps;
 pub(crate) use self::trust::Trust;
 pub(crate) use self::vault::Vault;
 use crate::error::LabError;
@@ -195,10 +199,12 @@ impl Lab {
         node: &Path,
     ) -> Result<(Self, Vault, Trust), LabError> {
         let mut lab = Self::build(directory, shape, workers, Tuning::NONE, Custody::Managed)?;
-        let trust = Trust::make(&lab)?;
+        let trust = Trust::make(&lab, shape, workers)?;
         let vault = Vault::make_managed(&lab, shape, node, &trust)?;
         for own in std::iter::once(&mut lab.ingester).chain(&mut lab.egresses) {
-            own.managed = Some(trust.managed(&own.name));
+            let managed = trust.managed(&own.name);
+            own.config = managed.join("current/node.toml");
+            own.managed = Some(managed);
         }
         Ok((lab, vault, trust))
     }

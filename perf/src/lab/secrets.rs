@@ -88,7 +88,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// All secrets of a lab; the nodes' hash keys only where the nodes do not make them.
+/// All secrets of a lab; the nodes' hash keys only where the nodes do not make them, and what agents make only where there
+/// is none: keys of links, and private keys of SVIDs.
 pub(super) fn all(
     shape: Shape,
     endpoints: &[Endpoint],
@@ -102,12 +103,15 @@ pub(super) fn all(
         Custody::Files => Vec::new(),
         Custody::Lockd | Custody::Managed => [INGESTER].into_iter().chain(egresses()).collect(),
     };
+    let is_managed = custody == Custody::Managed;
+    let keys = keys.into_iter().filter(|key| !is_managed || key.owner == PUBLIC);
+    let links = egresses().filter(|_| !is_managed).map(|name| of(Kind::Link, name, signing_secret()));
     let endpoints = endpoints.iter().map(|own| of(Kind::Endpoint, &own.id, own.secret.clone()));
     let targets = targets.iter().map(|own| of(Kind::Target, &own.name, own.secret.clone()));
     endpoints
         .chain(targets)
-        .chain(egresses().map(|name| of(Kind::Link, name, signing_secret())))
-        .chain(keys.into_iter().map(|key| Secret { kind: Kind::PrivateKey, key: key.owner, value: key.pem }))
+        .chain(links)
+        .chain(keys.map(|key| Secret { kind: Kind::PrivateKey, key: key.owner, value: key.pem }))
         .chain(hashing.into_iter().map(|node| of(Kind::HashKey, node, hex(&system_bytes::<16>()))))
         .collect()
 }

@@ -57,9 +57,9 @@ impl Vault {
     ) -> Result<Self, LabError> {
         let vault = Self::seal_all(lab, shape, Some(trust.secrets()))?;
         let mut config = vault.configuration(lab, shape, node);
-        grant(&mut config, trust.agent_program(), &["zen/agent/*".to_owned()]);
+        grant(&mut config, trust.agent_program(), &["zen/agent/*".to_owned(), "zen-link/*".to_owned()]);
         for own in lab.nodes() {
-            grant(&mut config, node, &[format!("zen/{}/*", own.name)]);
+            grant(&mut config, node, &[format!("zen/{}/*", own.name), "zen-link/*".to_owned()]);
         }
         grant(&mut config, &beside("zen-perf")?, &[format!("zen/{TARGET_IDENTITY}/*")]);
         write_file(&vault.config(), config.as_bytes(), 0o600)?;
@@ -140,6 +140,9 @@ impl Vault {
             .filter(|secret| secret.kind == kind && needed(secret))
             .map(|secret| (secret.key.as_str(), secret.value.as_str()))
             .collect();
+        if entries.is_empty() {
+            return Ok(());
+        }
         let input = Zeroizing::new(serde_json::to_vec(&entries).expect("texts are JSON"));
         let out = text(&self.sealed());
         let names = ["--namespace", NAMESPACE, "--name", kind.folder()];
