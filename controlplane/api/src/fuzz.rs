@@ -2,8 +2,9 @@
 #![doc(hidden)]
 
 use crate::{
-    CertificateRequest, Configuration, EnrollmentBundle, EnrollmentRequest, SignedConfiguration, SigningKey,
-    StatusReport,
+    CertificateRequest, Configuration, EnrollmentBundle, EnrollmentRequest, LINK_KEYS_MAX, LinkRole,
+    LinkStatement, LinkTextError, PEER_LINKS_MAX, RecoveryRequest, SignedConfiguration, SigningKey,
+    StatusReport, is_link_name, link_key_id, with_link_keys,
 };
 
 /// An accepted bundle is read back as it was, with the same key.
@@ -23,6 +24,15 @@ pub fn fuzz_messages(data: &[u8]) {
     }
     if let Ok(request) = serde_json::from_slice::<CertificateRequest>(data) {
         assert!(request.names_well() || request.member.is_some());
+    }
+    if let Ok(request) = serde_json::from_slice::<RecoveryRequest>(data) {
+        let text = serde_json::to_vec(&request).expect("a message is JSON");
+        let again: RecoveryRequest = serde_json::from_slice(&text).expect("what was written is read");
+        assert_eq!(
+            (&again.csr, again.nonce, again.signature),
+            (&request.csr, request.nonce, request.signature)
+        );
+        assert!(!request.names_well() || crate::is_name(&again.cluster));
     }
     if let Ok(report) = serde_json::from_slice::<StatusReport>(data) {
         let text = serde_json::to_vec(&report).expect("a message is JSON");
@@ -45,4 +55,37 @@ pub fn fuzz_configuration(data: &[u8]) {
             .chain(taken.secrets.keys())
             .all(|name| !name.split('/').any(|part| part.starts_with('.')))
     );
+}
+
+/// An accepted statement is within its bounds, says the same when it is read again, and no key signed it by chance.
+pub fn fuzz_link_statement(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let chain = String::new();
+    let statement = LinkStatement { text: text.to_owned(), chain, signature: crate::Base64([7; 64]) };
+    assert!(statement.verify(data).is_err());
+    let Ok(said) = statement.unverified() else { return };
+    assert!(said.links.len() <= PEER_LINKS_MAX && said.links.keys().all(|name| is_link_name(name)));
+    for side in said.links.values() {
+        assert!(side.keys.len() <= LINK_KEYS_MAX && side.held.len() <= LINK_KEYS_MAX);
+        assert!(side.keys.windows(2).all(|pair| pair[0].number < pair[1].number));
+    }
+    let text = serde_json::to_string(&said).expect("texts and numbers are JSON");
+    let again = LinkStatement { text, ..statement }.unverified().expect("what was written is read");
+    assert_eq!(again, said);
+}
+
+/// What is left has no place any more, and all that is no place is as it was.
+pub fn fuzz_link_text(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let keys = |_: &str, role| if role == LinkRole::Sender { vec![1] } else { vec![1, 2] };
+    match with_link_keys(text, keys) {
+        Ok((written, uses)) => {
+            assert!(
+                uses.keys().all(|(link, _)| is_link_name(link) && written.contains(&link_key_id(link, 1)))
+            );
+            assert_eq!(uses.is_empty(), written == text);
+        }
+        Err(LinkTextError::Malformed(at)) => assert!(text[at..].starts_with("{{link_key")),
+        Err(LinkTextError::NoKey(link)) => unreachable!("{link} has keys"),
+    }
 }

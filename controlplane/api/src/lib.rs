@@ -12,7 +12,10 @@ mod configuration;
 mod encoding;
 mod enrollment;
 pub mod fuzz;
+mod link_keys;
+mod link_text;
 mod problem;
+mod recovery;
 mod signing;
 mod status;
 
@@ -29,6 +32,13 @@ pub use enrollment::{
     CSR_BYTES_MAX, ENROLL, EXPORTER_BYTES, EXPORTER_LABEL, EnrollmentAnswer, EnrollmentProof,
     EnrollmentRequest, NONCE, NONCE_BYTES, NonceAnswer,
 };
+pub use link_keys::{
+    LINK_KEYS, LINK_KEYS_MAX, LINK_NAME_BYTES_MAX, LINK_NAMESPACE, LINK_STATEMENT_BYTES_MAX, LINKS_MAX, Link,
+    LinkKeys, LinkSide, LinkStatement, LinkStatementError, PEER_LINKS_MAX, SEALED_LINK_KEY_BYTES_MAX,
+    SealedLinkKey, is_link_name, link_key_id, link_secret,
+};
+pub use link_text::{LinkRole, LinkTextError, LinkUses, with_link_keys};
 pub use problem::{PROBLEM_CONTENT_TYPE, Problem, ProblemType};
+pub use recovery::{RECOVER, RECOVERY_NONCE, RecoveryProof, RecoveryRequest};
 pub use signing::{PublicKey, SIGNATURE_BYTES, SignatureError, SigningKey};
 pub use status::{MemberReport, Outcome, STATUS, StatusReport};

@@ -42,6 +42,8 @@ pub enum ProblemType {
     BundleExpired,
     /// A bundle that another key has used.
     BundleConsumed,
+    /// An identity that is over, and is not given again.
+    RecoveryRefused,
     /// An identity that is used in two places, and is locked.
     CloneSuspected,
     /// It was changed meanwhile.
@@ -57,13 +59,37 @@ impl ProblemType {
     pub fn status(self) -> u16 {
         match self {
             Self::Malformed | Self::CsrRefused => 400,
-            Self::Forbidden | Self::NonceRefused | Self::ProofRefused | Self::CloneSuspected => 403,
+            Self::Forbidden
+            | Self::NonceRefused
+            | Self::ProofRefused
+            | Self::RecoveryRefused
+            | Self::CloneSuspected => 403,
             Self::NotFound => 404,
             Self::BundleConsumed | Self::Conflict => 409,
             Self::BundleExpired => 410,
             Self::TooLarge => 413,
             Self::Busy => 429,
             Self::Internal => 500,
+        }
+    }
+
+    /// As `type` spells it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::TooLarge => "too_large",
+            Self::NonceRefused => "nonce_refused",
+            Self::ProofRefused => "proof_refused",
+            Self::CsrRefused => "csr_refused",
+            Self::BundleExpired => "bundle_expired",
+            Self::BundleConsumed => "bundle_consumed",
+            Self::RecoveryRefused => "recovery_refused",
+            Self::CloneSuspected => "clone_suspected",
+            Self::Conflict => "conflict",
+            Self::Busy => "busy",
+            Self::Internal => "internal",
         }
     }
 
@@ -79,6 +105,7 @@ impl ProblemType {
             Self::CsrRefused => "The certificate request asks for what it may not",
             Self::BundleExpired => "The enrollment bundle is over",
             Self::BundleConsumed => "The enrollment bundle was used with another key",
+            Self::RecoveryRefused => "The identity is over and is not recovered",
             Self::CloneSuspected => "The identity seems to be used in two places",
             Self::Conflict => "It was changed meanwhile",
             Self::Busy => "Too many requests",

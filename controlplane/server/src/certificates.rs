@@ -26,12 +26,13 @@ pub(crate) struct Grant<'a> {
 }
 
 /// The newest certificate of an identity.
-struct Newest {
-    generation: i64,
-    key: [u8; 32],
+pub(crate) struct Newest {
+    pub(crate) generation: i64,
+    pub(crate) key: [u8; 32],
     serial: Vec<u8>,
-    chain: String,
-    is_seen: bool,
+    pub(crate) chain: String,
+    pub(crate) is_seen: bool,
+    pub(crate) not_after_ms: i64,
 }
 
 impl Given {
@@ -165,8 +166,8 @@ fn next(
     issue(database, authority, &Grant { id, key, generation, bundle_id: None }, now_ms)
 }
 
-fn newest(database: &Connection, id: &SpiffeId) -> rusqlite::Result<Option<Newest>> {
-    let sql = "SELECT c.generation, c.key, c.serial, c.chain, c.seen_at_ms IS NOT NULL
+pub(crate) fn newest(database: &Connection, id: &SpiffeId) -> rusqlite::Result<Option<Newest>> {
+    let sql = "SELECT c.generation, c.key, c.serial, c.chain, c.seen_at_ms IS NOT NULL, c.not_after_ms
         FROM identities i JOIN certificates c USING (spiffe_id, generation) WHERE i.spiffe_id = ?1";
     let found = database.query_row(sql, (id.as_str(),), |row| {
         Ok(Newest {
@@ -175,12 +176,13 @@ fn newest(database: &Connection, id: &SpiffeId) -> rusqlite::Result<Option<Newes
             serial: row.get(2)?,
             chain: row.get(3)?,
             is_seen: row.get(4)?,
+            not_after_ms: row.get(5)?,
         })
     });
     found.optional()
 }
 
-fn check_denied(
+pub(crate) fn check_denied(
     database: &Connection,
     id: &SpiffeId,
     key: &AcceptedKey,

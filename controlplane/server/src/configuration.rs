@@ -66,7 +66,10 @@ pub(crate) fn publish(
     }
     check_members(&input.members, &owner.trust_domain)?;
     link_keys::check_places(&input.members, &input.link_keys, cluster)?;
-    let version = version_of(transaction, cluster)?.map_or(1, |version| version + 1);
+    let version = match version_of(transaction, cluster)? {
+        Some(version) => version + 1,
+        None => transaction.query_row("SELECT version + 1 FROM version_floor", (), |row| row.get(0))?,
+    };
     let configuration = Configuration {
         version: version.unsigned_abs(),
         tenant: store::tenant_of(transaction, cluster)?,
@@ -110,15 +113,32 @@ fn republish(
     key: &SigningKey,
     change: impl Fn(Configuration) -> Configuration,
 ) -> Result<(), ControlError> {
-    let mut statement = database.prepare("SELECT text FROM configurations")?;
-    let texts: Vec<String> = statement.query_map((), |row| row.get(0))?.collect::<Result<_, _>>()?;
-    for text in texts {
+    // One text at a time: all of them together may be more than memory holds.
+    let mut statement = database.prepare("SELECT cluster FROM configurations")?;
+    let clusters: Vec<String> = statement.query_map((), |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let mut statement = database.prepare("SELECT text FROM configurations WHERE cluster = ?1")?;
+    for cluster in clusters {
+        let text: String = statement.query_row((cluster,), |row| row.get(0))?;
         let read: Configuration = serde_json::from_str(&text)
             .map_err(|source| ControlError::Json { path: directory::DATABASE.into(), source })?;
-        let version = read.version + 1;
-        sign_and_keep(database, &Configuration { version, ..change(read) }, key)?;
+        let changed = change(read);
+        let version = changed.version + 1;
+        sign_and_keep(database, &Configuration { version, ..changed }, key)?;
     }
     Ok(())
+}
+
+/// Raises all versions by `step`, also those of clusters that have none yet; says how many have one.
+pub(crate) fn raise_versions(
+    database: &Connection,
+    key: &SigningKey,
+    step: i64,
+) -> Result<u64, ControlError> {
+    database.execute("UPDATE version_floor SET version = version + ?1", (step,))?;
+    let step = step.unsigned_abs();
+    republish(database, key, |read| Configuration { version: read.version + step, ..read })?;
+    let count: i64 = database.query_row("SELECT count(*) FROM configurations", (), |row| row.get(0))?;
+    Ok(count.unsigned_abs())
 }
 
 /// The cluster's configuration, if it is newer than `after`.

@@ -14,6 +14,7 @@ use zen_identity::SpiffeId;
 use crate::csr::check_csr;
 use crate::database::{begin, integer, open_reader, owner};
 use crate::enrollment::{Enrollment, KnownBundle};
+use crate::metrics::Kept;
 use crate::news::{self, News};
 use crate::nonces::Nonces;
 use crate::session::{check_session, is_seen, mark_seen};
@@ -271,6 +272,11 @@ impl Control {
         let is_old = news::changes(&database)? != known.changes
             || known.next_end_ms.is_some_and(|end_ms| end_ms <= now_ms);
         Ok(if is_old { Some(News::read(&database, now_ms)?) } else { None })
+    }
+
+    /// What is known of clusters, for metrics.
+    pub(crate) fn kept(&self) -> Result<Kept, Refusal> {
+        Ok(overview::kept(&self.reader())?)
     }
 
     /// Drops the texts of certificates that are over; their keys and serials stay known.

@@ -134,6 +134,9 @@ const ADDITIONS: &[&str] = &[
         statement TEXT NOT NULL,
         PRIMARY KEY (cluster, peer)
     ) STRICT",
+    // No configuration has a version up to this one any more.
+    "CREATE TABLE version_floor (only INTEGER PRIMARY KEY CHECK (only = 1), version INTEGER NOT NULL) STRICT",
+    "INSERT INTO version_floor (only, version) VALUES (1, 0)",
     // One number that rises with all that agents wait for: one look says whether there is any news.
     "CREATE TABLE watched (only INTEGER PRIMARY KEY CHECK (only = 1), changes INTEGER NOT NULL) STRICT",
     "INSERT INTO watched (only, changes) VALUES (1, 1)",

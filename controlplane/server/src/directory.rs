@@ -4,23 +4,22 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
 use crate::ControlError;
 
-/// The root's private key; nothing but a new issuing CA needs it here.
-pub(crate) const ROOT_KEY: &str = "root.key";
-/// The root's certificate.
-pub(crate) const ROOT: &str = "root.pem";
-/// The issuing CA's private key.
-pub(crate) const ISSUING_KEY: &str = "issuing.key";
-/// The issuing CA's certificate.
-pub(crate) const ISSUING: &str = "issuing.pem";
+/// Which CAs there are; keys and certificates are in files of their own.
+pub(crate) const AUTHORITY: &str = "authority.json";
+/// The certificates of all roots.
+pub(crate) const ROOTS: &str = "roots.pem";
 /// Seed of the key that signs configurations, base64.
 pub(crate) const CONFIGURATION_KEY: &str = "configuration.key";
 /// The listener's own certificate, its issuers and its key.
 pub(crate) const SERVER: &str = "server.pem";
+/// Locked by whoever has the directory open.
+const LOCK: &str = "lock";
 /// Everything else.
 pub(crate) const DATABASE: &str = "control.db";
 
@@ -33,9 +32,9 @@ pub(crate) const PUBLIC_MODE: u32 = 0o644;
 /// Longest key or certificate, bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// A state directory.
+/// A state directory, which nobody restores as long as somebody has it open.
 #[derive(Clone, Debug)]
-pub struct Directory(PathBuf);
+pub struct Directory(PathBuf, #[expect(dead_code, reason = "held, not read")] Option<Arc<File>>);
 
 impl Directory {
     /// One that exists, and lets nobody else in.
@@ -44,7 +43,17 @@ impl Directory {
         if mode & 0o077 != 0 {
             return Err(ControlError::Mode { path: path.to_owned(), mode });
         }
-        Ok(Self(path.to_owned()))
+        let lock = lock_file(path)?;
+        lock.try_lock_shared().map_err(|_| ControlError::Restoring { path: path.to_owned() })?;
+        Ok(Self(path.to_owned(), Some(Arc::new(lock))))
+    }
+
+    /// One that nobody else has open.
+    pub(crate) fn open_alone(path: &Path) -> Result<Self, ControlError> {
+        Self::open(path)?;
+        let lock = lock_file(path)?;
+        lock.try_lock().map_err(|_| ControlError::InUse { path: path.to_owned() })?;
+        Ok(Self(path.to_owned(), Some(Arc::new(lock))))
     }
 
     /// A new one beside the place where it will be; [`Self::publish`] moves it there.
@@ -60,7 +69,7 @@ impl Directory {
         name.push(format!(".{}", std::process::id()));
         let prepared = path.with_file_name(name);
         DirBuilder::new().mode(0o700).create(&prepared).map_err(ControlError::file(&prepared))?;
-        Ok(Self(prepared))
+        Ok(Self(prepared, None))
     }
 
     /// Moves a prepared directory to its place, whole.
@@ -68,12 +77,17 @@ impl Directory {
         sync(&self.0)?;
         fs::rename(&self.0, path).map_err(ControlError::file(path))?;
         sync(path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
-        Ok(Self(path.to_owned()))
+        Self::open(path)
     }
 
     /// Takes back what was prepared.
     pub(crate) fn discard(&self) {
         let _ = fs::remove_dir_all(&self.0);
+    }
+
+    /// What was renamed in it is on the disk.
+    pub(crate) fn sync(&self) -> Result<(), ControlError> {
+        sync(&self.0)
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -116,6 +130,12 @@ pub(crate) fn read_text(path: &Path, max: u64) -> Result<Zeroizing<String>, Cont
         return Err(ControlError::Length { path: path.to_owned(), max });
     }
     Ok(text)
+}
+
+fn lock_file(directory: &Path) -> Result<File, ControlError> {
+    let path = directory.join(LOCK);
+    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(PRIVATE_MODE).open(&path);
+    file.map_err(ControlError::file(path))
 }
 
 fn sync(path: &Path) -> Result<(), ControlError> {

@@ -10,7 +10,8 @@ use zen_identity::SpiffeId;
 use crate::certificates::{Given, Grant, issue};
 use crate::csr::AcceptedKey;
 use crate::database::integer;
-use crate::{Authority, Refusal, deny};
+use crate::session::cluster_of;
+use crate::{Authority, Refusal, deny, recovery};
 
 /// A bundle as the database has it.
 pub(crate) struct KnownBundle {
@@ -100,6 +101,9 @@ fn let_in(
         database.query_row(sql, row, |row| Ok((row.get(0)?, row.get(1)?)))?;
     if is_locked {
         return Err(Refusal::Locked);
+    }
+    if let Some(cluster) = cluster_of(id) {
+        recovery::reset(database, cluster)?;
     }
     issue(database, authority, &Grant { id, key, generation, bundle_id: Some(bundle_id) }, now_ms)
 }

@@ -4,10 +4,11 @@ use std::io;
 use std::path::PathBuf;
 
 use rusqlite::ErrorCode;
-use zen_control_api::{BundleError, ConfigurationError, Problem, ProblemType};
+use zen_control_api::{BundleError, ConfigurationError, LinkStatementError, Problem, ProblemType};
 use zen_identity::{IdentityError, SpiffeIdError, SvidError};
 
 use crate::csr::CsrFault;
+use crate::recovery::RecoveryFault;
 
 /// Why a request is not granted.
 #[derive(Debug, thiserror::Error)]
@@ -46,11 +47,17 @@ pub enum Refusal {
     /// No bundle has this id and the key of this connection.
     #[error("no bundle has this id and the key that the connection was made with")]
     Bundle,
+    /// No identity was enrolled with this key.
+    #[error("no agent of this cluster was enrolled with the key that the connection was made with")]
+    Binding,
+    /// The identity is not recovered.
+    #[error("{0}")]
+    Recovery(RecoveryFault),
     /// A nonce that is none, or no more.
-    #[error("get another nonce: each is good for one attempt, within 60 s, for its bundle")]
+    #[error("get another nonce: each is good for one attempt, within 60 s, for its bundle or key")]
     Nonce,
     /// The signature does not hold.
-    #[error("the signature is not the bundle's, for this request and this connection")]
+    #[error("the signature is not by the key of the connection, for this request and this connection")]
     Proof,
     /// The request for a certificate asks for what it may not.
     #[error("{0}")]
@@ -92,6 +99,21 @@ pub enum Refusal {
         /// What is known.
         current: i64,
     },
+    /// A statement about link keys that no agent would take.
+    #[error("{0}")]
+    LinkStatement(LinkStatementError),
+    /// The cluster has no links with the peer of a statement.
+    #[error("the cluster's configuration has no link with this peer; wait for the one that has it")]
+    Link,
+    /// Not newer than what was said before.
+    #[error("the statement is not newer than the one before: is the clock of its host right?")]
+    OlderStatement,
+    /// With the statement, the peer's configuration is over its bounds.
+    #[error("the peer's configuration has no room for the statement: make it smaller")]
+    PeerFull,
+    /// What the database holds is not what was put there.
+    #[error("control.db: {0}")]
+    Kept(String),
     /// Too much at once.
     #[error("try again in a moment")]
     Busy,
@@ -113,22 +135,31 @@ impl Refusal {
     /// Which problem it is.
     pub fn kind(&self) -> ProblemType {
         match self {
-            Self::Body { .. } | Self::BodyLost | Self::Query(_) | Self::Field(_) => ProblemType::Malformed,
+            Self::Body { .. } | Self::BodyLost | Self::Query(_) | Self::Field(_) | Self::LinkStatement(_) => {
+                ProblemType::Malformed
+            }
             Self::BodyLength { .. } => ProblemType::TooLarge,
             Self::Route => ProblemType::NotFound,
-            Self::Client(_) | Self::Bundle | Self::Superseded | Self::Denied | Self::Member => {
+            Self::Client(_) | Self::Bundle | Self::Superseded | Self::Denied | Self::Member | Self::Link => {
                 ProblemType::Forbidden
             }
+            Self::Binding => ProblemType::Forbidden,
+            Self::Recovery(RecoveryFault::Good { .. }) => ProblemType::Conflict,
+            Self::Recovery(_) => ProblemType::RecoveryRefused,
             Self::Nonce => ProblemType::NonceRefused,
             Self::Proof => ProblemType::ProofRefused,
             Self::Csr(_) | Self::KeySeen => ProblemType::CsrRefused,
             Self::BundleOver => ProblemType::BundleExpired,
             Self::BundleConsumed => ProblemType::BundleConsumed,
             Self::Locked => ProblemType::CloneSuspected,
-            Self::Connection { .. } | Self::Generation { .. } => ProblemType::Conflict,
+            Self::Connection { .. } | Self::Generation { .. } | Self::OlderStatement | Self::PeerFull => {
+                ProblemType::Conflict
+            }
             Self::Busy => ProblemType::Busy,
             Self::Database(error) if is_contention(error) => ProblemType::Busy,
-            Self::Database(_) | Self::Issue(_) | Self::AuthorityOver | Self::Ending => ProblemType::Internal,
+            Self::Database(_) | Self::Issue(_) | Self::AuthorityOver | Self::Ending | Self::Kept(_) => {
+                ProblemType::Internal
+            }
         }
     }
 
@@ -212,6 +243,26 @@ pub enum ControlError {
         /// What is wrong with it.
         source: SpiffeIdError,
     },
+    /// A server or a command uses it.
+    #[error("{}: is in use; stop the server, and wait for commands", path.display())]
+    InUse {
+        /// Which directory.
+        path: PathBuf,
+    },
+    /// A copy is put into it.
+    #[error("{}: is being restored; wait for the end of that", path.display())]
+    Restoring {
+        /// Which directory.
+        path: PathBuf,
+    },
+    /// The file of a server's settings.
+    #[error("{}: {source}", path.display())]
+    Settings {
+        /// Which one.
+        path: PathBuf,
+        /// Where and what.
+        source: Box<toml::de::Error>,
+    },
     /// What was asked for cannot be.
     #[error("{0}")]
     Argument(&'static str),
@@ -254,6 +305,23 @@ pub enum ControlError {
     /// The issuing CA is at its end.
     #[error("the issuing CA is over; run: zen-control authority renew")]
     AuthorityOver,
+    /// A key that is not the root's.
+    #[error("the key is not that of root {number}; give the right one: zen-control authority renew --root-key FILE")]
+    RootKey {
+        /// Which root.
+        number: u64,
+    },
+    /// Somebody needs the old root.
+    #[error(
+        "{stragglers} do not know the new root, and {leaves} good certificates lead to the old one; see: zen-control \
+         authority status, or break them with --force"
+    )]
+    RootInUse {
+        /// Agents and nodes.
+        stragglers: usize,
+        /// Certificates.
+        leaves: u64,
+    },
     /// The listener's own identity.
     #[error("{0}")]
     Identity(#[from] IdentityError),

@@ -23,6 +23,7 @@ mod error;
 pub mod fuzz;
 mod link_keys;
 mod listener;
+mod metrics;
 mod news;
 mod nonces;
 pub mod objects;
@@ -30,7 +31,9 @@ mod overview;
 mod people;
 mod rest;
 mod recovery;
+mod restore;
 mod session;
+mod settings;
 mod store;
 
 pub use authority::{
@@ -53,4 +56,6 @@ pub use rest::{PeopleListening, openapi};
 pub use recovery::{
     RECOVERY_WITHIN_MS, RecoveryFault, RecoveryPolicy, RecoveryState, recovery_state, set_recovery,
 };
+pub use restore::{Restored, restore};
 pub use session::{AgentSession, SessionKey};
+pub use settings::{MetricsPlace, RunOptions, RunSettings};

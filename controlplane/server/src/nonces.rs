@@ -1,13 +1,13 @@
 //! Nonces that were given out: in memory, few, and each good once (a restart costs an agent one more attempt).
 
-use zen_control_api::{Base64, Hex16, NONCE_BYTES};
+use zen_control_api::{Base64, NONCE_BYTES};
 
 use crate::Refusal;
 
 /// Most nonces that are out.
 pub const NONCES_MAX: usize = 1024;
-/// Most of one bundle; its oldest makes room.
-const NONCES_PER_BUNDLE_MAX: usize = 4;
+/// Most of one key, a bundle's or an agent's; its oldest makes room.
+const NONCES_PER_KEY_MAX: usize = 4;
 /// How long one is good, ms.
 pub const NONCE_LIFE_MS: u64 = 60_000;
 
@@ -17,28 +17,29 @@ pub(crate) struct Nonces(Vec<Nonce>);
 
 struct Nonce {
     bytes: [u8; NONCE_BYTES],
-    bundle_id: Hex16,
+    /// Who may use it: the key that made the connection.
+    holder: [u8; 32],
     given_at_ms: u64,
 }
 
 impl Nonces {
-    /// Gives `bytes`, which are random, out for a bundle.
+    /// Gives `bytes`, which are random, out to the holder of a key.
     pub(crate) fn give(
         &mut self,
         bytes: [u8; NONCE_BYTES],
-        bundle_id: Hex16,
+        holder: [u8; 32],
         now_ms: u64,
     ) -> Result<Base64<NONCE_BYTES>, Refusal> {
         self.forget(now_ms);
-        let of_bundle = |nonce: &Nonce| nonce.bundle_id == bundle_id;
-        if self.0.iter().filter(|nonce| of_bundle(nonce)).count() == NONCES_PER_BUNDLE_MAX {
-            let oldest = self.0.iter().position(of_bundle).expect("there are some");
+        let of_key = |nonce: &Nonce| nonce.holder == holder;
+        if self.0.iter().filter(|nonce| of_key(nonce)).count() == NONCES_PER_KEY_MAX {
+            let oldest = self.0.iter().position(of_key).expect("there are some");
             self.0.remove(oldest);
         }
         if self.0.len() == NONCES_MAX {
             return Err(Refusal::Busy);
         }
-        self.0.push(Nonce { bytes, bundle_id, given_at_ms: now_ms });
+        self.0.push(Nonce { bytes, holder, given_at_ms: now_ms });
         Ok(Base64(bytes))
     }
 
@@ -46,11 +47,11 @@ impl Nonces {
     pub(crate) fn take(
         &mut self,
         nonce: &Base64<NONCE_BYTES>,
-        bundle_id: Hex16,
+        holder: &[u8; 32],
         now_ms: u64,
     ) -> Result<(), Refusal> {
         self.forget(now_ms);
-        let found = self.0.iter().position(|known| known.bytes == nonce.0 && known.bundle_id == bundle_id);
+        let found = self.0.iter().position(|known| known.bytes == nonce.0 && known.holder == *holder);
         self.0.remove(found.ok_or(Refusal::Nonce)?);
         Ok(())
     }
@@ -65,35 +66,35 @@ impl Nonces {
 mod tests {
     use super::*;
 
-    const BUNDLE: Hex16 = Hex16([1; 16]);
+    const HOLDER: [u8; 32] = [1; 32];
 
     #[test]
-    fn a_nonce_is_good_once_for_its_bundle_and_a_minute() {
+    fn a_nonce_is_good_once_for_its_key_and_a_minute() {
         let mut nonces = Nonces::default();
-        let nonce = nonces.give([1; 32], BUNDLE, 1000).unwrap();
-        assert!(nonces.take(&Base64([2; 32]), BUNDLE, 1000).is_err());
-        assert!(nonces.take(&nonce, Hex16([2; 16]), 1000).is_err());
-        assert!(nonces.take(&nonce, BUNDLE, 60_999).is_ok());
-        assert!(nonces.take(&nonce, BUNDLE, 60_999).is_err());
-        let nonce = nonces.give([1; 32], BUNDLE, 1000).unwrap();
-        assert!(nonces.take(&nonce, BUNDLE, 61_000).is_err());
-        let nonce = nonces.give([1; 32], BUNDLE, 100_000).unwrap();
-        assert!(nonces.take(&nonce, BUNDLE, 0).is_err(), "the clock was set back");
+        let nonce = nonces.give([1; 32], HOLDER, 1000).unwrap();
+        assert!(nonces.take(&Base64([2; 32]), &HOLDER, 1000).is_err());
+        assert!(nonces.take(&nonce, &[2; 32], 1000).is_err());
+        assert!(nonces.take(&nonce, &HOLDER, 60_999).is_ok());
+        assert!(nonces.take(&nonce, &HOLDER, 60_999).is_err());
+        let nonce = nonces.give([1; 32], HOLDER, 1000).unwrap();
+        assert!(nonces.take(&nonce, &HOLDER, 61_000).is_err());
+        let nonce = nonces.give([1; 32], HOLDER, 100_000).unwrap();
+        assert!(nonces.take(&nonce, &HOLDER, 0).is_err(), "the clock was set back");
     }
 
     #[test]
     fn the_table_is_bounded() {
         let mut nonces = Nonces::default();
-        for at in 0..=NONCES_PER_BUNDLE_MAX as u8 {
-            nonces.give([at; 32], BUNDLE, 0).unwrap();
+        for at in 0..=NONCES_PER_KEY_MAX as u8 {
+            nonces.give([at; 32], HOLDER, 0).unwrap();
         }
-        assert!(nonces.take(&Base64([0; 32]), BUNDLE, 0).is_err(), "the oldest made room");
+        assert!(nonces.take(&Base64([0; 32]), &HOLDER, 0).is_err(), "the oldest made room");
         let other = |at: usize| {
-            let mut id = [9; 16];
-            id[..8].copy_from_slice(&(at as u64).to_be_bytes());
-            Hex16(id)
+            let mut key = [9; 32];
+            key[..8].copy_from_slice(&(at as u64).to_be_bytes());
+            key
         };
-        for at in NONCES_PER_BUNDLE_MAX..NONCES_MAX {
+        for at in NONCES_PER_KEY_MAX..NONCES_MAX {
             nonces.give([7; 32], other(at), 0).unwrap();
         }
         assert!(matches!(nonces.give([7; 32], other(NONCES_MAX), 0), Err(Refusal::Busy)));

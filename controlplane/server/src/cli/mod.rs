@@ -3,19 +3,16 @@
 mod authority;
 mod person;
 mod print;
+mod restore;
+mod run;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
-use zen_control::{BundleOrder, ConfigurationInput, ControlError, Database, Directory, Role, Settings, Subject};
+use zen_control::{BundleOrder, ConfigurationInput, ControlError, Database, Directory, Role, Subject};
 use zen_control_api::{Hex16, is_name};
-
-/// Two threads carry connections; what blocks has threads of its own.
-const WORKERS: usize = 2;
 
 /// Lets clusters in, issues their certificates, and keeps what they run by.
 #[derive(Debug, Parser)]
@@ -43,6 +40,8 @@ enum Command {
     Status(State),
     /// Copy the database into a new file, while the server runs.
     Backup(Backup),
+    /// Bring a copy of the database back, into a directory that nobody uses.
+    Restore(restore::Restore),
     /// Roots and issuing CAs.
     #[command(subcommand)]
     Authority(authority::AuthorityCommand),
@@ -54,7 +53,7 @@ enum Command {
     /// Print the OpenAPI document of the API for people.
     Openapi,
     /// Listen for agents and people.
-    Run(Run),
+    Run(run::Run),
 }
 
 #[derive(Debug, Args)]
@@ -177,24 +176,6 @@ struct Backup {
     out: PathBuf,
 }
 
-#[derive(Debug, Args)]
-struct Run {
-    #[command(flatten)]
-    state: State,
-    /// Where agents connect.
-    #[arg(long, default_value = "0.0.0.0:8444")]
-    listen: SocketAddr,
-    /// Where people connect.
-    #[arg(long, default_value = "127.0.0.1:8445")]
-    people_listen: SocketAddr,
-    /// How long a request for a configuration waits, give or take a tenth.
-    #[arg(long, default_value = "55s", value_parser = life)]
-    long_poll: Duration,
-    /// error, warn, info, debug or trace.
-    #[arg(long, default_value = "info")]
-    log: String,
-}
-
 /// Runs one command.
 pub(crate) fn main() -> ExitCode {
     match run(Cli::parse().command) {
@@ -239,7 +220,8 @@ fn run(command: Command) -> Result<(), ControlError> {
             println!("{}", zen_control::openapi());
             Ok(())
         }
-        Command::Run(run) => listen(run),
+        Command::Restore(restore) => restore::run(&restore),
+        Command::Run(run) => run::run(run),
     }
 }
 
@@ -280,18 +262,6 @@ fn run_bundle(command: Bundle) -> Result<(), ControlError> {
             zen_control::revoke_bundle(&mut database, id, now_ms())
         }
     }
-}
-
-fn listen(run: Run) -> Result<(), ControlError> {
-    let filter = EnvFilter::try_new(&run.log);
-    let filter = filter.map_err(|_| ControlError::Argument("--log is error, warn, info, debug or trace"))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
-    let runtime = runtime.map_err(|source| ControlError::File { path: "threads".into(), source })?;
-    let settings = Settings { listen: run.listen, long_poll: run.long_poll };
-    let served = runtime.block_on(zen_control::serve(Directory::open(&run.state.dir)?, &settings, run.people_listen));
-    runtime.shutdown_timeout(Duration::from_secs(2));
-    served
 }
 
 impl State {

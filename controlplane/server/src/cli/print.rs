@@ -62,12 +62,17 @@ fn member_line(member: &MemberReport) -> String {
     format!("{outcome}, certificate ends {}", time(end))
 }
 
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     text.chars().take(REASON_CHARACTERS_MAX).flat_map(char::escape_debug).collect()
 }
 
+/// Of Unix ms, UTC, to the second.
+pub(super) fn time_of(ms: u64) -> String {
+    time(i64::try_from(ms).unwrap_or(i64::MAX))
+}
+
 /// UTC, to the second.
-fn time(ms: i64) -> String {
+pub(super) fn time(ms: i64) -> String {
     match OffsetDateTime::from_unix_timestamp(ms / 1000) {
         Ok(at) => format!(
             "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",

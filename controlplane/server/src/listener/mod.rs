@@ -9,6 +9,7 @@ mod notes;
 mod places;
 mod recovery;
 mod routes;
+mod scrape;
 mod watch;
 
 use std::io;
@@ -23,9 +24,11 @@ use zen_identity::{PrivateKeySource, SvidFiles, SvidStore, TrustDomain};
 
 use self::notes::{Notes, Waiting};
 use self::places::{Places, Shed};
+use self::scrape::Scraped;
 use crate::directory::{self, Directory};
+use crate::metrics::{Counter, Metrics};
 use crate::news::News;
-use crate::{Control, ControlError, PeopleListening, Refusal};
+use crate::{Control, ControlError, MetricsPlace, PeopleListening, Refusal, RunSettings};
 
 /// Most connections at a time; more are closed as they come. An agent has one that waits, and for a moment one that reports.
 pub(crate) const CONNECTIONS_MAX: usize = 8192;
@@ -64,6 +67,7 @@ pub struct Listening {
     listener: TcpListener,
     acceptor: TlsAcceptor,
     unwritten: mpsc::Receiver<Waiting>,
+    scraped: Option<Scraped>,
 }
 
 /// Somebody who connected.
@@ -87,6 +91,8 @@ pub(crate) struct Server {
     work: Semaphore,
     arrivals: Arc<Semaphore>,
     connections: Arc<Semaphore>,
+    connections_max: usize,
+    metrics: Metrics,
     by_identity: Places,
     shed: Shed,
     handshakes: Semaphore,
@@ -97,10 +103,24 @@ pub(crate) struct Server {
 impl Listening {
     /// Opens the directory, makes the listener's certificate if need be, and takes the address.
     pub async fn bind(directory: Directory, settings: &Settings) -> Result<Self, ControlError> {
+        Self::bind_with(directory, settings, CONNECTIONS_MAX, None).await
+    }
+
+    /// The same with another number of connections, and metrics.
+    pub async fn bind_with(
+        directory: Directory,
+        settings: &Settings,
+        connections_max: usize,
+        metrics: Option<&MetricsPlace>,
+    ) -> Result<Self, ControlError> {
         let control = Control::open(&directory)?;
         let store = watch::own_identity(&control, &directory, now_ms())?;
         let acceptor = TlsAcceptor::from(store.agent_server_config(&[ALPN])?);
         let listener = listener(settings.listen).map_err(ControlError::file(settings.listen.to_string()))?;
+        let scraped = match metrics {
+            Some(place) => Some(Scraped::bind(place).await?),
+            None => None,
+        };
         let (notes, unwritten) = Notes::new();
         let server = Server {
             control,
@@ -112,14 +132,16 @@ impl Listening {
             notes,
             work: Semaphore::new(WORK_MAX),
             arrivals: Arc::new(Semaphore::new(ARRIVALS_MAX)),
-            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            connections: Arc::new(Semaphore::new(connections_max)),
+            connections_max,
+            metrics: Metrics::default(),
             by_identity: Places::default(),
             shed: Shed::default(),
             handshakes: Semaphore::new(HANDSHAKES_MAX),
             enrolling: Semaphore::new(ENROLLING_MAX),
             strangers: Semaphore::new(STRANGERS_MAX),
         };
-        Ok(Self { server: Arc::new(server), listener, acceptor, unwritten })
+        Ok(Self { server: Arc::new(server), listener, acceptor, unwritten, scraped })
     }
 
     /// The control plane's identity, with the deny list as it is.
@@ -139,7 +161,8 @@ impl Listening {
 
     /// Answers until `end`; then takes nobody in, answers who waits, and closes what is open.
     pub async fn run_until(self, end: impl Future<Output = ()>) {
-        let Self { server, listener, acceptor, unwritten } = self;
+        let Self { server, listener, acceptor, unwritten, scraped } = self;
+        let _scraping = scraped.map(|scraped| AbortOnDrop(tokio::spawn(scraped.run(server.clone()))));
         let _watching = AbortOnDrop(tokio::spawn(watch::watch(server.clone())));
         let _writing = AbortOnDrop(tokio::spawn(notes::write_down(server.clone(), unwritten)));
         tokio::select! {
@@ -148,7 +171,7 @@ impl Listening {
         }
         drop(listener);
         server.ending.send_replace(true);
-        let all = server.connections.acquire_many(CONNECTIONS_MAX as u32);
+        let all = server.connections.acquire_many(server.connections_max as u32);
         if tokio::time::timeout(DRAIN_TIMEOUT, all).await.is_err() {
             tracing::warn!("some connections were closed before they were answered");
         }
@@ -160,7 +183,7 @@ async fn accept_all(server: &Arc<Server>, listener: &TcpListener, acceptor: &Tls
         match listener.accept().await {
             Ok((stream, source)) => {
                 let Ok(arrival) = server.arrivals.clone().try_acquire_owned() else {
-                    server.shed.note("too many come at once");
+                    server.shed("arrivals", "too many come at once");
                     continue;
                 };
                 let arrived = Arrived { stream, source, place: arrival };
@@ -183,13 +206,11 @@ fn listener(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Listens and answers until the process is told to end.
-pub async fn serve(
-    directory: Directory,
-    settings: &Settings,
-    people: SocketAddr,
-) -> Result<(), ControlError> {
-    let listening = Listening::bind(directory.clone(), settings).await?;
-    let people = PeopleListening::bind(directory, people, listening.identity()).await?;
+pub async fn serve(settings: &RunSettings) -> Result<(), ControlError> {
+    let directory = Directory::open(&settings.directory)?;
+    let (bound, metrics) = (settings.connections_max, settings.metrics.as_ref());
+    let listening = Listening::bind_with(directory.clone(), &settings.agents, bound, metrics).await?;
+    let people = PeopleListening::bind(directory, settings.people, listening.identity()).await?;
     let address = people.address().map_err(ControlError::file("listener for people"))?;
     tracing::info!(%address, "listening for people");
     let address = listening.address().map_err(ControlError::file("listener"))?;
@@ -208,6 +229,12 @@ pub async fn serve(
 }
 
 impl Server {
+    /// Closed for want of a place.
+    fn shed(&self, place: &'static str, reason: &'static str) {
+        self.metrics.count_as(Counter::Shed, place);
+        self.shed.note(reason);
+    }
+
     /// Runs what uses the database where it may block, when it is its turn.
     pub(crate) async fn work<T: Send + 'static>(
         self: &Arc<Self>,

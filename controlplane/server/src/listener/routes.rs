@@ -12,12 +12,14 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch as channel;
 use zen_control_api::{
     CERTIFICATES, CONFIGURATION, CertificateRequest, ENROLL, EnrollmentRequest, Hex16, LINK_KEYS,
-    LINK_STATEMENT_BYTES_MAX, LinkStatement, NONCE, PROBLEM_CONTENT_TYPE, ProblemType, RECOVER, RECOVERY_NONCE, STATUS, StatusReport,
+    LINK_STATEMENT_BYTES_MAX, LinkStatement, NONCE, PROBLEM_CONTENT_TYPE, ProblemType, RECOVER,
+    RECOVERY_NONCE, STATUS, StatusReport,
 };
 
 use super::connection::{Peer, ended};
 use super::{Server, recovery};
 use crate::database::integer;
+use crate::metrics::Counter;
 use crate::news::News;
 use crate::{AgentSession, Attempt, Refusal, SessionKey};
 
@@ -49,9 +51,43 @@ pub(super) async fn answer(
     peer: Arc<Peer>,
     request: Request<Incoming>,
 ) -> Response<Body> {
+    let name = name(request.method(), request.uri().path());
     match route(&server, &peer, request).await {
-        Ok(success) => success.into(),
-        Err(refusal) => problem(&peer, &refusal),
+        Ok(success) => {
+            server.metrics.count_request(name, "ok");
+            success.into()
+        }
+        Err(refusal) => {
+            count(&server, name, &refusal);
+            problem(&peer, &refusal)
+        }
+    }
+}
+
+/// What metrics call a route.
+fn name(method: &Method, path: &str) -> &'static str {
+    match (method, path) {
+        (&Method::GET, HEALTH) => "health",
+        (&Method::GET, NONCE) => "nonce",
+        (&Method::POST, ENROLL) => "enroll",
+        (&Method::GET, RECOVERY_NONCE) => "recovery_nonce",
+        (&Method::POST, RECOVER) => "recover",
+        (&Method::GET, CONFIGURATION) => "configuration",
+        (&Method::POST, CERTIFICATES) => "certificates",
+        (&Method::POST, STATUS) => "status",
+        (&Method::POST, LINK_KEYS) => "link_keys",
+        _ => "none",
+    }
+}
+
+fn count(server: &Server, name: &'static str, refusal: &Refusal) {
+    let kind = refusal.kind();
+    server.metrics.count_request(name, kind.label());
+    if matches!(kind, ProblemType::BundleConsumed | ProblemType::CloneSuspected) {
+        server.metrics.count_as(Counter::Alarms, kind.label());
+    }
+    if matches!((kind, refusal), (ProblemType::Internal, Refusal::Database(_))) {
+        server.metrics.count(Counter::DatabaseErrors);
     }
 }
 

@@ -187,7 +187,7 @@ pub struct Agent {
     /// PKCS #8 PEM.
     pub key: String,
     pub generation: u64,
-    _files: tempfile::TempDir,
+    files: tempfile::TempDir,
 }
 
 impl Agent {
@@ -212,7 +212,12 @@ impl Agent {
             trust_bundle_file: path("bundle.pem"),
             trust_domain: TrustDomain::parse(TRUST_DOMAIN).unwrap(),
         });
-        Self { store: store.unwrap(), chain, key: key.serialize_pem(), generation, _files: files }
+        Self { store: store.unwrap(), chain, key: key.serialize_pem(), generation, files }
+    }
+
+    /// The roots that it knows, PEM.
+    pub fn trust_bundle(&self) -> String {
+        std::fs::read_to_string(self.files.path().join("bundle.pem")).unwrap()
     }
 
     pub async fn connect(&self, address: SocketAddr) -> io::Result<Connection> {

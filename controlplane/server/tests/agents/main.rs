@@ -10,5 +10,8 @@ mod enrollment;
 mod input;
 mod issued;
 mod lab;
+mod operation;
 mod programs;
+mod recovery;
+mod roots;
 mod time;

@@ -70,12 +70,60 @@ fn commands_do_what_their_help_says() {
     assert_eq!(status, "edge: version 6, no agent\n");
     good(at, &["backup", "--dir", "state", "--out", "copy.db"]);
     assert!(fs::metadata(at.join("copy.db")).unwrap().len() > 4096);
-    good(at, &["authority", "renew", "--dir", "state"]);
+    assert!(good(at, &["authority", "renew", "--dir", "state"]).is_empty(), "the next one waits");
 
     fs::rename(at.join("state/root.key"), at.join("offline.key")).unwrap();
     assert_eq!(good(at, &set), "edge has version 7\n", "the root's key is needed for nothing else");
     good(at, &with(&BUNDLE, &["another.json"]));
+    assert!(good(at, &["authority", "renew", "--dir", "state"]).is_empty(), "it is prepared already");
+}
+
+#[test]
+fn cas_and_recovery_are_looked_after_by_commands() {
+    let files = tempfile::tempdir().unwrap();
+    let at = files.path();
+    good(at, &INIT);
+    good(at, &with(&BUNDLE, &["bundle.json"]));
+    let authority = |command: &str| good(at, &["authority", command, "--dir", "state"]);
+    assert_eq!(
+        authority("status"),
+        "root 1: 1824 days left\nissuing CA 1 under root 1: signs, 89 days left\n"
+    );
+    assert!(
+        bad(at, &["authority", "retire-root", "--dir", "state"]).contains("first: zen-control authority")
+    );
+    fs::rename(at.join("state/root.key"), at.join("offline.key")).unwrap();
     assert!(bad(at, &["authority", "renew", "--dir", "state"]).contains("root.key"));
+    let renew = ["authority", "renew", "--dir", "state", "--root-key"];
+    assert!(bad(at, &with(&renew, &["state/issuing.key"])).contains("not that of root 1"));
+    assert!(good(at, &with(&renew, &["offline.key"])).is_empty());
+    assert!(authority("status").contains("issuing CA 2 under root 1: is prepared"));
+    assert!(!at.join("state/root.key").exists(), "it was read, and not kept");
+
+    authority("rotate-root");
+    let status = authority("status");
+    assert!(
+        status.contains("root 2: ") && status.contains("issuing CA 3 under root 2: is prepared"),
+        "{status}"
+    );
+    assert!(status.contains("the second root waits until everybody knows it"), "{status}");
+    assert!(bad(at, &["authority", "rotate-root", "--dir", "state"]).contains("a second root is there"));
+    assert!(bad(at, &["authority", "retire-root", "--dir", "state"]).contains("signs yet"));
+    good(at, &["authority", "rotate-root", "--dir", "state", "--force"]);
+    assert!(authority("status").contains("issuing CA 3 under root 2: signs"));
+    good(at, &with(&BUNDLE, &["both.json"]));
+    let bundle = EnrollmentBundle::decode(&fs::read(at.join("both.json")).unwrap()).unwrap();
+    assert_eq!(bundle.ca_pins.len(), 2);
+    assert!(authority("retire-root").contains("the old root is gone; 0 good"));
+    assert_eq!(authority("status").lines().count(), 2);
+    assert!(!at.join("state/root.pem").exists() && at.join("state/root-2.pem").exists());
+
+    let recovery = ["recovery", "--dir", "state", "--cluster", "edge"];
+    assert_eq!(good(at, &recovery), "edge: recovery once, used 0 times\n");
+    assert_eq!(good(at, &with(&recovery, &["--policy", "off"])), "edge: recovery off, used 0 times\n");
+    assert_eq!(good(at, &with(&recovery, &["--reset"])), "edge: recovery off, used 0 times\n");
+    assert!(bad(at, &with(&recovery, &["--policy", "always"])).contains("off, once or auto"));
+    assert!(bad(at, &["recovery", "--dir", "state", "--cluster", "core"]).contains("no such cluster"));
 }
 
 #[test]

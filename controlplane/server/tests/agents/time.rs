@@ -10,24 +10,28 @@ use zen_control_api::{EnrollmentAnswer, EnrollmentBundle, EnrollmentProof, Enrol
 
 use crate::client::{csr, new_key};
 
-const START_MS: u64 = 1_800_000_000_000;
-const DAY_MS: u64 = 24 * 3600 * 1000;
+pub const START_MS: u64 = 1_800_000_000_000;
+pub const DAY_MS: u64 = 24 * 3600 * 1000;
 
-struct Lab {
+pub struct Lab {
     files: tempfile::TempDir,
-    directory: Directory,
-    control: Control,
+    pub directory: Directory,
+    pub control: Control,
 }
 
 impl Lab {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let files = tempfile::tempdir().unwrap();
         let directory = initialize(&files.path().join("state"), "acme.example", "acme", START_MS).unwrap();
         let control = Control::open(&directory).unwrap();
         Self { files, directory, control }
     }
 
-    fn bundle(&self, name: &str, now_ms: u64) -> EnrollmentBundle {
+    pub fn state(&self) -> std::path::PathBuf {
+        self.files.path().join("state")
+    }
+
+    pub fn bundle(&self, name: &str, now_ms: u64) -> EnrollmentBundle {
         let out = self.files.path().join(name);
         let urls = vec!["https://127.0.0.1:1".to_owned()];
         let order = BundleOrder { cluster: "edge", life_ms: 3_600_000, urls, out: &out };
@@ -35,8 +39,15 @@ impl Lab {
         EnrollmentBundle::decode(&std::fs::read(&out).unwrap()).unwrap()
     }
 
+    /// What the first handshake with a certificate leaves behind.
+    pub fn mark_seen(&self, serial: &[u8], now_ms: u64) {
+        let sql = "UPDATE certificates SET seen_at_ms = ?2 WHERE serial = ?1";
+        let database = open_database(&self.directory).unwrap();
+        assert_eq!(database.execute(sql, (serial, i64::try_from(now_ms).unwrap())).unwrap(), 1);
+    }
+
     /// A nonce at one time, the rest at another.
-    fn enroll(
+    pub fn enroll(
         &self,
         bundle: &EnrollmentBundle,
         csr: &str,
@@ -78,7 +89,8 @@ fn a_leaf_lives_36_hours_and_not_longer_than_its_issuer() {
     let over = lab.enroll(&lab.bundle("c", end), &csr(&new_key()), (end, end));
     assert!(matches!(over, Err(Refusal::AuthorityOver)));
 
-    zen_control::renew_issuing(&lab.directory, end).unwrap();
+    let mut database = open_database(&lab.directory).unwrap();
+    zen_control::renew_issuing(&lab.directory, &mut database, None, end).unwrap();
     let renewed = Lab { control: Control::open(&lab.directory).unwrap(), ..lab };
     let answer = renewed.enroll(&renewed.bundle("d", end), &csr(&new_key()), (end, end)).unwrap();
     assert_eq!(validity(&answer.certificate_chain).1, end + LEAF_LIFE_MS);
