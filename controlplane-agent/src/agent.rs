@@ -12,7 +12,8 @@ use crate::config::Config;
 use crate::control_plane::{ControlError, ControlPlane};
 use crate::core::{Acceptance, Alarm, Backoff, EnrolledWith, Now, Refusal, agent_id, key_name};
 use crate::files::{Durability, SHARED, replace_file};
-use crate::holder::{Holder, Means};
+use crate::holder::{Holder, Means, Renewed, Way};
+use crate::link_keys::{LinkError, LinkKeyring, LinkMeans, Saying};
 use crate::lockd::{KeyInLockd, Lockd, own_secret};
 use crate::metrics;
 use crate::node::{self, Told};
@@ -33,6 +34,7 @@ pub(crate) struct Agent {
     control: Option<Arc<ControlPlane>>,
     pub(crate) nodes: BTreeMap<String, Node>,
     pub(crate) configuration: Option<Configuration>,
+    links: LinkKeyring,
     acceptance: Acceptance,
     alarm: Alarm,
     configuration_trouble: Option<String>,
@@ -75,6 +77,7 @@ impl Agent {
         let nodes = nodes.collect::<Result<_, StateError>>()?;
         let mut agent = Self {
             lockd: Lockd(config.lockd.clone()),
+            links: LinkKeyring::load(&state)?,
             acceptance: Acceptance::new(enrolled.clone(), 0),
             config,
             clock,
@@ -140,6 +143,7 @@ impl Agent {
                 self.configuration_trouble = None;
                 self.alarm.handle_success();
                 self.take_roots(&configuration.trust_bundle);
+                self.links.handle_configuration(&configuration, &self.enrolled, now);
                 self.configuration = Some(configuration);
                 self.publication.is_due = true;
                 true
@@ -177,17 +181,26 @@ impl Agent {
     pub(crate) fn handle_order(&mut self) {
         tracing::info!("an order to renew all certificates");
         self.own.renewal.handle_order();
+        self.links.handle_order();
         self.nodes.values_mut().for_each(|node| node.holder.renewal.handle_order());
     }
 
-    /// Renews what is due.
-    pub(crate) async fn renew(&mut self) {
+    /// Renews what is due; whether the agent's own identity was over, and is good again.
+    pub(crate) async fn renew(&mut self) -> bool {
+        let mut is_back = false;
         if self.own.renewal.poll_due(self.clock.now()) {
             let spiffe_id = agent_id(&self.enrolled.trust_domain, &self.enrolled.cluster);
+            let was_over = self.own.is_over(self.clock.now());
             if self.renew_one(None, &spiffe_id).await {
                 self.control = None;
+                is_back = was_over;
             }
         }
+        self.renew_members().await;
+        is_back
+    }
+
+    async fn renew_members(&mut self) {
         let Some(configuration) = &self.configuration else { return };
         let now = self.clock.now();
         let due: Vec<(String, String)> = configuration
@@ -203,33 +216,65 @@ impl Agent {
 
     /// Renews the agent's own certificate, or a member's; whether there is a new one.
     async fn renew_one(&mut self, member: Option<&str>, spiffe_id: &str) -> bool {
-        let control = self.control();
+        let is_over = member.is_none() && self.own.is_over(self.clock.now());
+        let way = if is_over { Ok(Way::Binding) } else { self.control().map(Way::Certificate) };
         let holder = match member {
             None => &mut self.own,
             Some(name) => &mut self.nodes.get_mut(name).expect("only nodes that are looked after").holder,
         };
-        let control = match control {
-            Ok(control) => control,
+        let way = match way {
+            Ok(way) => way,
             Err(error) => {
                 holder.handle_failure(error.to_string(), None, self.clock.now());
                 return false;
             }
         };
         let (state, lockd, clock, enrolled) = (&self.state, &self.lockd, self.clock, &self.enrolled);
-        let means = Means { state, lockd, clock, enrolled, control };
+        let means = Means { state, lockd, clock, enrolled, way };
         let renewed = holder.renew(&means, spiffe_id).await;
         let now = self.clock.now();
         match renewed {
-            Ok(skew_ms) => {
-                self.skew_ms = Some(skew_ms);
+            Ok(Renewed::InForce(skew_ms)) => {
+                self.skew_ms = skew_ms.or(self.skew_ms);
                 self.reach.handle_answer(now);
                 true
             }
+            Ok(Renewed::Early) => false,
             Err(error) => {
                 holder.handle_failure(error.to_string(), error.retry_after_ms(), now);
                 false
             }
         }
+    }
+
+    /// Makes link keys that are due, and takes those that came.
+    pub(crate) fn advance_links(&mut self) {
+        let Some(configuration) = &self.configuration else { return };
+        let (state, lockd, nodes) = (&self.state, &self.lockd, &self.nodes);
+        let means = LinkMeans { state, lockd, configuration, nodes, now: self.clock.now() };
+        self.publication.is_due |= self.links.step(&means);
+    }
+
+    /// Says what other agents do not know yet of link keys.
+    pub(crate) async fn state_links(&mut self) {
+        while let Some(Saying { keys, generation, signed }) = self.poll_saying() {
+            let Ok(control) = self.control() else { return };
+            let sent = match signed {
+                Ok(statement) => control.state_links(&statement).await.map_err(LinkError::from),
+                Err(error) => Err(error),
+            };
+            let kept = sent.and_then(|()| self.links.handle_said(keys, generation, &self.state));
+            if let Err(error) = kept {
+                self.links.handle_unsaid(&error, self.clock.now());
+            }
+        }
+    }
+
+    fn poll_saying(&self) -> Option<Saying> {
+        let (configuration, own) = (self.configuration.as_ref()?, self.own.identity.as_ref()?);
+        let (state, lockd, nodes) = (&self.state, &self.lockd, &self.nodes);
+        let means = LinkMeans { state, lockd, configuration, nodes, now: self.clock.now() };
+        self.links.poll_statement(&means, own)
     }
 
     /// Puts on disk what should be there.
@@ -239,11 +284,11 @@ impl Agent {
         else {
             return;
         };
-        let secrets = publish::publish_secrets(&self.state, configuration, &self.nodes);
+        let secrets = publish::publish_secrets(&self.state, configuration, &self.nodes, &self.links);
         let published = secrets.and_then(|_| {
             for (name, member) in &configuration.members {
                 if let Some(node) = self.nodes.get_mut(name) {
-                    node.publish(configuration, member, now)?;
+                    node.publish(configuration, member, &self.links.state, now)?;
                 }
             }
             Ok(())
@@ -253,6 +298,18 @@ impl Agent {
             Err(error) => {
                 tracing::error!(%error, "cannot publish; the generations in force stay, and it is tried again");
                 self.publication.handle_failure(error.to_string(), now);
+            }
+        }
+    }
+
+    /// The control plane has nothing newer than what is in force; what is not on disk yet confirms nothing.
+    pub(crate) fn confirm(&self) {
+        let Some(configuration) = self.configuration.as_ref().filter(|_| !self.publication.is_due) else {
+            return;
+        };
+        for node in configuration.members.keys().filter_map(|name| self.nodes.get(name)) {
+            if let Err(error) = node.confirm() {
+                tracing::warn!(%error, "a deny list cannot be confirmed");
             }
         }
     }
@@ -295,7 +352,8 @@ impl Agent {
         let asks = self.nodes.values().filter_map(|node| node.told.wait_ms(now));
         let publication =
             self.publication.is_due.then(|| self.publication.retry_steady_ms.saturating_sub(now.steady_ms));
-        let all = renewals.chain(asks).chain(publication).chain([self.own.renewal.wait_ms(now)]);
+        let all = renewals.chain(asks).chain(publication).chain(self.links.wait_ms(now));
+        let all = all.chain([self.own.renewal.wait_ms(now)]);
         all.min().unwrap_or(0)
     }
 
@@ -317,9 +375,11 @@ impl Agent {
             configuration: self.acceptance.in_force(),
             configuration_trouble: self.configuration_trouble.clone(),
             publication_trouble: self.publication.trouble.clone(),
+            link_trouble: self.links.trouble().cloned(),
             control_plane: self.reach.snapshot(),
             clock_skew_ms: self.skew_ms,
             renewal_trouble: self.own.trouble.clone(),
+            recoveries: self.own.identity.as_ref().map_or(0, |own| own.record.recoveries),
             members: members.collect(),
         }
     }

@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
@@ -12,12 +14,13 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use zen_control_api::{
     CERTIFICATES, CONFIGURATION, CONFIGURATION_BYTES_MAX, CertificateAnswer, CertificateRequest, ENROLL,
-    EXPORTER_BYTES, EXPORTER_LABEL, EnrollmentAnswer, EnrollmentBundle, EnrollmentRequest, NONCE,
-    NonceAnswer, Problem, STATUS, SignedConfiguration, StatusReport,
+    EXPORTER_BYTES, EXPORTER_LABEL, EnrollmentAnswer, EnrollmentBundle, EnrollmentRequest, LINK_KEYS,
+    LinkStatement, NONCE, NonceAnswer, Problem, RECOVER, RECOVERY_NONCE, RecoveryRequest, STATUS,
+    SignedConfiguration, SigningKey, StatusReport,
 };
 use zen_identity::{
     IdentityError, SvidFiles, SvidStore, TrustDomain, control_refused, enrollment_client_config,
-    spiffe_server_name,
+    public_key_hash, spiffe_server_name,
 };
 
 use crate::core::EnrolledWith;
@@ -95,6 +98,19 @@ impl ControlPlane {
         Ok(Self { urls: bundle.control_plane.clone(), connector: config.into() })
     }
 
+    /// With the binding key, when the certificate has ended; `roots`, PEM, are those that were in force then.
+    pub(crate) fn by_binding(
+        enrolled: &EnrolledWith,
+        binding: &SigningKey,
+        roots: &str,
+    ) -> Result<Self, IdentityError> {
+        let domain = TrustDomain::parse(&enrolled.trust_domain).expect("checked when the bundle was read");
+        let roots = CertificateDer::pem_slice_iter(roots.as_bytes());
+        let pins: Vec<[u8; 32]> = roots.filter_map(|root| public_key_hash(&root.ok()?)).collect();
+        let config = enrollment_client_config(binding.seed(), &pins, &domain, ALPN)?;
+        Ok(Self { urls: enrolled.control_plane.clone(), connector: config.into() })
+    }
+
     /// With an identity, which is read once.
     pub(crate) fn by_identity(enrolled: &EnrolledWith, files: SvidFiles) -> Result<Arc<Self>, IdentityError> {
         let config = SvidStore::load(files)?.control_client_config(ALPN)?;
@@ -148,9 +164,18 @@ impl ControlPlane {
 
     /// Says what is in force.
     pub(crate) async fn report(&self, report: &StatusReport) -> Result<(), ControlError> {
+        self.say(STATUS, report).await
+    }
+
+    /// Says something of links to the agent at their other end.
+    pub(crate) async fn state_links(&self, statement: &LinkStatement) -> Result<(), ControlError> {
+        self.say(LINK_KEYS, statement).await
+    }
+
+    async fn say(&self, target: &str, message: &impl Serialize) -> Result<(), ControlError> {
         let mut connection = self.connect().await?;
-        let body = serde_json::to_vec(report).expect("a message is JSON");
-        let answer = connection.ask("POST", STATUS, Some(&body), (ANSWER_TIMEOUT, ANSWER_BYTES_MAX)).await?;
+        let body = serde_json::to_vec(message).expect("a message is JSON");
+        let answer = connection.ask("POST", target, Some(&body), (ANSWER_TIMEOUT, ANSWER_BYTES_MAX)).await?;
         match answer.status {
             200..=299 => Ok(()),
             _ => Err(connection.refused(&answer)),
@@ -180,6 +205,21 @@ impl Connection {
         request: &EnrollmentRequest,
     ) -> Result<EnrollmentAnswer, ControlError> {
         self.post(ENROLL, request).await
+    }
+
+    /// A nonce for a binding key.
+    pub(crate) async fn recovery_nonce(&mut self, cluster: &str) -> Result<NonceAnswer, ControlError> {
+        let target = format!("{RECOVERY_NONCE}?cluster={cluster}");
+        let answer = self.ask("GET", &target, None, (ANSWER_TIMEOUT, ANSWER_BYTES_MAX)).await?;
+        self.read(&answer)
+    }
+
+    /// A certificate for a binding key.
+    pub(crate) async fn recover(
+        &mut self,
+        request: &RecoveryRequest,
+    ) -> Result<CertificateAnswer, ControlError> {
+        self.post(RECOVER, request).await
     }
 
     async fn post<T: DeserializeOwned>(

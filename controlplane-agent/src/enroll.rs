@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use zen_control_api::{BUNDLE_BYTES_MAX, BundleError, EnrollmentBundle, SigningKey};
@@ -15,11 +16,14 @@ use crate::config::Config;
 use crate::control_plane::{ControlError, ControlPlane};
 use crate::core::{
     Begun, CLOCK_WARNED_MS, Certificate, EnrolledWith, Enrolling, EnrollmentRefused, Known, Pending,
-    key_name, skew_ms,
+    begins_later, key_name, skew_ms,
 };
 use crate::key::PrivateKey;
 use crate::lockd::{Lockd, LockdError, own_secret};
 use crate::state::{AGENT, BINDING, Identity, Record, StateDirectory, StateError, own_path};
+
+/// How often the clock is looked at while a certificate has not begun.
+const CLOCK_LOOK_MS: u64 = 1000;
 
 /// Why there is no identity yet; all that was done stays good for the next attempt.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +89,7 @@ pub async fn enroll(bundle_file: &Path, config: &Config) -> Result<(String, u64)
         state.set_pending(Some(Pending { bundle_id: bundle.bundle_id, key: keys.number }))?;
     }
     let (enrolled, certificate, generation, roots) = ask(&bundle, &keys, clock).await?;
-    let record = Record { key: keys.number, generation, enrolled: Some(enrolled) };
+    let record = Record { key: keys.number, generation, recoveries: 0, enrolled: Some(enrolled) };
     let (spiffe_id, not_after_ms) = (certificate.spiffe_id.clone(), certificate.validity.not_after_ms);
     state.install(AGENT, &Identity { record, certificate, roots })?;
     finish(&state)?;
@@ -115,7 +119,7 @@ fn read_bundle(file: &Path) -> Result<EnrollmentBundle, EnrollError> {
 fn make_keys(state: &StateDirectory, lockd: &Lockd, number: u64) -> Result<Keys, EnrollError> {
     let key = PrivateKey::generate();
     let has_binding = state.has_binding()?;
-    let binding = if has_binding { open_binding(lockd)? } else { SigningKey::generate() };
+    let binding = if has_binding { known_binding(lockd)? } else { SigningKey::generate() };
     let mut values = vec![(key_name(number), key.pem())];
     if !has_binding {
         values.push((BINDING.to_owned(), Zeroizing::new(BASE64_STANDARD.encode(binding.seed()))));
@@ -137,19 +141,24 @@ fn open_keys(lockd: &Lockd, number: u64) -> Result<Keys, EnrollError> {
     let name = key_name(number);
     let pem = lockd.open(&own_secret(AGENT, &name))?;
     let key = PrivateKey::from_pem(&pem).ok_or(EnrollError::Key(name))?;
-    Ok(Keys { number, key, binding: open_binding(lockd)? })
+    Ok(Keys { number, key, binding: known_binding(lockd)? })
 }
 
-fn open_binding(lockd: &Lockd) -> Result<SigningKey, EnrollError> {
+fn known_binding(lockd: &Lockd) -> Result<SigningKey, EnrollError> {
+    open_binding(lockd)?.ok_or_else(|| EnrollError::Key(BINDING.to_owned()))
+}
+
+/// The key by which an agent is known again; nothing if lockd hands out something else.
+pub(crate) fn open_binding(lockd: &Lockd) -> Result<Option<SigningKey>, LockdError> {
     let text = lockd.open(&own_secret(AGENT, BINDING))?;
     // Room for what 44 digits may be; exactly 32 bytes are a seed.
     let mut bytes = Zeroizing::new([0; 36]);
     let Ok(32) = BASE64_STANDARD.decode_slice(&*text, &mut *bytes) else {
-        return Err(EnrollError::Key(BINDING.to_owned()));
+        return Ok(None);
     };
     let mut seed = Zeroizing::new([0; 32]);
     seed.copy_from_slice(&bytes[..32]);
-    Ok(SigningKey::from_seed(seed))
+    Ok(Some(SigningKey::from_seed(seed)))
 }
 
 /// Nonce, proof, answer: on one connection.
@@ -168,6 +177,32 @@ async fn ask(
         tracing::warn!(skew_ms, "this host's clock and the control plane's are apart; is it synchronised?");
     }
     let answer = connection.enroll(&request).await?;
-    let (enrolled, certificate) = enrolling.handle_answer(&answer, clock.now())?;
-    Ok((enrolled, certificate, answer.generation, answer.trust_bundle))
+    drop(connection);
+    loop {
+        match enrolling.handle_answer(&answer, clock.now()) {
+            Ok((enrolled, certificate)) => {
+                return Ok((enrolled, certificate, answer.generation, answer.trust_bundle));
+            }
+            Err(refused) => wait_for_begin(&answer.certificate_chain, refused, clock).await?,
+        }
+    }
+}
+
+/// With a clock that is behind, a new certificate has not begun yet.
+async fn wait_for_begin(
+    chain: &str,
+    refused: EnrollmentRefused,
+    clock: Clock,
+) -> Result<(), EnrollmentRefused> {
+    let now_ms = clock.now().wall_ms;
+    let EnrollmentRefused::Certificate(fault) = &refused else { return Err(refused) };
+    let Some(begins_ms) = begins_later(chain, fault, now_ms) else { return Err(refused) };
+    let wait_ms = begins_ms - now_ms;
+    tracing::warn!(
+        wait_ms,
+        "the certificate has not begun by this host's clock, which is behind; waiting for it"
+    );
+    // The clock may be set meanwhile.
+    tokio::time::sleep(Duration::from_millis(wait_ms.min(CLOCK_LOOK_MS))).await;
+    Ok(())
 }

@@ -36,6 +36,12 @@ pub(crate) fn text<'a>(
     for (name, renewal, _) in identities {
         let _ = writeln!(text, "zen_agent_renewal_failures{{identity=\"{name}\"}} {}", renewal.failures());
     }
+    head(
+        &mut text,
+        "zen_agent_recoveries",
+        "Recoveries of the agent's identity after its certificate had ended",
+    );
+    let _ = writeln!(text, "zen_agent_recoveries {}", snapshot.recoveries);
     head(&mut text, "zen_agent_configuration_version", "Version of the configuration that was taken last");
     let _ = writeln!(text, "zen_agent_configuration_version {}", snapshot.configuration);
     head(&mut text, "zen_agent_configuration_refused", "1 while the last one that came was not taken");
@@ -93,6 +99,7 @@ mod tests {
         for expected in [
             "zen_agent_health{identity=\"agent\",health=\"failing\"} 1\n",
             "zen_agent_configuration_version 7\n",
+            "zen_agent_recoveries 0\n",
             "zen_agent_member_outcome{member=\"edge-1\",outcome=\"rejected\"} 1\n",
             "zen_agent_control_plane_reachable 0\n",
         ] {

@@ -66,9 +66,17 @@ async fn serve(agent: &mut Agent, mut hangup: Signal) -> Infallible {
     let mut backoff = Backoff::default();
     let mut question = question(agent, 0);
     loop {
-        agent.renew().await;
+        if agent.renew().await {
+            // What was asked for without an identity is asked again with one.
+            backoff.handle_success();
+            question = self::question(agent, 0);
+        }
+        agent.advance_links();
         agent.publish();
         agent.tell().await;
+        // What nodes have taken is news for the other ends of their links.
+        agent.advance_links();
+        agent.state_links().await;
         reporter.report(agent).await;
         let wait = agent.wait_ms().min(reporter.wait_ms(agent));
         tokio::select! {
@@ -101,6 +109,9 @@ fn handle_answer(
     let (is_good, retry_after_ms) = match answer {
         Ok(signed) => {
             agent.reach.handle_answer(now);
+            if signed.is_none() {
+                agent.confirm();
+            }
             (signed.is_none_or(|signed| agent.handle_configuration(&signed, Kept::Nowhere)), None)
         }
         Err(error) => (false, handle_error(agent, &error)),

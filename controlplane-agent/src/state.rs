@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use zen_control_api::SignedConfiguration;
 
 use crate::core::{
-    Certificate, Content, EnrolledWith, Entry, OWN_NAMESPACE, Pending, key_name, key_number, retained,
+    Certificate, Content, EnrolledWith, Entry, LinkState, OWN_NAMESPACE, Pending, key_name, key_number,
+    retained,
 };
 use crate::files::{
     Durability, FileError, Generations, PRIVATE, SHARED, make_directory, read_file, remove_file, replace_file,
@@ -41,6 +42,9 @@ pub(crate) struct Record {
     pub(crate) key: u64,
     /// Counts its certificates.
     pub(crate) generation: u64,
+    /// How often the agent has recovered this identity after its certificate had ended.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) recoveries: u64,
     /// Of the agent alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) enrolled: Option<EnrolledWith>,
@@ -215,6 +219,16 @@ impl StateDirectory {
         self.write_json("configuration.json", signed)
     }
 
+    /// What is kept of link keys.
+    pub(crate) fn links(&self) -> Result<LinkState, StateError> {
+        Ok(read_json(&self.root.join("link-keys.json"))?.unwrap_or_default())
+    }
+
+    /// Keeps it.
+    pub(crate) fn set_links(&self, links: &LinkState) -> Result<(), StateError> {
+        self.write_json("link-keys.json", links)
+    }
+
     fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), StateError> {
         let bytes = serde_json::to_vec(value).expect("texts and numbers are JSON");
         Ok(replace_file(&self.root.join(name), &bytes, PRIVATE.file, Durability::Synced)?)
@@ -251,6 +265,11 @@ fn remove_scratch(root: &Path) -> Result<(), StateError> {
     Ok(())
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's form")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 /// Where a secret of the agent's own is, below a generation.
 pub(crate) fn own_path(name: &str, key: &str) -> String {
     secret_path(&format!("{OWN_NAMESPACE}/{name}/{key}"))
@@ -259,6 +278,11 @@ pub(crate) fn own_path(name: &str, key: &str) -> String {
 /// Where a secret is, below a generation.
 pub(crate) fn secret_path(name: &str) -> String {
     format!("{SECRETS}{name}{SEALED}")
+}
+
+/// Where sealed secrets of a namespace are below a generation.
+pub(crate) fn secret_directory(namespace: &str) -> String {
+    format!("{SECRETS}{namespace}/")
 }
 
 /// Numbers of keys by identity.

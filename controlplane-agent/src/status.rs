@@ -29,12 +29,17 @@ pub(crate) struct Snapshot {
     pub(crate) configuration_trouble: Option<String>,
     /// Why what was taken is not published.
     pub(crate) publication_trouble: Option<String>,
+    /// Why link keys are not made, taken or told.
+    pub(crate) link_trouble: Option<String>,
     /// None before the first exchange.
     pub(crate) control_plane: Option<ReachSnapshot>,
     /// How far our clock is ahead, ms.
     pub(crate) clock_skew_ms: Option<i64>,
     /// Why the agent's own certificate is not renewed.
     pub(crate) renewal_trouble: Option<String>,
+    /// How often the agent has recovered this identity after its certificate had ended.
+    #[serde(default)]
+    pub(crate) recoveries: u64,
     /// By name.
     pub(crate) members: BTreeMap<String, MemberSnapshot>,
 }
@@ -138,9 +143,15 @@ fn say_snapshot(lines: &mut String, snapshot: &Snapshot, now_ms: u64) -> bool {
         let _ = writeln!(lines, "clock: {skew_ms} ms ahead of the control plane's");
     }
     let _ = writeln!(lines, "configuration: version {}", snapshot.configuration);
+    if snapshot.recoveries > 0 {
+        let count = snapshot.recoveries;
+        let _ =
+            writeln!(lines, "recovered: {count} times, by the binding key, after the certificate had ended");
+    }
     for (what, trouble) in [
         ("a configuration was refused", &snapshot.configuration_trouble),
         ("publication fails", &snapshot.publication_trouble),
+        ("link keys", &snapshot.link_trouble),
         ("agent: renewal fails", &snapshot.renewal_trouble),
     ] {
         if let Some(trouble) = trouble {

@@ -11,6 +11,9 @@ use zen_identity::{
 
 use super::Validity;
 
+/// How far ahead a certificate may begin to be waited for, ms: the control plane's own begins that long before it is made.
+pub const CERTIFICATE_WAIT_MAX_MS: u64 = 3_600_000;
+
 /// A certificate that stood every check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
@@ -76,6 +79,13 @@ pub fn check_certificate(
     let leaf = certificates.first().ok_or(CertificateFault::Malformed)?;
     let (validity, public_key) = leaf_of(leaf).ok_or(CertificateFault::Malformed)?;
     Ok(Certificate { chain: chain.to_owned(), spiffe_id: id.as_str().to_owned(), validity, public_key })
+}
+
+/// When a certificate that was refused because it has not begun yet can be put in force, Unix ms.
+pub fn begins_later(chain: &str, fault: &CertificateFault, wall_ms: u64) -> Option<u64> {
+    let is_early = *fault == CertificateFault::Svid(SvidError::NotYetValid);
+    let begins_ms = Certificate::installed(chain).filter(|_| is_early)?.validity.not_before_ms;
+    (begins_ms > wall_ms && begins_ms - wall_ms <= CERTIFICATE_WAIT_MAX_MS).then_some(begins_ms)
 }
 
 impl Certificate {

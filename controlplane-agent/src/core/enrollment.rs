@@ -95,7 +95,7 @@ pub enum EnrollmentRefused {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "clock_skew: this host's clock says {own_ms}, the control plane's {server_ms} (Unix ms), {} s apart where {} are \
-     allowed; set it, then enroll again with the same bundle",
+     allowed; set it, then try again: nothing is spent",
     own_ms.abs_diff(*server_ms) / 1000, CLOCK_REFUSED_MS / 1000
 )]
 pub struct ClockSkew {
@@ -176,7 +176,7 @@ impl<'a> Enrolling<'a> {
 
     /// What may be installed.
     pub fn handle_answer(
-        self,
+        &self,
         answer: &EnrollmentAnswer,
         now: Now,
     ) -> Result<(EnrolledWith, Certificate), EnrollmentRefused> {

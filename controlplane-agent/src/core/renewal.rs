@@ -36,6 +36,8 @@ pub struct Renewal {
     due_wall_ms: u64,
     due_steady_ms: u64,
     retry_steady_ms: u64,
+    /// What was issued begins then.
+    begins_wall_ms: Option<u64>,
     backoff: Backoff,
 }
 
@@ -73,6 +75,7 @@ impl Renewal {
             due_wall_ms: 0,
             due_steady_ms: 0,
             retry_steady_ms: 0,
+            begins_wall_ms: None,
             backoff: Backoff::default(),
         }
     }
@@ -96,8 +99,14 @@ impl Renewal {
         self.retry_steady_ms = 0;
     }
 
+    /// What was issued begins at this time of the wall clock, which may be set until then.
+    pub fn handle_early(&mut self, begins_ms: u64) {
+        self.begins_wall_ms = Some(begins_ms);
+    }
+
     /// It could not be renewed.
     pub fn handle_failure(&mut self, retry_after_ms: Option<u64>, now: Now, random: u64) {
+        self.begins_wall_ms = None;
         let wait = self.backoff.handle_failure(retry_after_ms, random);
         self.retry_steady_ms = now.steady_ms.saturating_add(wait);
     }
@@ -109,6 +118,9 @@ impl Renewal {
 
     /// Until when nothing is to be done, ms from now; a clock that is set changes it.
     pub fn wait_ms(&self, now: Now) -> u64 {
+        if let Some(begins_ms) = self.begins_wall_ms {
+            return begins_ms.saturating_sub(now.wall_ms);
+        }
         let due = self.due_wall_ms.saturating_sub(now.wall_ms);
         let due = due.min(self.due_steady_ms.saturating_sub(now.steady_ms));
         due.max(self.retry_steady_ms.saturating_sub(now.steady_ms))
@@ -217,6 +229,19 @@ mod tests {
         renewal.handle_failure(Some(60_000), after(0), 0);
         assert_eq!(renewal.wait_ms(after(0)), 60_000);
         assert!(!renewal.poll_due(after(59_999)) && renewal.poll_due(after(60_000)));
+    }
+
+    #[test]
+    fn what_begins_later_is_waited_for_by_the_wall_clock() {
+        let mut renewal = Renewal::of(LEAF, after(0), 0);
+        renewal.hasten();
+        renewal.handle_early(START_MS + 540_000);
+        assert_eq!(renewal.wait_ms(after(0)), 540_000);
+        renewal.handle_order();
+        assert!(!renewal.poll_due(after(539_999)) && renewal.poll_due(after(540_000)));
+        assert!(renewal.poll_due(Now { wall_ms: START_MS + 600_000, steady_ms: 5001 }), "the clock was set");
+        renewal.handle_failure(None, after(0), 0);
+        assert!(renewal.wait_ms(after(0)) < 1000, "what could not be put in force is asked for again");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses what it needs")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -31,6 +32,8 @@ pub struct Lab {
     pub port: u16,
     lockd: Option<Process>,
     pub control: Option<Process>,
+    /// What every program is started with from now on: a clock, for instance.
+    pub environment: Vec<(OsString, OsString)>,
 }
 
 /// A program that ends with the test.
@@ -52,8 +55,9 @@ pub fn program(name: &str) -> PathBuf {
     let profile = Path::new(AGENT).parent().unwrap();
     BUILT.get_or_init(|| {
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--locked", "-p", "zen-control", "-p", "zen-lockd", "--target-dir"]);
-        cargo.arg(profile.parent().unwrap());
+        // A test of each package brings its program; all of the workspace, so that no dependency gets other features.
+        cargo.args(["test", "--locked", "--workspace", "--no-run", "--test", "agents", "--test", "daemon"]);
+        cargo.args(["--test", "architecture", "--target-dir"]).arg(profile.parent().unwrap());
         if profile.ends_with("release") {
             cargo.arg("--release");
         }
@@ -61,7 +65,7 @@ pub fn program(name: &str) -> PathBuf {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(
             output.status.success(),
-            "zen-control and zen-lockd are needed, and cannot be built:\n{said}"
+            "zen-control, zen-lockd and zen-dataplane are needed, and cannot be built:\n{said}"
         );
     });
     profile.join(name)
@@ -97,7 +101,14 @@ impl Lab {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut lab = Self { directory, recipient: String::new(), port, lockd: None, control: None };
+        let mut lab = Self {
+            directory,
+            recipient: String::new(),
+            port,
+            lockd: None,
+            control: None,
+            environment: Vec::new(),
+        };
         lab.clear_state();
         lab.start_lockd();
         lab.write_config("");
@@ -128,7 +139,7 @@ impl Lab {
         let config = format!(
             "socket = \"lockd.sock\"\nkey_file = \"own.key\"\n[secrets]\ngenerations = \"state/secrets\"\n\
              [receipts]\nfile = \"receipts.jsonl\"\n[memory]\nlock = \"try\"\n\
-             [[grants]]\nuser = \"{user}\"\nsecrets = [\"zen/*\", \"edge/*\"]\n"
+             [[grants]]\nuser = \"{user}\"\nsecrets = [\"zen/*\", \"zen-link/*\", \"edge/*\"]\n"
         );
         fs::write(self.path("lockd.toml"), config).unwrap();
         let config = self.text("lockd.toml");
@@ -140,9 +151,15 @@ impl Lab {
     }
 
     pub fn start_control(&mut self) {
+        self.start_control_by(|_| {});
+    }
+
+    /// The same, with a change of its command.
+    pub fn start_control_by(&mut self, change: impl FnOnce(&mut Command)) {
         let (directory, address) = (self.text("control"), format!("127.0.0.1:{}", self.port));
         let mut command = Command::new(program("zen-control"));
         command.args(["run", "--dir", &directory, "--listen", &address, "--long-poll", "5s"]);
+        change(&mut command);
         let control = self.spawn("control.log", &mut command);
         wait_until("the control plane listens", || TcpStream::connect(&address).is_ok());
         self.control = Some(control);
@@ -185,7 +202,7 @@ impl Lab {
     }
 
     /// Base64 of a sealed file.
-    fn seal(&self, namespace: &str, name: &str, key: &str, value: &str) -> String {
+    pub fn seal(&self, namespace: &str, name: &str, key: &str, value: &str) -> String {
         use base64::prelude::{BASE64_STANDARD, Engine};
         fs::write(self.path("value.json"), serde_json::json!({ key: value }).to_string()).unwrap();
         let (json, out) = (self.text("value.json"), self.text("sealed"));
@@ -214,7 +231,7 @@ impl Lab {
     pub fn agent(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(AGENT);
         command.args(arguments).arg("--config").arg(self.path("agent.toml"));
-        command.stdin(Stdio::null()).output().unwrap()
+        command.envs(self.environment.iter().cloned()).stdin(Stdio::null()).output().unwrap()
     }
 
     pub fn enroll(&self, bundle: &Path) -> Output {
@@ -222,13 +239,21 @@ impl Lab {
     }
 
     pub fn start_agent(&self) -> Process {
-        let config = self.text("agent.toml");
-        self.spawn("agent.log", Command::new(AGENT).args(["run", "--config", &config]))
+        self.start_agent_by(&["run"], |_| {})
     }
 
-    fn spawn(&self, log: &str, command: &mut Command) -> Process {
+    /// A command of the agent that goes on for a while, with a change of it.
+    pub fn start_agent_by(&self, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Process {
+        let mut command = Command::new(AGENT);
+        command.args(arguments).args(["--config", &self.text("agent.toml")]);
+        change(&mut command);
+        self.spawn("agent.log", &mut command)
+    }
+
+    pub fn spawn(&self, log: &str, command: &mut Command) -> Process {
         let log = self.path(log);
         let file = File::options().create(true).append(true).open(&log).unwrap();
+        command.envs(self.environment.iter().cloned());
         let child = command.stdin(Stdio::null()).stderr(file).spawn().unwrap();
         Process { child, log }
     }
@@ -316,6 +341,23 @@ impl Process {
 
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Whether it has ended by itself.
+    pub fn has_ended(&self) -> bool {
+        let status = fs::read_to_string(format!("/proc/{}/stat", self.pid()));
+        status.is_err() || status.is_ok_and(|text| text.rsplit(") ").next().unwrap().starts_with('Z'))
+    }
+
+    /// Waits until an agent has said so many times that it is ready.
+    pub fn wait_ready(&self, times: usize) {
+        wait_until("it is ready", || self.log().matches(" ready ").count() >= times);
+    }
+
+    /// Sends a signal as soon as it is caught.
+    pub fn signal_when_ready(&self, signal: Signal) {
+        wait_until("the signal is handled", || self.handles(signal));
+        self.signal(signal);
     }
 
     /// Ends it as soon as it can be asked to, and says whether it ended well.
