@@ -6,6 +6,7 @@
 
 mod links;
 mod node;
+mod policies;
 mod routes;
 mod secrets;
 
@@ -15,8 +16,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use zen_control_api::Member;
 
+use self::policies::Rules;
 use crate::ConfigurationInput;
-use crate::objects::{Cluster, Object as _, TenantObjects};
+use crate::objects::{Cluster, Object as _, PolicyScope, TenantObjects};
 
 /// Most faults that are told at once.
 pub const COMPILE_FAULTS_MAX: usize = 100;
@@ -47,7 +49,16 @@ pub fn compile(
     }
     let routes = routes::of(objects, cluster, &mut faults);
     let links = links::of(objects, cluster, &routes, &mut faults);
-    let view = View { objects, trust_domain, routes: &routes, links: &links };
+    let [linked, delivered] = [PolicyScope::Links, PolicyScope::Destinations]
+        .map(|scope| Rules::of(objects, (cluster, scope), &mut faults));
+    let view = View {
+        objects,
+        trust_domain,
+        routes: &routes,
+        links: &links,
+        linked: &linked,
+        delivered: &delivered,
+    };
     let mut members = BTreeMap::new();
     for (name, member) in objects.members.iter().filter(|(_, member)| member.cluster == cluster) {
         let node = node::text(&view, name, member, &mut faults);
@@ -80,6 +91,8 @@ struct View<'a> {
     trust_domain: &'a str,
     routes: &'a [routes::Route<'a>],
     links: &'a [links::Link<'a>],
+    linked: &'a Rules,
+    delivered: &'a Rules,
 }
 
 impl View<'_> {

@@ -37,10 +37,10 @@ pub(super) fn text(view: &View<'_>, name: &str, member: &Member, faults: &mut Fa
         required(name, member, faults);
     }
     if member.roles.contains(&Role::Ingester) {
-        ingester(section(&mut root, "ingester"), view, name, member);
+        ingester(section(&mut root, "ingester"), view, (name, member), faults);
     }
     if member.roles.contains(&Role::Egress) {
-        egress_section(section(&mut root, "egress"), view, name, member, faults);
+        egress_section(section(&mut root, "egress"), view, (name, member), faults);
     }
     let tenant = &view.objects.tenant;
     let text = toml::to_string(&root).expect("tables of texts and numbers are TOML");
@@ -63,7 +63,7 @@ fn required(name: &str, member: &Member, faults: &mut Faults) {
     }
 }
 
-fn ingester(table: &mut Table, view: &View<'_>, name: &str, member: &Member) {
+fn ingester(table: &mut Table, view: &View<'_>, (name, member): (&str, &Member), faults: &mut Faults) {
     if let Some(link) = &member.link {
         put(table, "link_listen", link.listen.as_str());
     }
@@ -78,7 +78,7 @@ fn ingester(table: &mut Table, view: &View<'_>, name: &str, member: &Member) {
     let routes = view.routes.iter().filter(|route| route.ingesters.contains(&name));
     list(table, "flows", routes.map(|route| flow(route.name, route.flow, route.egress)));
     let links = view.links.iter().filter(|link| link.ingester == name);
-    list(table, "egresses", links.map(|link| egress_peer(view, link)));
+    list(table, "egresses", links.map(|link| egress_peer(view, link, faults)));
 }
 
 fn endpoint(view: &View<'_>, id: &str, endpoint: &Endpoint) -> Table {
@@ -111,8 +111,8 @@ fn flow(name: &str, flow: &DeliveryFlow, egress: &str) -> Table {
     table
 }
 
-fn egress_peer(view: &View<'_>, link: &Link<'_>) -> Table {
-    let mut table = peer(view, link.egress, link);
+fn egress_peer(view: &View<'_>, link: &Link<'_>, faults: &mut Faults) -> Table {
+    let mut table = peer(view, (link.ingester, link.egress), link, faults);
     if let Dialled::Egress(reach) = link.dialled {
         put(&mut table, "address", reach.address.as_str());
     }
@@ -121,8 +121,8 @@ fn egress_peer(view: &View<'_>, link: &Link<'_>) -> Table {
     table
 }
 
-fn ingester_peer(view: &View<'_>, link: &Link<'_>) -> Table {
-    let mut table = peer(view, link.ingester, link);
+fn ingester_peer(view: &View<'_>, link: &Link<'_>, faults: &mut Faults) -> Table {
+    let mut table = peer(view, (link.egress, link.ingester), link, faults);
     if let Dialled::Ingester(reach) = link.dialled {
         put(&mut table, "address", reach.address.as_str());
     }
@@ -132,7 +132,7 @@ fn ingester_peer(view: &View<'_>, link: &Link<'_>) -> Table {
 }
 
 /// What both ends say of the other one.
-fn peer(view: &View<'_>, name: &str, link: &Link<'_>) -> Table {
+fn peer(view: &View<'_>, (own, name): (&str, &str), link: &Link<'_>, faults: &mut Faults) -> Table {
     let mut table = Table::new();
     put(&mut table, "name", name);
     let direction = match link.dialled {
@@ -140,20 +140,24 @@ fn peer(view: &View<'_>, name: &str, link: &Link<'_>) -> Table {
         Dialled::Egress(_) => "ingester-dials",
     };
     put(&mut table, "direction", direction);
-    texts(&mut table, "spiffe_ids", [view.spiffe_id(name)].into_iter());
+    let id = view.spiffe_id(name);
+    if !view.linked.write(&mut table, std::slice::from_ref(&id)) {
+        let detail = format!("flows link it with {id}, which no policy for links allows");
+        faults.push((Member::KIND, own, ""), detail);
+    }
     table
 }
 
-fn egress_section(table: &mut Table, view: &View<'_>, name: &str, member: &Member, faults: &mut Faults) {
+fn egress_section(table: &mut Table, view: &View<'_>, (name, member): (&str, &Member), faults: &mut Faults) {
     if let Some(link) = member.link.as_ref().filter(|_| !member.roles.contains(&Role::Ingester)) {
         put(table, "link_listen", link.listen.as_str());
     }
     let links = view.links.iter().filter(|link| link.egress == name);
-    list(table, "ingesters", links.map(|link| ingester_peer(view, link)));
+    list(table, "ingesters", links.map(|link| ingester_peer(view, link, faults)));
     let delivers =
         |found: &Destination| found.cluster == member.cluster && egress(view.objects, found) == Ok(name);
     let destinations = view.objects.destinations.iter().filter(|(_, found)| delivers(found));
-    list(table, "targets", destinations.map(|(own, destination)| target(own, destination)));
+    list(table, "targets", destinations.map(|(own, destination)| target(view, own, destination, faults)));
     let mut taken: Vec<&str> = Vec::new();
     let mut outputs = Vec::new();
     for route in view.routes.iter().filter(|route| route.egress == name) {
@@ -171,7 +175,7 @@ fn egress_section(table: &mut Table, view: &View<'_>, name: &str, member: &Membe
     list(table, "outputs", outputs.into_iter());
 }
 
-fn target(name: &str, destination: &Destination) -> Table {
+fn target(view: &View<'_>, name: &str, destination: &Destination, faults: &mut Faults) -> Table {
     let mut table = destination.settings.table();
     put(&mut table, "name", name);
     put(&mut table, "url", destination.url.as_str());
@@ -180,8 +184,11 @@ fn target(name: &str, destination: &Destination) -> Table {
     if let Some(secret) = &destination.previous_secret {
         put(&mut table, "previous_secret_file", secret.reference());
     }
-    if !destination.spiffe_ids.is_empty() {
-        texts(&mut table, "spiffe_ids", destination.spiffe_ids.iter().cloned());
+    let patterns = &destination.spiffe_ids;
+    // Who is known by the name of a host has no SPIFFE id that a policy could speak of.
+    if !patterns.is_empty() && !view.delivered.write(&mut table, patterns) {
+        let detail = "no policy for destinations allows any of these";
+        faults.push((Destination::KIND, name, "/spiffe_ids"), detail);
     }
     table
 }

@@ -134,6 +134,43 @@ fn an_egress_with_a_link_is_dialled_by_an_ingester_without() {
     assert_eq!(node(&inside, "inside-1")["egress"]["link_listen"].as_str(), Some("0.0.0.0:7443"));
 }
 
+#[test]
+fn policies_say_who_a_peer_may_be() {
+    let mut all = tenant();
+    all["policies"] = json!({
+        "edges": {"scope": "links", "clusters": ["inside"], "allow": ["spiffe://acme.example/edge/*"],
+            "deny": ["spiffe://acme.example/edge/old"]},
+        "tried": {"scope": "links", "allow": ["spiffe://acme.example/core/*"], "deny": ["spiffe://acme.example/test/*"],
+            "dry_run": true},
+        "walls": {"scope": "destinations", "allow": ["spiffe://acme.example/inside/*"]},
+    });
+    all["destinations"]["billing"]["spiffe_ids"] = json!(["spiffe://acme.example/*"]);
+    let (edge, inside) = (compiled(&all, "edge").unwrap(), compiled(&all, "inside").unwrap());
+    let json = |table: &toml::Value, keys: &[&str]| -> Vec<Value> {
+        keys.iter().map(|key| serde_json::to_value(table.get(key)).unwrap()).collect()
+    };
+    let keys = ["spiffe_ids", "deny_spiffe_ids", "dry_run"];
+    let inside = &node(&inside, "inside-1")["egress"];
+    let expected = vec![
+        json!(["spiffe://acme.example/edge/edge-1"]),
+        json!(["spiffe://acme.example/edge/old"]),
+        json!({"spiffe_ids": ["spiffe://acme.example/edge/edge-1"],
+            "deny_spiffe_ids": ["spiffe://acme.example/edge/old", "spiffe://acme.example/test/*"]}),
+    ];
+    assert_eq!(json(&inside["ingesters"][0], &keys), expected);
+    // At the edge nothing is in force, and by what is tried nobody would be allowed.
+    let expected = vec![
+        json!(["spiffe://acme.example/inside/inside-1"]),
+        Value::Null,
+        json!({"spiffe_ids": ["spiffe://acme.example/core/*"], "deny_spiffe_ids": ["spiffe://acme.example/test/*"]}),
+    ];
+    assert_eq!(json(&node(&edge, "edge-1")["ingester"]["egresses"][0], &keys), expected);
+    // The narrower of both, and nothing for who is known by a name.
+    let expected = vec![json!(["spiffe://acme.example/inside/*"]), Value::Null, Value::Null];
+    assert_eq!(json(&inside["targets"][1], &keys), expected);
+    assert_eq!(json(&inside["targets"][0], &keys), vec![Value::Null; 3]);
+}
+
 /// A change to the tenant, the cluster that is compiled, and the faults.
 type Broken = (fn(&mut Value), &'static str, &'static [(&'static str, &'static str, &'static str)]);
 
@@ -211,6 +248,18 @@ const BROKEN: &[Broken] = &[
         |all| drop(all["credentials"].as_object_mut().unwrap().remove("public")),
         "edge",
         &[("members", "edge-1", "/settings/ingester/private_key_file")],
+    ),
+    (
+        |all| all["policies"]["x"] = json!({"scope": "links", "allow": ["spiffe://acme.example/core/*"]}),
+        "edge",
+        &[("members", "edge-1", "")],
+    ),
+    (
+        |all| {
+            all["policies"]["x"] = json!({"scope": "destinations", "allow": ["spiffe://acme.example/core/*"]})
+        },
+        "inside",
+        &[("destinations", "billing", "/spiffe_ids")],
     ),
     (
         |all| all["credentials"]["again"] = all["credentials"]["github"].clone(),

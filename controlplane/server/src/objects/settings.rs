@@ -59,7 +59,17 @@ pub(super) const FLOW: Scope =
     Scope { path: "ingester.flows", taken: &["name", "endpoint", "egress", "targets", "when"] };
 pub(super) const DESTINATION: Scope = Scope {
     path: "egress.targets",
-    taken: &["name", "url", "key_id", "secret_file", "previous_secret_file", "spiffe_ids"],
+    taken: &[
+        "name",
+        "url",
+        "key_id",
+        "secret_file",
+        "previous_secret_file",
+        "spiffe_ids",
+        // Policies say these.
+        "deny_spiffe_ids",
+        "dry_run",
+    ],
 };
 pub(super) const OUTPUT: Scope = Scope { path: "egress.outputs", taken: &["name", "primary", "standby"] };
 

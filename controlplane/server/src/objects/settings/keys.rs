@@ -1,7 +1,7 @@
 //! The keys of a node's configuration, table by table, as `docs/configuration.md` has them.
 
 /// Each table with its keys; `NAME` stands for any.
-pub(super) const TABLES: [(&str, &[&str]); 41] = [
+pub(super) const TABLES: [(&str, &[&str]); 44] = [
     (
         "node",
         &[
@@ -25,7 +25,15 @@ pub(super) const TABLES: [(&str, &[&str]); 41] = [
     ("lockd", &["socket", "user"]),
     (
         "identity",
-        &["certificate_file", "private_key_file", "trust_bundle_file", "trust_domain", "deny_list_file"],
+        &[
+            "certificate_file",
+            "private_key_file",
+            "trust_bundle_file",
+            "trust_domain",
+            "deny_list_file",
+            "deny_list_age_ms_max",
+            "deny_list_fail_closed",
+        ],
     ),
     ("tracing", &["sample_percent", "otlp_endpoint", "otlp_ca_file"]),
     ("ebpf", &["guard", "fence", "steer", "observe"]),
@@ -120,7 +128,11 @@ pub(super) const TABLES: [(&str, &[&str]); 41] = [
             "json_depth_max",
         ],
     ),
-    ("ingester.egresses", &["name", "direction", "address", "spiffe_ids", "key_id", "key_file"]),
+    (
+        "ingester.egresses",
+        &["name", "direction", "address", "spiffe_ids", "deny_spiffe_ids", "dry_run", "key_id", "key_file"],
+    ),
+    ("ingester.egresses.dry_run", &["spiffe_ids", "deny_spiffe_ids"]),
     (
         "egress",
         &[
@@ -142,7 +154,11 @@ pub(super) const TABLES: [(&str, &[&str]); 41] = [
     ("egress.retention", &["bytes_max", "age_ms"]),
     ("egress.receipts", &["bytes_max", "key_file"]),
     ("egress.idempotency", &["keys_max", "window_ms"]),
-    ("egress.ingesters", &["name", "direction", "address", "spiffe_ids", "keys"]),
+    (
+        "egress.ingesters",
+        &["name", "direction", "address", "spiffe_ids", "deny_spiffe_ids", "dry_run", "keys"],
+    ),
+    ("egress.ingesters.dry_run", &["spiffe_ids", "deny_spiffe_ids"]),
     ("egress.ingesters.keys", &["id", "file"]),
     (
         "egress.targets",
@@ -155,6 +171,8 @@ pub(super) const TABLES: [(&str, &[&str]); 41] = [
             "secret_file",
             "previous_secret_file",
             "spiffe_ids",
+            "deny_spiffe_ids",
+            "dry_run",
             "ca_file",
             "client_certificate",
             "format",
@@ -179,6 +197,7 @@ pub(super) const TABLES: [(&str, &[&str]); 41] = [
         ],
     ),
     ("egress.targets.batch", &["events_max", "bytes_max", "linger_ms"]),
+    ("egress.targets.dry_run", &["spiffe_ids", "deny_spiffe_ids"]),
     (
         "egress.targets.authorization",
         &[
