@@ -9,7 +9,7 @@ use std::process::Command;
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 
 /// What each crate may depend on among ours; a crate that is not here does not belong to the house.
-const ARROWS: [(&str, &[&str]); 16] = [
+const ARROWS: [(&str, &[&str]); 17] = [
     ("zen-core", &[]),
     ("zen-rules", &["zen-core"]),
     ("zen-hmac", &["zen-core"]),
@@ -27,7 +27,8 @@ const ARROWS: [(&str, &[&str]); 16] = [
         "zen-dataplane",
         &["zen-core", "zen-ebpf", "zen-hmac", "zen-identity", "zen-lock", "zen-rules", "zen-uring"],
     ),
-    ("zen-perf", &["zen-control-api", "zen-core", "zen-hmac", "zen-lock", "zen-uring"]),
+    ("zen-search", &[]),
+    ("zen-perf", &["zen-control-api", "zen-core", "zen-hmac", "zen-lock", "zen-search", "zen-uring"]),
     ("zen-sim", &["zen-core", "zen-rules"]),
 ];
 /// Who may use what others must not.

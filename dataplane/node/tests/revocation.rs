@@ -25,6 +25,9 @@ mod support;
 #[path = "support/target.rs"]
 mod target;
 
+/// An attempt that failed is made again soon.
+const RETRIES: &str = "retry = { first_ms = 200, factor = 1.0, max_ms = 200, attempts_max = 100 }\nbreaker = { enabled = false }";
+
 /// Who dials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Dials {
@@ -49,8 +52,8 @@ fn path(
     let target = target(&lab, "demo", move |number, _| script(number));
     let (edge_ports, inside_ports) = (Ports::pick(), Ports::pick());
     let section = lab.target_text("demo", target.address, keys);
-    let edge = lab.ingester_text(edge_ports);
-    let inside = lab.egress_text(inside_ports, edge_ports.link, &section);
+    let edge = soon_again(&lab.ingester_text(edge_ports));
+    let inside = soon_again(&lab.egress_text(inside_ports, edge_ports.link, &section));
     let (edge, inside) = match dials {
         Dials::Egress => (edge, inside),
         Dials::Ingester => ingester_dials(&edge, &inside, inside_ports.link, edge_ports.link),
@@ -63,6 +66,11 @@ fn path(
     let edge = lab.start("edge", edge_ports, &edge_text);
     let inside = lab.start("inside", inside_ports, &inside_text);
     (Mesh { edge, inside, edge_ports, inside_ports, edge_text, inside_text, lab }, target)
+}
+
+/// A link that ended is dialled again without the long pauses of one that ends again and again.
+fn soon_again(text: &str) -> String {
+    support::change(text, "log = \"info\"", "log = \"info\"\nlink_pause_ms_max = 200")
 }
 
 /// Replaces the deny list of a node, in one step.
@@ -169,7 +177,7 @@ fn links_end_on_every_worker_wherever_they_were_accepted() {
     let listed = |text: &str| {
         with_deny_list(&support::change(text, "workers = 1", &format!("workers = {WORKERS}")), &file)
     };
-    let mesh = Mesh::start_with(lab, &section, listed, str::to_owned);
+    let mesh = Mesh::start_with(lab, &section, listed, soon_again);
     let up = |count: usize| {
         wait_until("all links are up", || mesh.edge.metric("zen_link_connects_total") as usize == count);
     };
@@ -184,7 +192,7 @@ fn links_end_on_every_worker_wherever_they_were_accepted() {
 
 #[test]
 fn a_denied_target_gets_nothing_and_everything_when_its_entry_is_gone() {
-    let (mesh, target) = path(Dials::Egress, "", |_| Answer::status(200));
+    let (mesh, target) = path(Dials::Egress, RETRIES, |_| Answer::status(200));
     mesh.send(b"{\"before\":1}");
     for (round, (kind, entry)) in entries_of(&mesh.lab, "demo", "target/demo").into_iter().enumerate() {
         target.wait(round + 1);
@@ -227,7 +235,7 @@ fn a_target_known_by_its_name_is_denied_by_its_key() {
 fn an_attempt_under_way_at_a_denied_target_is_made_again() {
     const LONG: Duration = Duration::from_secs(15);
     let script = |number| if number == 0 { Answer::status(200).after(LONG) } else { Answer::status(200) };
-    let (mesh, target) = path(Dials::Egress, "", script);
+    let (mesh, target) = path(Dials::Egress, RETRIES, script);
     let id = mesh.send(b"{}");
     mesh.inside.wait_metric("zen_attempts_in_flight", 1.0);
     target.wait(1);
