@@ -1,11 +1,16 @@
 //! Bodies: bytes in, an object of its type out; or where it is wrong, as a JSON pointer (RFC 6901).
 //!
 //! Refused beyond what JSON (RFC 8259) refuses: keys that are there twice, lone surrogates, depth over [`DEPTH_MAX`], fields that
-//! the type does not have.
+//! the type does not have, and an array or null in place of an object, which serde would take.
 
 use std::fmt;
 
-use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::value::{MapAccessDeserializer, MapDeserializer, SeqDeserializer};
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess,
+    Unexpected, Visitor,
+};
+use serde::forward_to_deserialize_any;
 use serde_json::{Map, Number, Value};
 use serde_path_to_error::{Path, Segment};
 
@@ -29,7 +34,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Value, Fault> {
 
 /// JSON as an object of a type.
 pub(crate) fn decode<T: DeserializeOwned>(value: Value) -> Result<T, Fault> {
-    serde_path_to_error::deserialize(value)
+    serde_path_to_error::deserialize(Node(value))
         .map_err(|error| FieldFault::new(pointer(error.path()), cut(error.inner())).into())
 }
 
@@ -124,6 +129,83 @@ impl<'de> Visitor<'de> for Strict {
     }
 }
 
+/// A value that becomes a struct only if it is an object, and a map only if it is there.
+struct Node(Value);
+
+impl<'de> Deserializer<'de> for Node {
+    type Error = serde_json::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        match self.0 {
+            Value::Array(values) => visitor.visit_seq(SeqDeserializer::new(values.into_iter().map(Node))),
+            Value::Object(fields) => visitor.visit_map(MapDeserializer::new(nodes(fields))),
+            plain => plain.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        if self.0.is_null() { visitor.visit_none() } else { visitor.visit_some(self) }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        match self.0 {
+            Value::Array(_) => Err(Self::Error::invalid_type(Unexpected::Seq, &"an object")),
+            other => Self(other).deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        if self.0.is_null() {
+            return Err(Self::Error::invalid_type(Unexpected::Unit, &"an object"));
+        }
+        self.deserialize_any(visitor)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Self::Error> {
+        match self.0 {
+            Value::Object(fields) if fields.len() == 1 => {
+                visitor.visit_enum(MapAccessDeserializer::new(MapDeserializer::new(nodes(fields))))
+            }
+            other => other.deserialize_enum(name, variants, visitor),
+        }
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
+        seq tuple tuple_struct identifier ignored_any
+    }
+}
+
+impl<'de> IntoDeserializer<'de, serde_json::Error> for Node {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
+
+fn nodes(fields: Map<String, Value>) -> impl Iterator<Item = (String, Node)> {
+    fields.into_iter().map(|(name, value)| (name, Node(value)))
+}
+
 #[cfg(test)]
 mod tests {
     use serde::Deserialize;
@@ -180,6 +262,7 @@ mod tests {
             (r#"{"a~": [{}]}"#, "/a~0/0"),
             (r#"{"a": [{"number": 1, "more": 2}]}"#, "/a/0/more"),
             ("[]", ""),
+            (r#"{"a": [[1]]}"#, "/a/0"),
         ] {
             let value = parse(text.as_bytes()).unwrap();
             let read = decode::<std::collections::BTreeMap<String, Vec<Inner>>>(value);
