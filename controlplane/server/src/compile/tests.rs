@@ -256,7 +256,7 @@ const BROKEN: &[Broken] = &[
     ),
     (
         |all| {
-            all["policies"]["x"] = json!({"scope": "destinations", "allow": ["spiffe://acme.example/core/*"]})
+            all["policies"]["x"] = json!({"scope": "destinations", "allow": ["spiffe://acme.example/core/*"]});
         },
         "inside",
         &[("destinations", "billing", "/spiffe_ids")],
