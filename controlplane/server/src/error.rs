@@ -306,7 +306,9 @@ pub enum ControlError {
     #[error("the issuing CA is over; run: zen-control authority renew")]
     AuthorityOver,
     /// A key that is not the root's.
-    #[error("the key is not that of root {number}; give the right one: zen-control authority renew --root-key FILE")]
+    #[error(
+        "the key is not that of root {number}; give the right one: zen-control authority renew --root-key FILE"
+    )]
     RootKey {
         /// Which root.
         number: u64,

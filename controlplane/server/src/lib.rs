@@ -29,16 +29,16 @@ mod nonces;
 pub mod objects;
 mod overview;
 mod people;
-mod rest;
 mod recovery;
+mod rest;
 mod restore;
 mod session;
 mod settings;
 mod store;
 
 pub use authority::{
-    Advanced, Authority, Force, LEAF_LIFE_MS, Need, RootSpread, Straggler, advance, authority_lines, initialize, renew_issuing,
-    retire_root, root_spread, rotate_root,
+    Advanced, Authority, Force, LEAF_LIFE_MS, Need, RootSpread, Straggler, advance, authority_lines,
+    initialize, renew_issuing, retire_root, root_spread, rotate_root,
 };
 pub use bundle::{BundleOrder, BundleRow, create_bundle, list_bundles, revoke_bundle};
 pub use configuration::{ConfigurationInput, set_configuration};
@@ -52,10 +52,10 @@ pub use listener::{Listening, Settings, serve};
 pub use nonces::{NONCE_LIFE_MS, NONCES_MAX};
 pub use overview::{ClusterOverview, overview};
 pub use people::{PERSON_LIFE_MS, Person, Role, add_person, certify_person, list_people, remove_person};
-pub use rest::{PeopleListening, openapi};
 pub use recovery::{
     RECOVERY_WITHIN_MS, RecoveryFault, RecoveryPolicy, RecoveryState, recovery_state, set_recovery,
 };
+pub use rest::{PeopleListening, openapi};
 pub use restore::{Restored, restore};
 pub use session::{AgentSession, SessionKey};
 pub use settings::{MetricsPlace, RunOptions, RunSettings};

@@ -6,6 +6,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 use zen_control_api::StatusReport;
 
 use crate::database::integer;
+use crate::metrics::Kept;
 use crate::{ControlError, Database};
 
 /// One cluster.
@@ -34,6 +35,23 @@ pub(crate) fn keep_report(
     let sql = "INSERT INTO statuses (cluster, received_at_ms, report) VALUES (?1, ?2, ?3)
         ON CONFLICT DO UPDATE SET received_at_ms = excluded.received_at_ms, report = excluded.report";
     database.execute(sql, (cluster, integer(now_ms), text)).map(|_| ())
+}
+
+/// Numbers of clusters and identities.
+pub(crate) fn kept(database: &Connection) -> rusqlite::Result<Kept> {
+    let count = |sql: &str| -> rusqlite::Result<u64> {
+        let count: i64 = database.prepare_cached(sql)?.query_row((), |row| row.get(0))?;
+        Ok(count.unsigned_abs())
+    };
+    Ok(Kept {
+        clusters: count("SELECT count(*) FROM configurations")?,
+        behind: count(
+            "SELECT count(*) FROM configurations c LEFT JOIN statuses s USING (cluster)
+                WHERE s.report IS NULL OR s.report ->> 'configuration' < c.version",
+        )?,
+        locked: count("SELECT count(*) FROM identities WHERE locked_at_ms IS NOT NULL")?,
+        changes: count("SELECT changes FROM watched")?,
+    })
 }
 
 /// All clusters that have a bundle, a configuration or a report.

@@ -11,8 +11,10 @@ use super::site::Site;
 use crate::error::LabError;
 use crate::lab::Process;
 
-/// Commands and enrollments at a time.
-const ENROLLING: usize = 8;
+/// Commands at a time: each writes the database, and waits for the others.
+const COMMANDS: usize = 2;
+/// Enrollments at a time.
+const ENROLLING: usize = 16;
 const TOLD_MAX: usize = 65_536;
 const ARRIVE_TIMEOUT: Duration = Duration::from_mins(2);
 const CHECK_EVERY: Duration = Duration::from_secs(1);
@@ -33,9 +35,9 @@ impl Crowd {
     pub(super) async fn enroll(site: &Site, count: usize) -> Result<Self, LabError> {
         let mut bundles = Vec::with_capacity(count);
         std::thread::scope(|scope| {
-            let part = |first: usize| (first..count).step_by(ENROLLING);
+            let part = |first: usize| (first..count).step_by(COMMANDS);
             let add = |index| site.add_cluster(&cluster(index)).map(|bundle| (index, bundle));
-            let threads: Vec<_> = (0..ENROLLING)
+            let threads: Vec<_> = (0..COMMANDS)
                 .map(|first| scope.spawn(move || part(first).map(add).collect::<Result<Vec<_>, _>>()))
                 .collect();
             for thread in threads {

@@ -19,6 +19,7 @@ use zen_identity::{AgentPeer, agent_peer, public_key_hash};
 
 use super::{Arrived, HANDSHAKE_TIMEOUT, Server, now_ms, routes};
 use crate::control::Note;
+use crate::metrics::Counter;
 use crate::{Refusal, SessionKey};
 
 /// How long a client may take for a request's head, or be idle.
@@ -53,7 +54,7 @@ pub(super) async fn serve(server: Arc<Server>, acceptor: TlsAcceptor, arrived: A
     let Some(stream) = shake_hands(&server, acceptor, stream, source).await else { return };
     drop(place);
     let Ok(_connection) = server.connections.clone().try_acquire_owned() else {
-        server.shed.note("too many are open");
+        server.shed("connections", "too many are open");
         return;
     };
     let Some((peer, life)) = identify(&stream, source) else { return };
@@ -61,7 +62,7 @@ pub(super) async fn serve(server: Arc<Server>, acceptor: TlsAcceptor, arrived: A
         Peer::Svid(key) => {
             let places = server.clone();
             let Some(_place) = places.by_identity.take(&key.id) else {
-                server.shed.note("its identity has too many");
+                server.shed("identity", "its identity has too many");
                 return;
             };
             if let Err(error) = keep_first_use(&server, key.clone()).await {
@@ -78,7 +79,7 @@ pub(super) async fn serve(server: Arc<Server>, acceptor: TlsAcceptor, arrived: A
                 _ => (&places.strangers, STRANGER_TIMEOUT),
             };
             let Ok(_place) = places.try_acquire() else {
-                server.shed.note("too many are enrolling");
+                server.shed("enrolling", "too many are enrolling");
                 return;
             };
             let _ = tokio::time::timeout(life, answer_all(server, Arc::new(peer), stream)).await;
@@ -95,16 +96,22 @@ async fn shake_hands(
 ) -> Option<TlsStream<TcpStream>> {
     let _ = stream.set_nodelay(true);
     let Ok(Ok(_place)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, server.handshakes.acquire()).await else {
-        server.shed.note("too many are in their handshake");
+        server.shed("handshakes", "too many are in their handshake");
         return None;
     };
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => Some(stream),
+        Ok(Ok(stream)) => {
+            server.metrics.count_as(Counter::Handshakes, "ok");
+            Some(stream)
+        }
         Ok(Err(error)) => {
-            log_refusal(source, &error);
+            server.metrics.count_as(Counter::Handshakes, log_refusal(source, &error));
             None
         }
-        Err(_) => None,
+        Err(_) => {
+            server.metrics.count_as(Counter::Handshakes, "timeout");
+            None
+        }
     }
 }
 
@@ -164,11 +171,17 @@ fn identify(stream: &TlsStream<TcpStream>, source: SocketAddr) -> Option<(Peer, 
     }
 }
 
-/// Our own verdicts are told; what is not even a handshake is anybody's noise.
-fn log_refusal(source: SocketAddr, error: &std::io::Error) {
+/// Our own verdicts are told, and have a label; what is not even a handshake is anybody's noise.
+fn log_refusal(source: SocketAddr, error: &std::io::Error) -> &'static str {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<tokio_rustls::rustls::Error>());
     match tls.and_then(zen_identity::peer_refused) {
-        Some(refused) => tracing::info!(%source, "a handshake was refused: {refused}"),
-        None => tracing::debug!(%source, kind = %error.kind(), "a handshake failed"),
+        Some(refused) => {
+            tracing::info!(%source, "a handshake was refused: {refused}");
+            refused.label()
+        }
+        None => {
+            tracing::debug!(%source, kind = %error.kind(), "a handshake failed");
+            "failed"
+        }
     }
 }

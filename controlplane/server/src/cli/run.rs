@@ -1,0 +1,54 @@
+//! `run`: the server, as a file and the command line say.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use tracing_subscriber::EnvFilter;
+use zen_control::{ControlError, RunOptions, RunSettings};
+
+/// Two threads carry connections; what blocks has threads of its own.
+const WORKERS: usize = 2;
+
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    /// TOML; options of the command line come first.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// The control plane's directory.
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Where agents connect [default: 0.0.0.0:8444].
+    #[arg(long)]
+    listen: Option<SocketAddr>,
+    /// Where people connect [default: 127.0.0.1:8445].
+    #[arg(long)]
+    people_listen: Option<SocketAddr>,
+    /// How long a request for a configuration waits, give or take a tenth [default: 55s].
+    #[arg(long, value_parser = super::life)]
+    long_poll: Option<Duration>,
+    /// error, warn, info, debug or trace [default: info].
+    #[arg(long)]
+    log: Option<String>,
+}
+
+/// Serves until it is told to end.
+pub(super) fn run(run: Run) -> Result<(), ControlError> {
+    let options = RunOptions {
+        directory: run.dir,
+        listen: run.listen,
+        people_listen: run.people_listen,
+        long_poll: run.long_poll,
+        log: run.log,
+    };
+    let settings = RunSettings::read(run.config.as_deref(), options)?;
+    let filter = EnvFilter::try_new(&settings.log);
+    let filter = filter.map_err(|_| ControlError::Argument("--log is error, warn, info, debug or trace"))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
+    let runtime = runtime.map_err(|source| ControlError::File { path: "threads".into(), source })?;
+    let served = runtime.block_on(zen_control::serve(&settings));
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    served
+}
