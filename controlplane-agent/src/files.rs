@@ -61,6 +61,14 @@ impl Generations {
         read_file(&directory.join(path))
     }
 
+    /// Sets the time of a file of the generation in force to now.
+    pub(crate) fn touch(&self, path: &str) -> Result<(), FileError> {
+        let Some(directory) = self.directory() else { return Ok(()) };
+        let path = directory.join(path);
+        let touched = File::open(&path).and_then(|file| file.set_modified(std::time::SystemTime::now()));
+        touched.map_err(|source| FileError { path, source })
+    }
+
     /// Names of all files of the generation in force, sorted.
     pub(crate) fn list(&self) -> Result<Vec<String>, FileError> {
         let mut found = Vec::new();

@@ -23,6 +23,11 @@ impl PrivateKey {
         Zeroizing::new(self.0.serialize_pem())
     }
 
+    /// PKCS #8, DER.
+    pub(crate) fn der(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(self.0.serialize_der())
+    }
+
     /// `SubjectPublicKeyInfo`, DER.
     pub(crate) fn public_key(&self) -> Vec<u8> {
         self.0.subject_public_key_info()

@@ -56,6 +56,14 @@ pub(crate) struct LinkMeans<'a> {
     pub(crate) now: Now,
 }
 
+/// What is to be said to the agent of one peer.
+pub(crate) struct Saying {
+    pub(crate) keys: LinkKeys,
+    /// Of the agent's certificate.
+    pub(crate) generation: u64,
+    pub(crate) signed: Result<LinkStatement, LinkError>,
+}
+
 /// Why a step or a statement came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LinkError {
@@ -208,12 +216,8 @@ impl LinkKeyring {
         self.state.sealed().map(file).collect()
     }
 
-    /// What has to be said now, signed, and with which generation of the agent's certificate.
-    pub(crate) fn poll_statement(
-        &self,
-        means: &LinkMeans<'_>,
-        own: &Identity,
-    ) -> Option<Result<(LinkKeys, LinkStatement), LinkError>> {
+    /// What has to be said now, signed.
+    pub(crate) fn poll_statement(&self, means: &LinkMeans<'_>, own: &Identity) -> Option<Saying> {
         let Configuration { cluster, link_keys: links, .. } = means.configuration;
         if links.is_empty() || means.now.steady_ms < self.statements.retry_steady_ms {
             return None;
@@ -221,9 +225,11 @@ impl LinkKeyring {
         let settled = settled(&self.state, means);
         let is_settled =
             |link: &str| settled.get(&(link.to_owned(), LinkRole::Receiver)).copied().unwrap_or_default();
-        let whose = (cluster.as_str(), means.lockd.0.recipient.as_str(), own.record.generation);
+        let generation = own.record.generation;
+        let whose = (cluster.as_str(), means.lockd.0.recipient.as_str(), generation);
         let keys = self.state.poll_statement(whose, links, is_settled, means.now)?;
-        Some(sign(&keys, means.lockd, own).map(|statement| (keys, statement)))
+        let signed = sign(&keys, means.lockd, own);
+        Some(Saying { keys, generation, signed })
     }
 
     /// The control plane has it.
@@ -232,10 +238,10 @@ impl LinkKeyring {
         keys: LinkKeys,
         generation: u64,
         state: &StateDirectory,
-    ) -> Result<(), StateError> {
+    ) -> Result<(), LinkError> {
         self.state.handle_said(keys, generation);
         self.statements = Attempts::default();
-        self.keep(state)
+        Ok(self.keep(state)?)
     }
 
     /// It was not said.

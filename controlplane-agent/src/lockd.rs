@@ -88,13 +88,24 @@ impl Lockd {
         values: &[(String, Zeroizing<String>)],
         scratch: &Path,
     ) -> Result<Vec<Vec<u8>>, LockdError> {
+        self.seal_for((OWN_NAMESPACE, name), &[&self.0.recipient], values, scratch)
+    }
+
+    /// The same for `NAMESPACE/NAME`, to several recipients.
+    pub(crate) fn seal_for(
+        &self,
+        (namespace, name): (&str, &str),
+        recipients: &[&str],
+        values: &[(String, Zeroizing<String>)],
+        scratch: &Path,
+    ) -> Result<Vec<Vec<u8>>, LockdError> {
         clear(scratch)?;
         make_directory(scratch, PRIVATE.directory)?;
         let program = &self.0.program;
         let run = |source| LockdError::Run { program: program.clone(), source };
         let mut command = Command::new(program);
-        command.args(["seal", "--recipient", &self.0.recipient, "--namespace", OWN_NAMESPACE]);
-        command.args(["--name", name, "--from-json", "-", "--out-dir"]).arg(scratch);
+        command.arg("seal").args(recipients.iter().flat_map(|recipient| ["--recipient", recipient]));
+        command.args(["--namespace", namespace, "--name", name, "--from-json", "-", "--out-dir"]).arg(scratch);
         command.env_clear().stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(run)?;
         let json = json_of(values);
@@ -109,7 +120,7 @@ impl Lockd {
             let said = if is_done { said } else { format!("killed after {SEAL_TIMEOUT:?} {said}") };
             return Err(LockdError::Seal { program: program.clone(), said });
         }
-        let place = scratch.join(OWN_NAMESPACE).join(name);
+        let place = scratch.join(namespace).join(name);
         let missing =
             |path: &Path| LockdError::File { path: path.to_owned(), source: io::ErrorKind::NotFound.into() };
         let read = |(key, _): &(String, _)| {

@@ -4,13 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use zen_control_api::{Configuration, Member, Outcome, SealedSecret};
+use zen_control_api::{
+    Configuration, LINK_NAMESPACE, LinkRole, LinkUses, Member, Outcome, SealedSecret, with_link_keys,
+};
 
 use crate::config::MemberConfig;
-use crate::core::{Content, Entry, MemberState, Now, Published, with_private_key};
+use crate::core::{Content, Entry, LinkState, MemberState, Now, Published, with_private_key};
 use crate::files::{FileError, Generations, SHARED};
 use crate::holder::Holder;
-use crate::state::{CHAIN, ROOTS, StateDirectory, StateError, secret_path};
+use crate::link_keys::LinkKeyring;
+use crate::state::{CHAIN, ROOTS, StateDirectory, StateError, secret_directory, secret_path};
 
 const NODE: &str = "node.toml";
 const DENY_LIST: &str = "deny.json";
@@ -20,6 +23,8 @@ pub(crate) struct Node {
     pub(crate) admin_socket: PathBuf,
     pub(crate) holder: Holder,
     pub(crate) told: MemberState,
+    /// Link keys in the text that is in force.
+    links: LinkUses,
     managed: Generations,
 }
 
@@ -29,7 +34,8 @@ impl Node {
         let managed = Generations::open(config.managed.clone(), SHARED)?;
         let holder = Holder::load(&config.name, state, now)?;
         let admin_socket = config.admin_socket.clone();
-        Ok(Self { admin_socket, holder, told: MemberState::default(), managed })
+        let (told, links) = Default::default();
+        Ok(Self { admin_socket, holder, told, links, managed })
     }
 
     /// The generation in force.
@@ -42,6 +48,7 @@ impl Node {
         &mut self,
         configuration: &Configuration,
         member: &Member,
+        links: &LinkState,
         now: Now,
     ) -> Result<(), FileError> {
         let Some(identity) = &self.holder.identity else { return Ok(()) };
@@ -51,10 +58,14 @@ impl Node {
             return Ok(());
         }
         let version = configuration.version;
-        let node = match with_private_key(&member.node, &self.holder.name, identity.record.key) {
-            Ok(node) => node,
-            Err(error) => {
-                self.told.handle_refused(version, error.to_string());
+        let keyed = with_private_key(&member.node, &self.holder.name, identity.record.key);
+        let keyed = keyed.map_err(|error| error.to_string()).and_then(|node| {
+            with_link_keys(&node, |link, role| links.numbers(link, role)).map_err(|error| error.to_string())
+        });
+        let (node, uses) = match keyed {
+            Ok(keyed) => keyed,
+            Err(reason) => {
+                self.told.handle_refused(version, reason);
                 return Ok(());
             }
         };
@@ -70,17 +81,31 @@ impl Node {
         let generation = match self.managed.current() {
             Some(current) if files.iter().all(is_there) => current,
             _ => {
-                let entries = files.map(|(path, bytes)| Entry {
-                    path: path.to_owned(),
-                    content: Content::Bytes(bytes.to_vec()),
+                let entries = files.map(|(path, bytes)| {
+                    // The same file: its time says when it was confirmed.
+                    let is_same = path == DENY_LIST && is_there(&(path, bytes));
+                    let content = if is_same { Content::Same } else { Content::Bytes(bytes.to_vec()) };
+                    Entry { path: path.to_owned(), content }
                 });
                 let generation = self.managed.publish(&entries)?;
                 tracing::info!(member = self.holder.name, generation, version, "published");
                 generation
             }
         };
+        self.links = uses;
         self.told.handle_published(Published { generation, version }, now);
         Ok(())
+    }
+
+    /// Whether it runs by the configuration, with these keys of an end of a link.
+    pub(crate) fn runs_with(&self, end: &(String, LinkRole), keys: &[u64], version: u64, now: Now) -> bool {
+        let is_answered = self.told.wait_ms(now).is_none() && self.told.runs(version);
+        is_answered && self.links.get(end).is_some_and(|known| known == keys)
+    }
+
+    /// The deny list is known to be the newest: nodes read that from the time of its file.
+    pub(crate) fn confirm(&self) -> Result<(), FileError> {
+        self.managed.touch(DENY_LIST)
     }
 
     /// What it said, as reports have it.
@@ -95,18 +120,21 @@ impl Node {
 
 /// Sealed secrets of a configuration, by their paths below a generation.
 ///
-/// A secret of the configuration before stays until no node runs by it any more.
+/// A secret of the configuration before stays until no node runs by it any more. Link keys are those of the keyring.
 pub(crate) fn publish_secrets(
     state: &StateDirectory,
     configuration: &Configuration,
     nodes: &BTreeMap<String, Node>,
+    links: &LinkKeyring,
 ) -> Result<bool, StateError> {
-    let new: BTreeMap<String, Vec<u8>> =
+    let mut new: BTreeMap<String, Vec<u8>> =
         configuration.secrets.iter().map(|(name, secret)| (secret_path(name), bytes_of(secret))).collect();
     let named: BTreeSet<&String> = configuration.members.keys().collect();
     let mut looked_after = nodes.iter().filter(|(name, _)| named.contains(name));
     let all_run = looked_after.all(|(_, node)| node.told.runs(configuration.version));
-    state.publish_secrets(&new, |_| !all_run)
+    new.extend(links.secrets());
+    let link_keys = secret_directory(LINK_NAMESPACE);
+    state.publish_secrets(&new, |path| !all_run && !path.starts_with(&link_keys))
 }
 
 fn bytes_of(secret: &SealedSecret) -> Vec<u8> {

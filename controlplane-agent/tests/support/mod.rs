@@ -94,5 +94,7 @@ pub fn configuration(version: u64, roots: &str) -> Configuration {
         members: BTreeMap::new(),
         deny_list: "{\"version\":1,\"entries\":[]}".to_owned(),
         secrets: BTreeMap::new(),
+        link_keys: BTreeMap::new(),
+        link_statements: BTreeMap::new(),
     }
 }

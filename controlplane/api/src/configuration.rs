@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::encoding::is_name;
-use crate::{Base64, PublicKey, SIGNATURE_BYTES, SigningKey};
+use crate::{Base64, LINKS_MAX, Link, LinkStatement, PublicKey, SIGNATURE_BYTES, SigningKey, is_link_name};
 
 /// Where configurations come from: `GET`, with the query `after`, the version that is in force; answered when there is a
 /// newer one, or with 204 after a while.
@@ -50,6 +50,12 @@ pub struct Configuration {
     /// Secrets by `NAMESPACE/NAME/KEY`.
     #[serde(default)]
     pub secrets: BTreeMap<String, SealedSecret>,
+    /// Links of this cluster whose keys agents make, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub link_keys: BTreeMap<String, Link>,
+    /// What agents of other clusters said to this one's, by cluster.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub link_statements: BTreeMap<String, LinkStatement>,
 }
 
 /// One node.
@@ -147,12 +153,24 @@ impl Configuration {
             let parts: Vec<&str> = name.split('/').collect();
             parts.len() == 3 && parts.into_iter().all(is_segment)
         };
+        let is_own_link = |(name, link): (&String, &Link)| is_link_name(name) && link.is_of(&self.cluster);
+        let has_links =
+            |cluster: &String| self.link_keys.values().any(|link| link.peer_of(&self.cluster) == cluster);
         let fields = [
             ("members are too many", self.members.len() <= MEMBERS_MAX),
             ("members have a name that is none", self.members.keys().all(|name| is_name(name))),
             ("secrets are too many", self.secrets.len() <= SECRETS_MAX),
             ("secrets have a name that is none", self.secrets.keys().all(is_secret)),
             ("secrets are too long", self.secrets.values().all(|secret| secret.0.len() <= SEALED_BYTES_MAX)),
+            ("links are too many", self.link_keys.len() <= LINKS_MAX),
+            (
+                "links have a name that is none, or are of other clusters",
+                self.link_keys.iter().all(is_own_link),
+            ),
+            (
+                "statements are of clusters that it has no links with",
+                self.link_statements.keys().all(has_links),
+            ),
         ];
         match fields.into_iter().find(|(_, is_good)| !is_good) {
             Some((field, _)) => Err(ConfigurationError::Field(field)),
@@ -180,6 +198,8 @@ mod tests {
             members: BTreeMap::new(),
             deny_list: String::new(),
             secrets: BTreeMap::new(),
+            link_keys: BTreeMap::new(),
+            link_statements: BTreeMap::new(),
         }
     }
 

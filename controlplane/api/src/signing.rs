@@ -79,7 +79,7 @@ impl fmt::Debug for SigningKey {
 }
 
 /// Purpose and a zero byte, then each part with its length, eight bytes, big-endian: no two lists have the same text.
-fn message(purpose: &str, parts: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn message(purpose: &str, parts: &[&[u8]]) -> Vec<u8> {
     let length = purpose.len() + 1 + parts.iter().map(|part| 8 + part.len()).sum::<usize>();
     let mut text = Vec::with_capacity(length);
     text.extend(purpose.as_bytes());

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::{Connection, OptionalExtension as _};
 use zen_control_api::{Configuration, Link, LinkRole, LinkStatement, Member, SigningKey, with_link_keys};
 
-use crate::configuration::keep;
+use crate::configuration::sign_and_keep;
 use crate::database::integer;
 use crate::{ControlError, Refusal, directory};
 
@@ -85,7 +85,7 @@ pub(crate) fn keep(
         let mut link_statements = peer.link_statements;
         link_statements.insert(cluster.to_owned(), statement.clone());
         let next = Configuration { version: peer.version + 1, link_statements, ..peer };
-        keep(database, &next, key).map_err(refusal)?;
+        sign_and_keep(database, &next, key).map_err(refusal)?;
     }
     Ok(())
 }
