@@ -5,6 +5,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
 use crate::client::Agent;
 use crate::lab::{Lab, TRUST_DOMAIN};
 
@@ -31,6 +34,23 @@ async fn chains_are_valid_to_others() {
         &["verify", "-x509_strict", "-CAfile", "root.pem", "-untrusted", "issuing.pem", "leaf.pem"],
     );
     assert_eq!(verified, "leaf.pem: OK\n");
+    for purpose in ["sslserver", "sslclient"] {
+        let arguments = [
+            "verify",
+            "-x509_strict",
+            "-purpose",
+            purpose,
+            "-CAfile",
+            "root.pem",
+            "-untrusted",
+            "issuing.pem",
+        ];
+        assert_eq!(
+            openssl(files.path(), &[&arguments[..], &["leaf.pem"]].concat()),
+            "leaf.pem: OK\n",
+            "{purpose}"
+        );
+    }
     let leaf = openssl(files.path(), &["x509", "-noout", "-text", "-in", "leaf.pem"]);
     assert!(leaf.contains(&format!("URI:spiffe://{TRUST_DOMAIN}/agent/edge\n")), "{leaf}");
     for text in [
@@ -60,6 +80,26 @@ async fn chains_are_valid_to_others() {
         assert_eq!(serial.trim().len(), "serial=".len() + 34, "a one and 128 random bits: {serial}");
     }
     assert!(serials[0] != serials[1] && serials[1] != serials[2]);
+}
+
+/// The crate `spiffe` reads what we issue as we do: who it is for, and whom an agent trusts.
+#[tokio::test(flavor = "multi_thread")]
+async fn chains_and_roots_are_svids_and_bundles_to_others() {
+    let lab = Lab::start().await;
+    let agent = Agent::enroll(lab.address, &lab.bundle("edge")).await;
+    let der = |pem: &str| -> Vec<Vec<u8>> {
+        CertificateDer::pem_slice_iter(pem.as_bytes()).map(|read| read.unwrap().to_vec()).collect()
+    };
+    let key = PrivateKeyDer::from_pem_slice(agent.key.as_bytes()).unwrap();
+    let svid = spiffe::X509Svid::parse_from_der(&der(&agent.chain).concat(), key.secret_der()).unwrap();
+    assert_eq!(svid.spiffe_id().to_string(), format!("spiffe://{TRUST_DOMAIN}/agent/edge"));
+    assert_eq!(svid.cert_chain().len(), 2);
+
+    let roots = der(&fs::read_to_string(lab.state().join("root.pem")).unwrap());
+    let domain = spiffe::TrustDomain::new(TRUST_DOMAIN).unwrap();
+    let bundle = spiffe::X509Bundle::parse_from_der(domain, &roots.concat()).unwrap();
+    let theirs: Vec<&[u8]> = bundle.authorities().iter().map(spiffe::Certificate::as_bytes).collect();
+    assert_eq!(theirs, roots);
 }
 
 #[tokio::test(flavor = "multi_thread")]
