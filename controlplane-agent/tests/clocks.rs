@@ -37,6 +37,11 @@ fn enroll(lab: &Lab, bundle: &std::path::Path, clock: &WallClock) -> Process {
     lab.start_agent_by(&["enroll", "--bundle", bundle], |command| clock.give(command))
 }
 
+fn enrolled(lab: &Lab) {
+    let output = lab.enroll(&lab.bundle("edge"));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 fn record(lab: &Lab, name: &str) -> Value {
     serde_json::from_str(&lab.identity(name, "record.json")).unwrap()
 }
@@ -58,7 +63,7 @@ fn running() -> (Lab, WallClock, lab::Node, Process) {
     let mut lab = Lab::new();
     let clock = WallClock::new(lab.path("clock"));
     control(&mut lab, &clock);
-    assert!(lab.enroll(&lab.bundle("edge")).status.success());
+    enrolled(&lab);
     lab.configure("edge", MEMBER_ID, NODE);
     let (node, agent) = (lab.start_node(), agent(&lab, &clock));
     wait_said(&lab, &clock, "applied version 1\n");
@@ -96,24 +101,26 @@ fn a_clock_that_is_ten_minutes_off_does_not_enroll_and_one_that_is_minutes_behin
 
 #[test]
 fn a_running_agent_whose_clock_jumps_ten_minutes_keeps_what_is_good_and_goes_on() {
-    let lab = Lab::new();
-    let clock = WallClock::new(lab.path("clock"));
-    assert!(lab.enroll(&lab.bundle("edge")).status.success());
+    let mut lab = Lab::new();
+    let (clock, theirs) = (WallClock::new(lab.path("clock")), WallClock::new(lab.path("their-clock")));
+    control(&mut lab, &theirs);
+    enrolled(&lab);
     lab.configure("edge", MEMBER_ID, NODE);
     let (_node, agent) = (lab.start_node(), agent(&lab, &clock));
     wait_said(&lab, &clock, "applied version 1\n");
     let generation = |name: &str| record(&lab, name)["generation"].as_u64().unwrap();
 
-    // Ahead: what is issued is good at once.
-    clock.set(600);
+    // An hour later, and ahead: what is issued is good at once.
+    theirs.set(3600);
+    clock.set(3600 + 600);
     agent.signal(Signal::SIGHUP);
     wait_until("both are renewed", || generation("agent") == 2 && generation("edge-1") == 2);
-    // A report may have gone out before it; the certificate in force is the new one from then on.
     lab.configure("edge", MEMBER_ID, &format!("{NODE}# 2\n"));
     wait_said(&lab, &clock, "applied version 2\n");
 
-    // Behind: what is issued begins later; until then nothing changes, and nothing is lost.
-    clock.set(-600);
+    // Another hour later, and behind: what is issued begins later; until then nothing changes, and nothing is lost.
+    theirs.set(7200);
+    clock.set(7200 - 600);
     let published = lab.published("identity.pem");
     agent.signal(Signal::SIGHUP);
     wait_said(&lab, &clock, "edge-1: renewal fails: the new certificate begins at");
@@ -129,7 +136,7 @@ fn a_running_agent_whose_clock_jumps_ten_minutes_keeps_what_is_good_and_goes_on(
     let agent = self::agent(&lab, &clock);
     agent.signal_when_ready(Signal::SIGHUP);
     wait_said(&lab, &clock, "agent: renewal fails: the new certificate begins at");
-    clock.set(0);
+    clock.set(7200);
     wait_until("what was issued is in force", || generation("agent") == 3 && generation("edge-1") >= 3);
     wait_until("nothing fails", || !status(&lab, &clock).contains("renewal fails"));
     lab.configure("edge", MEMBER_ID, &format!("{NODE}# 4\n"));

@@ -159,6 +159,7 @@ impl Lab {
         let (directory, address) = (self.text("control"), format!("127.0.0.1:{}", self.port));
         let mut command = Command::new(program("zen-control"));
         command.args(["run", "--dir", &directory, "--listen", &address, "--long-poll", "5s"]);
+        command.args(["--people-listen", "127.0.0.1:0"]);
         change(&mut command);
         let control = self.spawn("control.log", &mut command);
         wait_until("the control plane listens", || TcpStream::connect(&address).is_ok());

@@ -22,7 +22,8 @@ impl Server {
 
     async fn start_with(directory: &Path, address: SocketAddr, log: &str, to: Stdio) -> Self {
         let child = Command::new(env!("CARGO_BIN_EXE_zen-control"))
-            .args(["run", "--log", log, "--listen", &address.to_string(), "--dir"])
+            .args(["run", "--log", log, "--people-listen", "127.0.0.1:0"])
+            .args(["--listen", &address.to_string(), "--dir"])
             .arg(directory)
             .stderr(to)
             .spawn()
