@@ -129,8 +129,15 @@ impl Agent {
         self.index
     }
 
-    /// A connection, if the control plane takes its certificate.
-    pub(super) async fn connect(&self) -> io::Result<Connection> {
+    /// Whether the control plane ends a new connection of it. TLS 1.3: the server has looked at the certificate when it answers.
+    pub(super) async fn is_refused(&self) -> bool {
+        match self.connect().await {
+            Ok(mut wire) => exchange(&mut wire, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.is_err(),
+            Err(_) => true,
+        }
+    }
+
+    async fn connect(&self) -> io::Result<Connection> {
         connect(self.address, &self.tls).await
     }
 

@@ -99,11 +99,36 @@ impl Crowd {
         Ok(self.has.iter().map(|(_, at, _)| *at).collect())
     }
 
-    /// The next thing that any of them tells.
-    pub(super) async fn next(&mut self) -> Told {
-        let told = self.told.recv().await.expect("we could tell something ourselves");
-        self.note(told);
-        told
+    /// Waits until the control plane has refused the question of one of them, and all others run a version above `version`;
+    /// says when the one was refused, and when the last of the others had its version.
+    pub(super) async fn wait_for_denial(
+        &mut self,
+        denied: usize,
+        version: u64,
+    ) -> Result<(Instant, Instant), LabError> {
+        let (begun, mut refused) = (Instant::now(), None);
+        let is_behind = |(index, has): (usize, &(u64, Instant, u64))| index != denied && has.0 <= version;
+        while refused.is_none() || self.has.iter().enumerate().any(is_behind) {
+            if begun.elapsed() > ARRIVE_TIMEOUT {
+                return Err(LabError::Late {
+                    what: "a denial at all agents",
+                    seconds: ARRIVE_TIMEOUT.as_secs(),
+                });
+            }
+            let Ok(Some(told)) = tokio::time::timeout(CHECK_EVERY, self.told.recv()).await else { continue };
+            self.note(told);
+            if told.0 == denied && told.1 == Event::Refused {
+                refused = refused.or(Some(told.2));
+            }
+        }
+        let others = self.has.iter().enumerate().filter(|(index, _)| *index != denied);
+        let last = others.map(|(_, (_, at, _))| *at).max().unwrap_or(begun);
+        Ok((refused.unwrap_or(begun), last))
+    }
+
+    /// The version that the first of them has.
+    pub(super) fn version(&self) -> u64 {
+        self.has.iter().map(|(version, _, _)| *version).max().unwrap_or_default()
     }
 
     /// Exchanges that came to nothing since this was asked last.

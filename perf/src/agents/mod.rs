@@ -5,6 +5,7 @@
 
 mod agent;
 mod crowd;
+mod revocation;
 mod site;
 mod tls;
 
@@ -43,6 +44,9 @@ pub(crate) struct Options {
     /// The control plane [default: zen-control beside this program].
     #[arg(long)]
     control: Option<PathBuf>,
+    /// Deny one of them each round, and a node with a live link in a lab beside them: how long until both are out.
+    #[arg(long)]
+    revocation: bool,
 }
 
 /// What the rounds came to.
@@ -57,6 +61,9 @@ struct Changes {
 
 /// Measures, and prints.
 pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
+    if options.revocation {
+        return revocation::run(&options).await;
+    }
     let site = Site::make(&options.dir, options.control.as_deref())?;
     println!("{}; {} agents and the control plane on it", machine(), options.count);
     let mut control = site.start().await?;

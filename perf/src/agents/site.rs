@@ -19,6 +19,7 @@ use crate::pki::{TRUST_DOMAIN, write_file};
 const CONTROL: &str = "zen-control";
 const LISTEN: &str = "127.0.0.1:20444";
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
+const ATTEMPTS_MAX: u32 = 10;
 const POLL: Duration = Duration::from_millis(20);
 /// `/proc` counts in ticks of 1/100 s on every Linux architecture (`USER_HZ`).
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -28,7 +29,7 @@ pub(super) struct Site {
     directory: PathBuf,
     program: PathBuf,
     pub(super) address: SocketAddr,
-    _lock: Flock<File>,
+    _lock: Option<Flock<File>>,
 }
 
 /// What a process has cost so far.
@@ -53,9 +54,14 @@ impl Site {
                 .map_err(|source| LabError::Start { program: named.to_owned(), source })?,
         };
         let address = LISTEN.parse().expect("an address");
-        let site = Self { directory, program, address, _lock: lock };
+        let site = Self { directory, program, address, _lock: Some(lock) };
         site.order(&["init"], &["--trust-domain", TRUST_DOMAIN, "--tenant", "acme"])?;
         Ok(site)
+    }
+
+    /// The control plane of a lab, which runs already; bundles go to the lab's directory.
+    pub(super) fn of_lab(directory: &Path, address: SocketAddr) -> Result<Self, LabError> {
+        Ok(Self { directory: directory.to_owned(), program: beside(CONTROL)?, address, _lock: None })
     }
 
     /// Roots that its agents know.
@@ -118,16 +124,23 @@ impl Site {
         self.order(&["allow"], &["--spiffe-id", spiffe_id])
     }
 
+    /// Commands wait 5 s for each other; on a machine that does other work as well that may be too short.
     fn order(&self, command: &[&str], options: &[&str]) -> Result<(), LabError> {
         let started = |source| LabError::Start { program: self.program.clone(), source };
-        let mut process = Command::new(&self.program);
-        process.args(command).arg("--dir").arg(self.state()).args(options).stdin(Stdio::null());
-        let output = process.output().map_err(started)?;
-        if output.status.success() {
-            return Ok(());
+        let mut attempts = 0;
+        loop {
+            let mut process = Command::new(&self.program);
+            process.args(command).arg("--dir").arg(self.state()).args(options).stdin(Stdio::null());
+            let output = process.output().map_err(started)?;
+            if output.status.success() {
+                return Ok(());
+            }
+            attempts += 1;
+            let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            if attempts == ATTEMPTS_MAX || !reason.ends_with("database is locked") {
+                return Err(LabError::Tool { what: format!("zen-control {}", command.join(" ")), reason });
+            }
         }
-        let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Err(LabError::Tool { what: format!("zen-control {}", command.join(" ")), reason })
     }
 
     fn state(&self) -> PathBuf {
