@@ -23,3 +23,13 @@ pub fn fuzz_csr(data: &[u8]) {
         assert!(matches!(name, SanType::URI(uri) if uri.as_str() == assigned.as_str()), "{name:?}");
     }
 }
+
+/// What people may send: no panic, as another reader reads it, and again as it is kept.
+pub fn fuzz_person_request(data: &[u8]) {
+    crate::rest::fuzz::check(data);
+}
+
+/// A tenant's objects: what the good ones come to is TOML, with places for keys where they belong and nowhere else.
+pub fn fuzz_compile(data: &[u8]) {
+    crate::compile::fuzz::check(data);
+}

@@ -4,6 +4,7 @@
 //! whose keys agents make; or everything that is wrong with it, by object and field. The same objects come to the same texts,
 //! byte for byte. Refused: references that lead nowhere, members that nobody can dial, secrets that no credential brings.
 
+pub(crate) mod fuzz;
 mod links;
 mod node;
 mod policies;

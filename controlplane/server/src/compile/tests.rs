@@ -256,7 +256,8 @@ const BROKEN: &[Broken] = &[
     ),
     (
         |all| {
-            all["policies"]["x"] = json!({"scope": "destinations", "allow": ["spiffe://acme.example/core/*"]});
+            all["policies"]["x"] =
+                json!({"scope": "destinations", "allow": ["spiffe://acme.example/core/*"]});
         },
         "inside",
         &[("destinations", "billing", "/spiffe_ids")],
@@ -316,6 +317,15 @@ fn names_of_keys_tell_clusters_apart() {
     let keys = compiled(&all, "edge").unwrap().link_keys;
     assert_eq!(keys.len(), 3);
     assert!(keys.keys().all(|name| zen_control_api::is_link_name(name)), "{keys:?}");
+}
+
+#[test]
+fn the_fuzz_target_compiles_its_corpus() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../../dataplane/fuzz/corpus/control_compile/tenant");
+    let data = std::fs::read(corpus).unwrap();
+    let all: Value = serde_json::from_slice(&data).unwrap();
+    assert!(compiled(&all, "edge").is_ok() && compiled(&all, "inside").is_ok());
+    fuzz::check(&data);
 }
 
 /// Text with what TOML must escape.

@@ -17,6 +17,9 @@ pub(crate) const URL_BYTES_MAX: usize = 2048 + 320;
 /// Most SPIFFE patterns in one list.
 pub(crate) const PATTERNS_MAX: usize = 64;
 
+/// How what agents fill in begins.
+const PLACEHOLDERS: [&str; 2] = ["{{private_key", "{{link_key"];
+
 /// Where a secret is in the lockd of a cluster: `NAMESPACE/NAME/KEY`, each part 1 to 253 of `A-Z a-z 0-9 . _ -`, no dot first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
@@ -123,12 +126,21 @@ pub(super) fn check_address(text: &str, pointer: &str) -> Result<(), FieldFault>
     if is_good { Ok(()) } else { Err(FieldFault::new(pointer, "host:port, IPv6 in brackets")) }
 }
 
+/// Agents put keys into the text of a node, where the control plane wants them and nowhere else.
+pub(super) fn check_places(text: &str, pointer: &str) -> Result<(), FieldFault> {
+    if PLACEHOLDERS.iter().any(|place| text.contains(place)) {
+        return Err(FieldFault::new(pointer, "{{private_key and {{link_key are for agents to fill in"));
+    }
+    Ok(())
+}
+
 /// What a node dials over HTTPS; over plain HTTP only at a unix socket.
 pub(super) fn check_url(text: &str, has_unix_socket: bool, pointer: &str) -> Result<(), FieldFault> {
     let refuse = |detail: &str| Err(FieldFault::new(pointer, detail));
     if text.len() > URL_BYTES_MAX || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return refuse("at most 2368 bytes of visible ASCII");
     }
+    check_places(text, pointer)?;
     if has_unix_socket {
         let is_local = text.starts_with("http://localhost/");
         return if is_local { Ok(()) } else { refuse("http://localhost/path, since it is a unix socket") };

@@ -10,15 +10,13 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use self::keys::{ROUTING_TABLES, TABLES};
+use super::fields::check_places;
 use super::{FieldFault, SecretPlace};
 
 /// Deepest settings.
 pub(crate) const SETTINGS_DEPTH_MAX: usize = 24;
 /// Most values in one object's settings.
 pub(crate) const SETTINGS_VALUES_MAX: usize = 4096;
-
-/// How what agents fill in begins.
-const PLACEHOLDERS: [&str; 2] = ["{{private_key", "{{link_key"];
 
 /// Keys and values of a node's configuration (`docs/configuration.md`), as JSON.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -106,6 +104,7 @@ impl Settings {
     pub(super) fn check_values(&self, pointer: &str) -> Result<(), FieldFault> {
         let mut left = SETTINGS_VALUES_MAX;
         self.0.iter().try_for_each(|(key, value)| {
+            check_places(key, pointer)?;
             check_value(value, &below(pointer, key), SETTINGS_DEPTH_MAX - 1, &mut left)
         })?;
         let mut found = Vec::new();
@@ -126,17 +125,16 @@ fn check_value(value: &Value, pointer: &str, depth: usize, left: &mut usize) -> 
         Value::Number(number) if number.is_u64() && number.as_i64().is_none() => {
             refuse("a number below 2^63")
         }
-        Value::String(text) if PLACEHOLDERS.iter().any(|place| text.contains(place)) => {
-            refuse("it holds a place that agents fill in, which no setting may")
-        }
-        Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
+        Value::String(text) => check_places(text, pointer),
+        Value::Bool(_) | Value::Number(_) => Ok(()),
         Value::Array(items) => items
             .iter()
             .enumerate()
             .try_for_each(|(index, item)| check_value(item, &format!("{pointer}/{index}"), depth - 1, left)),
-        Value::Object(map) => {
-            map.iter().try_for_each(|(key, value)| check_value(value, &below(pointer, key), depth - 1, left))
-        }
+        Value::Object(map) => map.iter().try_for_each(|(key, value)| {
+            check_places(key, pointer)?;
+            check_value(value, &below(pointer, key), depth - 1, left)
+        }),
     }
 }
 
@@ -295,6 +293,7 @@ mod tests {
             (json!({"node": {"workers": u64::MAX}}), "/settings/node/workers"),
             (json!({"node": 7}), "/settings/node"),
             (json!({"node": {"log": "{{private_key}}"}}), "/settings/node/log"),
+            (json!({"ingester": {"networks": {"{{link_key:a}}": {}}}}), "/settings/ingester/networks"),
             (json!({"node": {"hash_key_file": "lockd:a/b"}}), "/settings/node/hash_key_file"),
         ] {
             assert_eq!(settings(value.clone()).check(&MEMBER).unwrap_err().pointer, pointer, "{value}");

@@ -100,7 +100,8 @@ fn names_are_names() {
 }
 
 /// Each field with a value that it must not have, and the pointer that the fault has.
-const BAD: [(&str, &str, &str, &str); 38] = [
+const BAD: [(&str, &str, &str, &str); 39] = [
+    ("destinations", "url", "\"https://billing.example/{{private_key}}\"", "/url"),
     ("members", "roles", "[]", "/roles"),
     ("members", "cluster", "\"a/b\"", "/cluster"),
     ("members", "roles", "[\"egress\", \"egress\"]", "/roles/1"),
