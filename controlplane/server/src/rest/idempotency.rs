@@ -16,7 +16,7 @@ use crate::{Refusal, store};
 /// How long an answer is kept, ms.
 pub(crate) const KEPT_MS: u64 = 24 * 3600 * 1000;
 /// Most answers that are kept for a person.
-pub(crate) const KEPT_MAX: i64 = 4096;
+pub(crate) const KEPT_MAX: i64 = 1024;
 
 /// A key and the request that came under it.
 #[derive(Clone, Debug)]

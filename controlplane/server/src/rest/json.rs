@@ -194,7 +194,7 @@ impl<'de> Deserializer<'de> for Node {
     }
 }
 
-impl<'de> IntoDeserializer<'de, serde_json::Error> for Node {
+impl IntoDeserializer<'_, serde_json::Error> for Node {
     type Deserializer = Self;
 
     fn into_deserializer(self) -> Self {

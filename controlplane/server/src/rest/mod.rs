@@ -6,6 +6,7 @@
 
 mod answer;
 mod document;
+pub(crate) mod fuzz;
 mod head;
 mod idempotency;
 mod json;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use zen_control::{Role, Subject, deny, remove_person};
+use zen_control::{ConfigurationInput, Role, Subject, deny, remove_person, set_configuration};
 
 use crate::client::Client;
 use crate::lab::{Lab, TRUST_DOMAIN, now_ms};
@@ -114,6 +114,19 @@ async fn a_role_goes_as_far_as_its_table_says() {
         403,
         "the role of this moment"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_member_is_a_person() {
+    let lab = Lab::start().await;
+    let text = format!(
+        r#"{{"members": {{"a": {{"spiffe_id": "spiffe://{TRUST_DOMAIN}/people/owner", "node": ""}}}}}}"#
+    );
+    let input: ConfigurationInput = serde_json::from_str(&text).unwrap();
+    let refused = set_configuration(&lab.directory, &mut lab.database(), "edge", input);
+    assert!(refused.unwrap_err().to_string().contains("/people/... are taken"));
+    let named = lab.owner().await.put("/v1/tenants/acme/clusters/people", &json!({})).await;
+    assert_eq!(named.problem(), "invalid", "members of such a cluster would be people");
 }
 
 #[test]
