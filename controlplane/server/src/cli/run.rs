@@ -5,11 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 use zen_control::{ControlError, RunOptions, RunSettings};
 
 /// Two threads carry connections; what blocks has threads of its own.
 const WORKERS: usize = 2;
+/// Open files that no connection of an agent needs after its handshake: arrivals, people, the database.
+const FILES_BESIDE: u64 = 4_500;
 
 #[derive(Debug, Args)]
 pub(super) struct Run {
@@ -46,9 +49,24 @@ pub(super) fn run(run: Run) -> Result<(), ControlError> {
     let filter = EnvFilter::try_new(&settings.log);
     let filter = filter.map_err(|_| ControlError::Argument("--log is error, warn, info, debug or trace"))?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    allow_files(settings.connections_max as u64);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build();
     let runtime = runtime.map_err(|source| ControlError::File { path: "threads".into(), source })?;
     let served = runtime.block_on(zen_control::serve(&settings));
     runtime.shutdown_timeout(Duration::from_secs(2));
     served
+}
+
+/// As many open files as the system lets us have; whether these are enough is said now, and not by connections that fail.
+fn allow_files(connections_max: u64) {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    let allowed = if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft };
+    let wanted = connections_max + FILES_BESIDE;
+    if allowed < wanted {
+        tracing::warn!(
+            allowed,
+            wanted,
+            "few open files are allowed: set LimitNOFILE=, or a smaller agents.connections_max"
+        );
+    }
 }
