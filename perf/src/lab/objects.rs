@@ -3,12 +3,13 @@
 //! In: a lab and its shape. Out: paths below the tenant with the objects that go there. Secrets are in it as ciphertext only.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
 use super::shape::{EgressShape, Shape};
 use super::trust::CLUSTER;
-use super::{INGESTER, Kind, Lab, Node, TARGET_IDENTITY, Vault, vault};
+use super::{INGESTER, Kind, Lab, Node, TARGET_IDENTITY, vault};
 use crate::error::LabError;
 use crate::pki::{PUBLIC, TRUST_DOMAIN};
 use crate::samples::SchemeName;
@@ -19,9 +20,10 @@ pub(super) fn of(
     lab: &Lab,
     shape: Shape,
     workers: u32,
-    sealed: &Vault,
+    sealed: &Path,
 ) -> Result<Vec<(String, Value)>, LabError> {
     let mut objects = credentials(lab, sealed)?;
+    objects.extend(policies());
     objects.extend(members(lab, shape, workers));
     for (index, endpoint) in lab.endpoints.iter().enumerate() {
         objects.push((format!("endpoints/{}", endpoint.id), self::endpoint(lab, index)));
@@ -41,10 +43,10 @@ pub(super) fn member_id(name: &str) -> String {
 }
 
 /// Every sealed file as it is.
-fn credentials(lab: &Lab, sealed: &Vault) -> Result<Vec<(String, Value)>, LabError> {
+fn credentials(lab: &Lab, sealed: &Path) -> Result<Vec<(String, Value)>, LabError> {
     let mut credentials = Vec::new();
     for secret in &lab.secrets {
-        let path = sealed.sealed().join(format!("{}.age", secret.name()));
+        let path = sealed.join(format!("{}.age", secret.name()));
         if !path.exists() {
             continue;
         }
@@ -53,6 +55,13 @@ fn credentials(lab: &Lab, sealed: &Vault) -> Result<Vec<(String, Value)>, LabErr
         credentials.push((format!("credentials/{}-{}", secret.kind.folder(), secret.key), object));
     }
     Ok(credentials)
+}
+
+/// Links are among the cluster's own members, and deliveries go to the one that plays the targets.
+fn policies() -> Vec<(String, Value)> {
+    let links = json!({"scope": "links", "allow": [member_id("*")]});
+    let targets = json!({"scope": "destinations", "allow": [member_id(TARGET_IDENTITY)]});
+    vec![("policies/links".to_owned(), links), ("policies/targets".to_owned(), targets)]
 }
 
 fn members(lab: &Lab, shape: Shape, workers: u32) -> Vec<(String, Value)> {
@@ -150,4 +159,32 @@ fn destination(lab: &Lab, shape: Shape, egress: EgressShape, name: &str) -> Valu
         "spiffe_ids": [member_id(TARGET_IDENTITY)],
         "settings": settings,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Custody, Tuning};
+    use super::*;
+
+    #[test]
+    fn a_lab_says_everything_but_its_secrets() {
+        let directory = tempfile::tempdir().unwrap();
+        let lab = Lab::build(directory.path(), Shape::DEMO, 1, Tuning::NONE, Custody::Managed).unwrap();
+        let sealed = directory.path().join("sealed");
+        for secret in &lab.secrets {
+            let file = sealed.join(format!("{}.age", secret.name()));
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "sealed").unwrap();
+        }
+        let objects = of(&lab, Shape::DEMO, 1, &sealed).unwrap();
+        let count = |kind: &str| objects.iter().filter(|(path, _)| path.starts_with(kind)).count();
+        let counts =
+            ["credentials/", "members/", "endpoints/", "delivery-flows/", "destinations/", "policies/"];
+        assert_eq!(counts.map(count), [lab.secrets.len(), 3, 3, 5, 4, 2]);
+        for (path, object) in &objects {
+            for secret in &lab.secrets {
+                assert!(!object.to_string().contains(secret.value.trim()), "{path} has {secret:?}");
+            }
+        }
+    }
 }

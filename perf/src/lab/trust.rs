@@ -121,7 +121,7 @@ impl Trust {
         // Whoever has it is let in once, and the agent was.
         fs::remove_file(&bundle).map_err(LabError::file(&bundle))?;
         steps.done(format!("zen-agent has enrolled: a certificate with the URI SAN {}", self.agent_id()?));
-        let objects = objects::of(lab, self.shape, self.workers, vault)?;
+        let objects = objects::of(lab, self.shape, self.workers, &vault.sealed())?;
         for (path, object) in &objects {
             api.ask("PUT", &format!("{tenant}/{path}"), Some(object)).await?;
         }
