@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use mesh::{Mesh, delivered, distinct, ingester_dials, target};
+use nix::sys::signal::Signal;
 use support::node::{Node, run, wait_until};
 use support::pki::TRUST_DOMAIN;
 use support::{Lab, Ports, change};
@@ -124,8 +125,38 @@ fn deny_beats_allow_at_links_and_targets() {
     assert!(target.deliveries().is_empty());
     let text = mesh.inside_text.replace(&of_target, "");
     mesh.lab.write("inside.toml", &text);
-    mesh.inside.signal(nix::sys::signal::Signal::SIGHUP);
+    mesh.inside.signal(Signal::SIGHUP);
     wait_until("what waited is delivered", || delivered(&target.deliveries()) == [id.clone()]);
+}
+
+/// A rule that comes by a reload ends the links of whom it denies, and the connections to such a target.
+#[test]
+fn a_reload_ends_what_its_policies_deny() {
+    for dials in [Dials::Egress, Dials::Ingester] {
+        let (mesh, target) = path(dials, Policies::default());
+        mesh.send(b"{\"before\":1}");
+        target.wait(1);
+        let denied =
+            with(&mesh.inside_text, "ingester/edge", "deny_spiffe_ids = [\"spiffe://TD/ingester/*\"]");
+        reload(&mesh.lab, &mesh.inside, &denied);
+        mesh.inside.wait_metric("zen_link_errors_total{reason=\"not_admitted\"}", 1.0);
+        mesh.inside.wait_log("(Denied)");
+        let waits = mesh.send(b"{\"waits\":1}");
+        let denied =
+            with(&mesh.inside_text, "target/demo", "deny_spiffe_ids = [\"spiffe://TD/target/demo\"]");
+        reload(&mesh.lab, &mesh.inside, &denied);
+        mesh.inside.wait_metric("zen_deliveries_total{outcome=\"tls_failed\"}", 1.0);
+        assert!(!delivered(&target.deliveries()).contains(&waits), "{dials:?}");
+        reload(&mesh.lab, &mesh.inside, &mesh.inside_text);
+        wait_until("what waited is delivered", || delivered(&target.deliveries()).contains(&waits));
+    }
+}
+
+fn reload(lab: &Lab, node: &Node, text: &str) {
+    let before = node.log().matches("configuration in force").count();
+    lab.write("inside.toml", text);
+    node.signal(Signal::SIGHUP);
+    wait_until("it is in force", || node.log().matches("configuration in force").count() > before);
 }
 
 #[test]
