@@ -82,10 +82,10 @@ impl Ledger {
 
     /// The text that is compared to see whether anything changed.
     pub(crate) fn text(directory: &Directory) -> Result<String, ControlError> {
-        match directory.path(directory::AUTHORITY).exists() {
-            true => Ok(directory.read(directory::AUTHORITY)?.to_string()),
-            false => Ok(Self::of_plain_files(directory)?.written()),
+        if directory.path(directory::AUTHORITY).exists() {
+            return Ok(directory.read(directory::AUTHORITY)?.to_string());
         }
+        Ok(Self::of_plain_files(directory)?.written())
     }
 
     /// What the directory has.

@@ -223,7 +223,9 @@ pub fn retire_root(
     // that have a root too many lose it with the next change.
     ledger.write(directory)?;
     transaction.commit()?;
-    gone.iter().for_each(|issuing| remove(directory, Kind::Issuing, issuing.number));
+    for issuing in gone {
+        remove(directory, Kind::Issuing, issuing.number);
+    }
     remove(directory, Kind::Root, old);
     Ok(found)
 }

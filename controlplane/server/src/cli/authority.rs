@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use zen_control::{Advanced, ControlError, Force, Need, RecoveryPolicy, RootSpread, Straggler};
+use zen_control::{
+    Advanced, ControlError, Database, Directory, Force, Need, RecoveryPolicy, RootSpread, Straggler,
+};
 
 use super::{State, now_ms, print};
 
@@ -59,9 +61,7 @@ pub(super) fn run(command: AuthorityCommand) -> Result<(), ControlError> {
             for line in zen_control::authority_lines(&directory, now_ms())? {
                 println!("{line}");
             }
-            if let Some(spread) = zen_control::root_spread(&directory, &database, now_ms())? {
-                say_spread(&spread);
-            }
+            root_change(&directory, &database)?;
         }
         AuthorityCommand::Renew(renew) => {
             let (directory, mut database) = renew.state.open()?;
@@ -80,6 +80,14 @@ pub(super) fn run(command: AuthorityCommand) -> Result<(), ControlError> {
             println!("the old root is gone; {} good certificates led to it", broken.live_leaves);
             say_stragglers(&broken.stragglers);
         }
+    }
+    Ok(())
+}
+
+/// Says how far a change of the root is, if there is one.
+pub(super) fn root_change(directory: &Directory, database: &Database) -> Result<(), ControlError> {
+    if let Some(spread) = zen_control::root_spread(directory, database, now_ms())? {
+        say_spread(&spread);
     }
     Ok(())
 }

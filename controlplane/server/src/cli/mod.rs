@@ -208,9 +208,9 @@ fn run(command: Command) -> Result<(), ControlError> {
             zen_control::allow(&directory, &mut database, &allow.whom.into(), now_ms())
         }
         Command::Status(state) => {
-            let (_, database) = state.open()?;
+            let (directory, database) = state.open()?;
             print::status(&zen_control::overview(&database)?);
-            Ok(())
+            authority::root_change(&directory, &database)
         }
         Command::Backup(backup) => zen_control::back_up(&backup.state.open()?.1, &backup.out),
         Command::Authority(command) => authority::run(command),

@@ -44,9 +44,10 @@ pub(super) fn advance(server: &Server) {
 pub(super) fn renew_listener(server: &Server) {
     let authority = server.control.authority();
     let is_certified = authority.certified_server(&server.directory);
-    let made = match is_certified {
-        true => Ok(()),
-        false => authority.certify_server(&server.directory, server.control.trust_domain(), now_ms()),
+    let made = if is_certified {
+        Ok(())
+    } else {
+        authority.certify_server(&server.directory, server.control.trust_domain(), now_ms())
     };
     match made.and_then(|()| server.store.reload().map_err(ControlError::from)) {
         Ok(_) => tracing::info!("the listener has the certificate and roots of now"),

@@ -107,6 +107,7 @@ fn cas_and_recovery_are_looked_after_by_commands() {
         "{status}"
     );
     assert!(status.contains("the second root waits until everybody knows it"), "{status}");
+    assert!(good(at, &["status", "--dir", "state"]).contains("the second root waits"));
     assert!(bad(at, &["authority", "rotate-root", "--dir", "state"]).contains("a second root is there"));
     assert!(bad(at, &["authority", "retire-root", "--dir", "state"]).contains("signs yet"));
     good(at, &["authority", "rotate-root", "--dir", "state", "--force"]);
