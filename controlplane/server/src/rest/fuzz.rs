@@ -70,3 +70,29 @@ fn check_headers(data: &[u8]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_byte_of_each_sample_may_be_another() {
+        let corpus =
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../../dataplane/fuzz/corpus/control_person_request");
+        let mut count = 0;
+        for entry in std::fs::read_dir(corpus).unwrap() {
+            let sample = std::fs::read(entry.unwrap().path()).unwrap();
+            check(&sample);
+            for at in 0..sample.len() {
+                check(&sample[..at]);
+                for byte in [0, b'"', b'\\', b'{', b'[', b'%', b',', b'1', 0xff] {
+                    let mut changed = sample.clone();
+                    changed[at] = byte;
+                    check(&changed);
+                    count += 1;
+                }
+            }
+        }
+        assert!(count > 1000, "the check sees samples: {count}");
+    }
+}

@@ -64,6 +64,24 @@ async fn a_removed_person_is_refused_with_the_next_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_person_takes_no_place_of_another() {
+    let lab = Lab::start().await;
+    lab.add("eve", Role::Viewer);
+    let files = lab.certificate("eve");
+    let mut all = Vec::new();
+    for _ in 0..32 {
+        let mut client = Client::connect(lab.address, &files).await.unwrap();
+        assert_eq!(client.get("/healthz").await.status, 200);
+        all.push(client);
+    }
+    assert!(first(Client::connect(lab.address, &files).await).await.is_err(), "one more");
+    assert_eq!(lab.owner().await.get("/healthz").await.status, 200, "others come in");
+    drop(all.pop());
+    until(async || first(Client::connect(lab.address, &files).await).await.is_ok()).await;
+    assert_eq!(all[0].get("/healthz").await.status, 200, "those that were there stay");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_denied_person_is_refused_on_a_live_connection_and_in_the_handshake() {
     let lab = Lab::start().await;
     lab.add("eve", Role::Admin);
