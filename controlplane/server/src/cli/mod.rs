@@ -50,7 +50,7 @@ enum Command {
     /// People: who may use the API.
     #[command(subcommand)]
     Person(person::PersonCommand),
-    /// Print the OpenAPI document of the API for people.
+    /// Print the routes and types of the API for people, as `OpenAPI` 3.1.
     Openapi,
     /// Listen for agents and people.
     Run(run::Run),
