@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![cfg(target_arch = "x86_64")]
 
+#[path = "support/clock.rs"]
+mod clock;
 #[path = "support/lab.rs"]
 mod lab;
 
@@ -13,6 +15,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Instant;
 
+use clock::WallClock;
 use lab::{AGENT, Lab};
 use nix::libc;
 use nix::sys::ptrace::{self, Options};
@@ -39,10 +42,17 @@ const STEPS: [libc::c_long; 12] = [
 
 /// Runs `zen-agent enroll` and kills it when it begins its step number `at`; whether it got that far.
 fn enroll_killed(lab: &Lab, bundle: &Path, at: usize) -> bool {
+    let arguments = [OsStr::new("enroll"), OsStr::new("--bundle"), bundle.as_os_str()];
+    killed(lab, &arguments, at, |_| {})
+}
+
+/// Runs the agent with these arguments and kills it when it begins its step number `at`; whether it got that far.
+fn killed(lab: &Lab, arguments: &[&OsStr], at: usize, change: impl FnOnce(&mut Command)) -> bool {
     // The shell waits until it is traced, and becomes the agent then.
     let mut command = Command::new("sh");
-    command.args(["-c", "read -r line; exec \"$0\" \"$@\"", AGENT, "enroll", "--bundle"]).arg(bundle);
+    command.args(["-c", "read -r line; exec \"$0\" \"$@\"", AGENT]).args(arguments);
     command.args([OsStr::new("--config"), lab.path("agent.toml").as_os_str()]);
+    change(&mut command);
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
@@ -160,4 +170,65 @@ fn renewals_that_are_killed_lock_nobody_out() {
     agent.signal(Signal::SIGHUP);
     lab::wait_until("it is renewed", || lab.identity("agent", "record.json") != before);
     assert!(agent.stop());
+}
+
+/// Its certificate has ended, and it is killed at each step of its recovery: the next one is recovered, by few certificates.
+#[test]
+fn a_recovery_can_be_killed_at_every_step() {
+    let mut lab = Lab::new();
+    let clock = WallClock::new(lab.path("clock"));
+    assert!(lab.enroll(&lab.bundle("edge")).status.success());
+    let directory = lab.text("control");
+    lab::run("zen-control", &["recovery", "--dir", &directory, "--cluster", "edge", "--policy", "auto"]);
+    let record = || -> Value { serde_json::from_str(&lab_identity(&directory)).unwrap() };
+    let number = |name: &str| record()[name].as_u64().unwrap_or(0);
+    let (mut at, mut hours) = (1, 0);
+    loop {
+        hours += 37;
+        lab.control.take();
+        clock.set(hours * 3600);
+        lab.start_control_by(|command| clock.give(command));
+        let (generation, recoveries) = (number("generation"), number("recoveries"));
+        assert!(killed(&lab, &[OsStr::new("run")], at, |command| clock.give(command)));
+        if number("recoveries") > recoveries {
+            break;
+        }
+        let agent = lab.start_agent_by(&["run"], |command| clock.give(command));
+        lab::wait_until("it is recovered", || number("recoveries") == recoveries + 1);
+        assert!(agent.stop());
+        let next = number("generation");
+        assert_eq!(next, generation + 1, "one certificate, however often it was asked for: step {at}");
+        at += 1;
+    }
+    assert!(at > 25, "the sweep saw {at} steps");
+}
+
+/// The agent's record, beside the control plane's directory.
+fn lab_identity(control: &str) -> String {
+    let state = Path::new(control).with_file_name("state");
+    fs::read_to_string(state.join("identities/agent/current/record.json")).unwrap()
+}
+
+/// Two hosts, one bundle, the same moment: one of them is in, and the other is told what to do.
+#[test]
+fn of_two_agents_with_one_bundle_one_gets_in() {
+    let (one, other) = (Lab::new(), Lab::without_control());
+    let bundle = one.bundle("edge");
+    let outputs = thread::scope(|scope| {
+        let attempts = [&one, &other].map(|lab| scope.spawn(|| lab.enroll(&bundle)));
+        attempts.map(|attempt| attempt.join().unwrap())
+    });
+    let said = outputs.each_ref().map(|output| String::from_utf8_lossy(&output.stderr).into_owned());
+    let is_in = outputs.each_ref().map(|output| output.status.success());
+    assert!(is_in[0] != is_in[1], "{said:?}");
+    let (winner, loser) = if is_in[0] { (&one, &other) } else { (&other, &one) };
+    let again = loser.enroll(&bundle);
+    let said = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(!again.status.success() && said.contains("used with another key"), "replayed: {said}");
+    assert!(winner.enroll(&bundle).status.success(), "who is in is told so");
+    let record: Value = serde_json::from_str(&winner.identity("agent", "record.json")).unwrap();
+    assert_eq!(record["generation"], 1);
+    lab::wait_until("an alarm", || {
+        one.control.as_ref().unwrap().log().contains("ALARM: an enrollment bundle")
+    });
 }
