@@ -52,7 +52,7 @@ impl Impostor {
 }
 
 /// Who enrolls has no deny list, and one that runs has none against the control plane, from which it would come.
-fn applies(fault: &&Fault) -> bool {
+fn applies(fault: &Fault) -> bool {
     !fault.is_denial()
 }
 
@@ -88,7 +88,7 @@ fn an_agent_that_enrolls_refuses_each() {
     let enroll = || String::from_utf8(lab.enroll(&lab.path("bundle.json")).stderr).unwrap();
     let said = enroll();
     assert_eq!(impostor.talked(), 1, "the good one: {said}");
-    for fault in FAULTS.iter().filter(applies) {
+    for fault in FAULTS.iter().filter(|fault| applies(fault)) {
         impostor.show(with_roots(fault.make(&domain, CONTROL)));
         let said = enroll();
         assert!(said.contains(fault.reason), "rule {}, {}: {said}", fault.rule, fault.name);
@@ -114,7 +114,7 @@ fn an_agent_that_runs_refuses_each() {
     agent.signal(Signal::SIGKILL);
     drop(agent);
     // Its own roots are all that it has: none of them is outside its validity.
-    for fault in FAULTS.iter().filter(applies).filter(|fault| !fault.needs_bundle()) {
+    for fault in FAULTS.iter().filter(|fault| applies(fault)).filter(|fault| !fault.needs_bundle()) {
         impostor.show(fault.make(&domain, CONTROL));
         let log = fs::read_to_string(lab.path("agent.log")).unwrap();
         let (before, talked) = (log.matches(fault.reason).count(), impostor.talked());

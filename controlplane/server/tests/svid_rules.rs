@@ -98,7 +98,7 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// A control plane makes its roots itself, and removes them when they end: no root outside its validity is in its bundle.
-fn applies(fault: &&Fault) -> bool {
+fn applies(fault: &Fault) -> bool {
     !fault.needs_bundle()
 }
 
@@ -112,7 +112,7 @@ fn each_is_refused(
     let good = domain.good(peer);
     let heard = show(&good);
     assert!(is_good(&heard), "the good one: {heard:?}");
-    for fault in FAULTS.iter().filter(applies) {
+    for fault in FAULTS.iter().filter(|fault| applies(fault)) {
         let before = control.log().matches(said(fault)).count();
         let heard = show(&fault.make(domain, peer));
         assert!(!heard.is_taken(), "rule {}, {}: {heard:?}", fault.rule, fault.name);
