@@ -5,8 +5,6 @@
 //! find. Each search first plants a value of its own and has to find it. Not looked at: the file of zen-lockd's
 //! own key, whose contents are sought everywhere else, and memory.
 
-mod forms;
-mod needles;
 mod proof;
 mod values;
 
@@ -14,8 +12,8 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use self::forms::Form;
-use self::needles::{Hit, Needles, Value};
+use zen_search::{Form, Hit, Needles, Value};
+
 use self::proof::{Proof, throw_away};
 use crate::error::LabError;
 use crate::lab::{Lab, Process, Vault};
@@ -147,7 +145,7 @@ impl Search {
              {found} of {plants} plants found; left out: {}",
             self.secrets,
             self.values.len() - 1,
-            self.needles.len(),
+            self.needles.spellings(),
             Form::ALL.len(),
             seen.files,
             seen.bytes >> 20,

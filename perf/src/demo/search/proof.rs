@@ -8,9 +8,9 @@ use std::process::{Child, Command, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use zen_search::Form;
 
 use super::Find;
-use super::forms::Form;
 use crate::error::LabError;
 use crate::pki::write_file;
 use crate::random::system_bytes;

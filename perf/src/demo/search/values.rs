@@ -2,9 +2,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use zen_search::Value;
 use zeroize::Zeroizing;
 
-use super::needles::Value;
 use crate::error::LabError;
 use crate::lab::{Kind, Secret};
 use crate::signature::secret_bytes;
@@ -65,10 +65,10 @@ fn value(name: String, bytes: Vec<u8>) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::needles::Needles;
     use super::*;
     use crate::lab::{Lab, Shape};
     use crate::signature::hex;
+    use zen_search::Needles;
 
     fn hits(values: &[Value], text: &[u8]) -> usize {
         Needles::new(values).scan(text).unwrap().1.len()

@@ -7,7 +7,7 @@ use base64::engine::general_purpose::{GeneralPurpose, STANDARD_NO_PAD, URL_SAFE_
 
 /// How a value is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub enum Form {
     /// Byte for byte.
     AsItIs,
     /// Inside of anything in base64, so at each of three alignments.
@@ -24,11 +24,11 @@ pub(super) enum Form {
 
 impl Form {
     /// All of them.
-    pub(super) const ALL: [Self; 6] =
+    pub const ALL: [Self; 6] =
         [Self::AsItIs, Self::Base64, Self::Base64Url, Self::Hex, Self::JsonEscapes, Self::Numbers];
 
     /// What a complaint calls it.
-    pub(super) fn label(self) -> &'static str {
+    pub fn label(self) -> &'static str {
         match self {
             Self::AsItIs => "as it is",
             Self::Base64 => "base64",
@@ -40,7 +40,7 @@ impl Form {
     }
 
     /// What a value may look like in this form.
-    pub(super) fn spellings(self, value: &[u8]) -> Vec<Vec<u8>> {
+    pub fn spellings(self, value: &[u8]) -> Vec<Vec<u8>> {
         match self {
             Self::AsItIs => vec![value.to_vec()],
             Self::Base64 => aligned(value, &STANDARD_NO_PAD),
