@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch as channel;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
-use zen_control_api::{EXPORTER_BYTES, EXPORTER_LABEL};
+use zen_control_api::{EXPORTER_BYTES, EXPORTER_LABEL, ProblemType};
 use zen_identity::{AgentPeer, agent_peer, public_key_hash};
 
 use super::{Arrived, HANDSHAKE_TIMEOUT, Server, now_ms, routes};
@@ -66,7 +66,10 @@ pub(super) async fn serve(server: Arc<Server>, acceptor: TlsAcceptor, arrived: A
                 return;
             };
             if let Err(error) = keep_first_use(&server, key.clone()).await {
-                tracing::error!(%error, "a certificate's use could not be kept");
+                match error.kind() {
+                    ProblemType::Busy => server.shed("notes", "too many are written down"),
+                    _ => tracing::error!(%error, "a certificate's use could not be kept"),
+                }
                 return;
             }
             let _ = tokio::time::timeout(life, answer_all(server, Arc::new(peer), stream)).await;
@@ -117,8 +120,7 @@ async fn shake_hands(
 
 /// On this rests whether an answer was lost or a key was copied, so it is on the disk before the agent is heard.
 async fn keep_first_use(server: &Arc<Server>, key: SessionKey) -> Result<(), Refusal> {
-    let own = key.clone();
-    if server.work(move |control, _| control.is_first_use(&own)).await? {
+    if server.look(|control, _| control.is_first_use(&key))? {
         server.notes.keep(Note::Seen { key, at_ms: now_ms() }).await?;
     }
     Ok(())

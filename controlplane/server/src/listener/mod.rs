@@ -42,7 +42,7 @@ pub(crate) const ARRIVALS_MAX: usize = 4096;
 pub(crate) const ENROLLING_MAX: usize = 64;
 /// Most of them that hold a key only, which is no bundle's.
 pub(crate) const STRANGERS_MAX: usize = 16;
-/// Most requests that use the database at a time.
+/// Most requests that write the database at a time.
 const WORK_MAX: usize = 16;
 /// How long a request waits for its turn.
 const WORK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -233,6 +233,14 @@ impl Server {
     fn shed(&self, place: &'static str, reason: &'static str) {
         self.metrics.count_as(Counter::Shed, place);
         self.shed.note(reason);
+    }
+
+    /// Runs what only reads the database, here and now: that takes less than a handshake, and waits for nobody.
+    pub(crate) fn look<T>(
+        &self,
+        step: impl FnOnce(&Control, u64) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        step(&self.control, now_ms())
     }
 
     /// Runs what uses the database where it may block, when it is its turn.

@@ -156,9 +156,7 @@ async fn configuration(
     let (mut news, mut ending) = (server.news.subscribe(), server.ending.subscribe());
     let end = tokio::time::Instant::now() + jittered(server.long_poll);
     loop {
-        let own = key.clone();
-        let (session, found) =
-            server.work(move |control, now| control.configuration(&own, after, now)).await?;
+        let (session, found) = server.look(|control, now| control.configuration(&key, after, now))?;
         if let Some(found) = found {
             return Ok(json(StatusCode::OK, &found));
         }
@@ -193,7 +191,7 @@ async fn newer(
 async fn status(server: &Arc<Server>, peer: &Peer, request: Request<Incoming>) -> Result<Success, Refusal> {
     let key: SessionKey = agent(peer)?;
     let report: StatusReport = body(request, STATUS_BYTES_MAX).await?;
-    let note = server.work(move |control, now| control.report(&key, report, now)).await?;
+    let note = server.look(|control, now| control.report(&key, report, now))?;
     server.notes.keep(note).await?;
     Ok(Success::Nothing)
 }
