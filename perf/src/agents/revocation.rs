@@ -13,11 +13,13 @@ use crate::bench::machine;
 use crate::error::LabError;
 use crate::lab::{Lab, Metrics, Shape, Steps, node_program, wait_ready};
 use crate::pairs::Rounds;
-use crate::pki::{Role, TRUST_DOMAIN, spiffe_id};
+use crate::pki::TRUST_DOMAIN;
 
 const POLL: Duration = Duration::from_millis(5);
 const PATIENCE: Duration = Duration::from_mins(2);
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
+/// The cluster of the lab's own nodes.
+const LAB_CLUSTER: &str = "demo";
 const LINKS: &str = "zen_link_connections";
 const LINK_ERRORS: &str = "zen_link_errors_total";
 
@@ -91,7 +93,7 @@ impl Times {
     }
 
     async fn deny_node(&mut self, site: &Site, lab: &Lab) -> Result<(), LabError> {
-        let id = spiffe_id(Role::Egress, &lab.egresses[0].name);
+        let id = format!("spiffe://{TRUST_DOMAIN}/{LAB_CLUSTER}/{}", lab.egresses[0].name);
         let errors = Metrics::scrape(lab.ingester.admin).await.sum(LINK_ERRORS, "");
         let begun = Instant::now();
         site.deny(&id)?;

@@ -18,6 +18,7 @@ use crate::pki::{TRUST_DOMAIN, write_file};
 
 const CONTROL: &str = "zen-control";
 const LISTEN: &str = "127.0.0.1:20444";
+const PEOPLE_LISTEN: &str = "127.0.0.1:20445";
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
 const ATTEMPTS_MAX: u32 = 10;
 const POLL: Duration = Duration::from_millis(20);
@@ -74,8 +75,15 @@ impl Site {
     /// Starts it, and waits until it listens; call it on the main thread.
     pub(super) async fn start(&self) -> Result<Process, LabError> {
         let (state, listen) = (self.state(), self.address.to_string());
-        let arguments =
-            ["run".as_ref(), "--dir".as_ref(), state.as_os_str(), "--listen".as_ref(), listen.as_ref()];
+        let arguments = [
+            "run".as_ref(),
+            "--dir".as_ref(),
+            state.as_os_str(),
+            "--listen".as_ref(),
+            listen.as_ref(),
+            "--people-listen".as_ref(),
+            PEOPLE_LISTEN.as_ref(),
+        ];
         let log = self.directory.join("zen-control.log");
         let mut process = Process::start(CONTROL, &self.program, &arguments, &log)?;
         let begun = Instant::now();
