@@ -145,13 +145,11 @@ impl Client {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> io::Result<Answer> {
-        let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n");
-        for (name, value) in headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
-        }
-        if !body.is_empty() {
-            head.push_str(&format!("Content-Length: {}\r\n", body.len()));
-        }
+        let length = (!body.is_empty()).then(|| body.len().to_string());
+        let length = length.as_deref().map(|length| ("Content-Length", length));
+        let lines = headers.iter().copied().chain(length).map(|(name, value)| format!("{name}: {value}\r\n"));
+        let lines: String = lines.collect();
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{lines}");
         self.raw(&[head.as_bytes(), b"\r\n", body].concat(), method).await
     }
 
@@ -178,7 +176,7 @@ impl Client {
                     return Ok(answer);
                 }
             }
-            let mut piece = [0; 16 * 1024];
+            let mut piece = [0; 4096];
             match self.stream.read(&mut piece).await? {
                 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
                 count => text.extend(&piece[..count]),

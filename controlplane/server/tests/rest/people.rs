@@ -20,7 +20,7 @@ async fn first(client: io::Result<Client>) -> io::Result<u16> {
 /// Asks until it is so.
 async fn until(is_so: impl AsyncFn() -> bool) {
     let asking = async { while !is_so().await {} };
-    tokio::time::timeout(Duration::from_secs(60), asking).await.expect("it becomes so within a minute");
+    tokio::time::timeout(Duration::from_mins(1), asking).await.expect("it becomes so within a minute");
 }
 
 #[tokio::test(flavor = "multi_thread")]
