@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use aws_lc_rs::hmac;
+use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -83,6 +84,15 @@ impl Chain {
 
     /// The same, with this in the environment of control plane, agents and nodes.
     pub fn start_in(more_of_agent: &str, environment: &[(OsString, OsString)]) -> Self {
+        Self::start_by(more_of_agent, environment, |edge, _| edge.port)
+    }
+
+    /// The same, where agents find the control plane at the port that `between` says, of both hosts.
+    pub fn start_by(
+        more_of_agent: &str,
+        environment: &[(OsString, OsString)],
+        between: impl FnOnce(&Lab, &Lab) -> u16,
+    ) -> Self {
         let (mut edge, mut core) = (Lab::new(), Lab::without_control());
         for lab in [&mut edge, &mut core] {
             lab.write_config(more_of_agent);
@@ -92,13 +102,14 @@ impl Chain {
             edge.control.take();
             edge.start_control();
         }
+        let port = between(&edge, &core);
         let source = Source::new();
         let target = Target::listen(&core);
         let site = |lab, cluster| Site { lab, cluster, agent: None, node: None };
         let ports = [source.port, free_port()];
         let mut chain = Self { edge: site(edge, "edge"), core: site(core, "core"), target, source, ports };
         for cluster in ["edge", "core"] {
-            let bundle = chain.edge.lab.bundle(cluster);
+            let bundle = chain.edge.lab.bundle_at(cluster, port);
             let site = chain.site(cluster);
             let output = site.lab.enroll(&bundle);
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -199,7 +210,7 @@ impl Chain {
     /// A new link key, in use at both ends; the one that was before.
     pub fn rotate(&self) -> u64 {
         let before = self.link_keys().0.unwrap();
-        self.edge.agent.as_ref().unwrap().signal(nix::sys::signal::Signal::SIGHUP);
+        self.edge.order();
         wait_until("another link key is in use", || {
             let (key, taken) = self.link_keys();
             key.is_some_and(|key| key > before && taken.contains(&key))
@@ -241,6 +252,14 @@ impl Site {
             ready().is_some()
         });
         self.node = Some(node);
+    }
+
+    /// The agent makes everything anew, as soon as it can be told so.
+    pub fn order(&self) {
+        let agent = self.agent.as_ref().unwrap();
+        wait_until("SIGHUP is handled", || agent.handles(Signal::SIGHUP));
+        assert!(!agent.has_ended(), "{}", agent.log());
+        agent.signal(Signal::SIGHUP);
     }
 
     pub fn stop_node(&mut self) {

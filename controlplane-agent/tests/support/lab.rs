@@ -179,9 +179,14 @@ impl Lab {
 
     /// A new bundle for a cluster.
     pub fn bundle(&self, cluster: &str) -> PathBuf {
+        self.bundle_at(cluster, self.port)
+    }
+
+    /// The same, with another port on loopback for the control plane.
+    pub fn bundle_at(&self, cluster: &str, port: u16) -> PathBuf {
         let out = self.path(&format!("bundle-{cluster}.json"));
         let _ = fs::remove_file(&out);
-        let url = format!("https://127.0.0.1:{}", self.port);
+        let url = format!("https://127.0.0.1:{port}");
         let (directory, file) = (self.text("control"), out.to_str().unwrap());
         run(
             "zen-control",
@@ -371,7 +376,7 @@ impl Process {
 
 impl Process {
     /// Whether a signal is caught or waited for, as `/proc/PID/status` says; a process that has ended needs none.
-    fn handles(&self, signal: Signal) -> bool {
+    pub fn handles(&self, signal: Signal) -> bool {
         let Ok(status) = fs::read_to_string(format!("/proc/{}/status", self.pid())) else { return true };
         let masks = status.lines().filter_map(|line| {
             let mask = line.strip_prefix("SigCgt:").or_else(|| line.strip_prefix("SigBlk:"))?;

@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::encoding::is_name;
-use crate::{Base64, LINKS_MAX, Link, LinkStatement, PublicKey, SIGNATURE_BYTES, SigningKey, is_link_name};
+use crate::{
+    Base64, LINK_NAMESPACE, LINKS_MAX, Link, LinkStatement, PEER_LINKS_MAX, PublicKey, SIGNATURE_BYTES,
+    SigningKey, is_link_name,
+};
 
 /// Where configurations come from: `GET`, with the query `after`, the version that is in force; answered when there is a
 /// newer one, or with 204 after a while.
@@ -156,13 +159,23 @@ impl Configuration {
         let is_own_link = |(name, link): (&String, &Link)| is_link_name(name) && link.is_of(&self.cluster);
         let has_links =
             |cluster: &String| self.link_keys.values().any(|link| link.peer_of(&self.cluster) == cluster);
+        let own_secrets = format!("{LINK_NAMESPACE}/");
+        let mut per_peer: BTreeMap<&str, usize> = BTreeMap::new();
+        self.link_keys
+            .values()
+            .for_each(|link| *per_peer.entry(link.peer_of(&self.cluster)).or_default() += 1);
         let fields = [
             ("members are too many", self.members.len() <= MEMBERS_MAX),
             ("members have a name that is none", self.members.keys().all(|name| is_name(name))),
             ("secrets are too many", self.secrets.len() <= SECRETS_MAX),
             ("secrets have a name that is none", self.secrets.keys().all(is_secret)),
             ("secrets are too long", self.secrets.values().all(|secret| secret.0.len() <= SEALED_BYTES_MAX)),
+            (
+                "secrets are below zen-link/, whose keys agents make",
+                !self.secrets.keys().any(|name| name.starts_with(&own_secrets)),
+            ),
             ("links are too many", self.link_keys.len() <= LINKS_MAX),
+            ("links with one cluster are over 64", per_peer.values().all(|count| *count <= PEER_LINKS_MAX)),
             (
                 "links have a name that is none, or are of other clusters",
                 self.link_keys.iter().all(is_own_link),
@@ -241,6 +254,37 @@ mod tests {
     }
 
     #[test]
+    fn links_are_the_cluster_s_own() {
+        let link = Link { sender: "edge".to_owned(), receiver: "core".to_owned() };
+        let with = |links: Vec<(String, Link)>| {
+            verified(&Configuration { link_keys: links.into_iter().collect(), ..configuration() }, 0)
+        };
+        assert!(with(vec![("edge-core".to_owned(), link.clone())]).is_ok());
+        let others = Link { sender: "a".to_owned(), receiver: "b".to_owned() };
+        let field = "links have a name that is none, or are of other clusters";
+        for (name, link) in [("a-b", &others), ("a/b", &link), (&"a".repeat(41), &link)] {
+            assert_eq!(
+                with(vec![(name.to_owned(), link.clone())]),
+                Err(ConfigurationError::Field(field)),
+                "{name}"
+            );
+        }
+        let many = |count: usize| (0..count).map(|at| (format!("link-{at}"), link.clone())).collect();
+        assert!(with(many(PEER_LINKS_MAX)).is_ok());
+        let field = "links with one cluster are over 64";
+        assert_eq!(with(many(PEER_LINKS_MAX + 1)), Err(ConfigurationError::Field(field)));
+        let statement = LinkStatement {
+            text: String::new(),
+            chain: String::new(),
+            signature: Base64([0; SIGNATURE_BYTES]),
+        };
+        let link_statements = BTreeMap::from([("core".to_owned(), statement)]);
+        let field = "statements are of clusters that it has no links with";
+        let found = verified(&Configuration { link_statements, ..configuration() }, 0);
+        assert_eq!(found, Err(ConfigurationError::Field(field)));
+    }
+
+    #[test]
     fn names_cannot_leave_their_directory() {
         let member = Member { spiffe_id: String::new(), node: String::new() };
         let secret = SealedSecret(String::new());
@@ -249,6 +293,10 @@ mod tests {
             let found = verified(&Configuration { members, ..configuration() }, 0);
             assert_eq!(found, Err(ConfigurationError::Field("members have a name that is none")), "{name}");
         }
+        let own = BTreeMap::from([("zen-link/a/key-1".to_owned(), secret.clone())]);
+        let found = verified(&Configuration { secrets: own, ..configuration() }, 0);
+        let field = "secrets are below zen-link/, whose keys agents make";
+        assert_eq!(found, Err(ConfigurationError::Field(field)));
         for name in ["a/b", "a/../c", "/a/b/c", "a/b/.c"] {
             let secrets = BTreeMap::from([(name.to_owned(), secret.clone())]);
             let found = verified(&Configuration { secrets, ..configuration() }, 0);

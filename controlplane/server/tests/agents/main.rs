@@ -10,6 +10,7 @@ mod enrollment;
 mod input;
 mod issued;
 mod lab;
+mod link_keys;
 mod operation;
 mod programs;
 mod recovery;
