@@ -25,7 +25,7 @@ pub const PERSON_LIFE_MS: u64 = 12 * 3600 * 1000;
 /// Most people.
 pub(crate) const PEOPLE_MAX: i64 = 1_000;
 
-/// What a person may do, roughly; [`crate::rest`] says it exactly.
+/// What a person may do, roughly; the table of permissions says it exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Everything.
