@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Options;
 use super::agent::Agent;
 use super::crowd::{Crowd, cluster};
 use super::site::Site;
+use super::{Options, SETTLE};
 use crate::bench::machine;
 use crate::error::LabError;
 use crate::lab::{Lab, Metrics, Shape, Steps, node_program, wait_ready};
@@ -66,6 +66,8 @@ pub(super) async fn run(options: &Options) -> Result<ExitCode, LabError> {
     let mut times = Times::default();
     for round in 0..options.rounds.min(options.count) {
         wait_links(&lab, |links| links > 0.0).await?;
+        // Whoever was let in again, and all who have a new list, wait again by then.
+        tokio::time::sleep(SETTLE).await;
         times.deny_agent(&site, &mut crowd, round).await?;
         times.deny_node(&site, &lab).await?;
     }
