@@ -9,7 +9,7 @@ use std::process::Command;
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 
 /// What each crate may depend on among ours; a crate that is not here does not belong to the house.
-const ARROWS: [(&str, &[&str]); 17] = [
+const ARROWS: [(&str, &[&str]); 18] = [
     ("zen-core", &[]),
     ("zen-rules", &["zen-core"]),
     ("zen-hmac", &["zen-core"]),
@@ -17,6 +17,7 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("zen-ebpf-abi", &[]),
     ("zen-ebpf", &["zen-ebpf-abi"]),
     ("zen-identity", &[]),
+    ("zen-audit", &[]),
     ("zen-svid-faults", &[]),
     ("zen-control-api", &[]),
     ("zen-control", &["zen-control-api", "zen-identity"]),
