@@ -126,8 +126,11 @@ impl Crowd {
         Ok((refused.unwrap_or(begun), last))
     }
 
-    /// The version that the first of them has.
-    pub(super) fn version(&self) -> u64 {
+    /// The highest version that any of them has, after all that was told until now.
+    pub(super) fn version(&mut self) -> u64 {
+        while let Ok(told) = self.told.try_recv() {
+            self.note(told);
+        }
         self.has.iter().map(|(version, _, _)| *version).max().unwrap_or_default()
     }
 
