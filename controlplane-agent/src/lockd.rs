@@ -105,7 +105,9 @@ impl Lockd {
         let run = |source| LockdError::Run { program: program.clone(), source };
         let mut command = Command::new(program);
         command.arg("seal").args(recipients.iter().flat_map(|recipient| ["--recipient", recipient]));
-        command.args(["--namespace", namespace, "--name", name, "--from-json", "-", "--out-dir"]).arg(scratch);
+        command
+            .args(["--namespace", namespace, "--name", name, "--from-json", "-", "--out-dir"])
+            .arg(scratch);
         command.env_clear().stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(run)?;
         let json = json_of(values);

@@ -138,7 +138,7 @@ fn the_listener_for_people_refuses_each() {
     let (control, domain) = Running::start(PERSON);
     let is_good = |heard: &Heard| matches!(heard, Heard::Said(said) if said.starts_with(b"HTTP/1.1 "));
     let show = |shown: &Shown| dial(control.people, shown, HTTP, QUESTION);
-    each_is_refused((&control, &domain, PERSON), show, is_good, |_| "a person's handshake failed");
+    each_is_refused((&control, &domain, PERSON), show, is_good, |fault| fault.reason);
     for other in [AGENT, "peoples/alice", "people"] {
         let heard = show(&domain.good(other));
         assert!(!heard.is_taken(), "{other} is no person: {heard:?}");

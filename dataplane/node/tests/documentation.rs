@@ -218,7 +218,8 @@ fn every_metric_is_documented_and_no_other() {
             format!("zen_{name}{suffix}")
         })
         .collect();
-    let of_node = METRICS.split("fn encode_node").nth(1).expect("the node's own").split("fn histogram").next();
+    let of_node =
+        METRICS.split("fn encode_node").nth(1).expect("the node's own").split("fn histogram").next();
     for name in of_node.expect("its end").split("\"zen_").skip(1).filter_map(|rest| rest.split('"').next()) {
         let is_counter = name.ends_with("_refused") || name.ends_with("_trials");
         let suffix = if is_counter { "_total" } else { "" };

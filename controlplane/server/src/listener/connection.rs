@@ -174,7 +174,7 @@ fn identify(stream: &TlsStream<TcpStream>, source: SocketAddr) -> Option<(Peer, 
 }
 
 /// Our own verdicts are told, and have a label; what is not even a handshake is anybody's noise.
-fn log_refusal(source: SocketAddr, error: &std::io::Error) -> &'static str {
+pub(crate) fn log_refusal(source: SocketAddr, error: &std::io::Error) -> &'static str {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<tokio_rustls::rustls::Error>());
     match tls.and_then(zen_identity::peer_refused) {
         Some(refused) => {

@@ -22,6 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch as channel};
 use tokio_rustls::TlsAcceptor;
 use zen_identity::{PrivateKeySource, SvidFiles, SvidStore, TrustDomain};
 
+pub(crate) use self::connection::log_refusal;
 use self::notes::{Notes, Waiting};
 use self::places::{Places, Shed};
 use self::scrape::Scraped;

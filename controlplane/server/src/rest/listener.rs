@@ -24,7 +24,7 @@ use zen_identity::{
 
 use super::{Server, answer};
 use crate::directory::Directory;
-use crate::listener::now_ms;
+use crate::listener::{log_refusal, now_ms};
 use crate::people::PEOPLE;
 use crate::{ControlError, SessionKey};
 
@@ -142,7 +142,7 @@ async fn serve(shared: &Shared, acceptor: TlsAcceptor, stream: TcpStream, source
     let stream = match tokio::time::timeout(PERSON_HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
-            tracing::info!(%source, %error, "a person's handshake failed");
+            log_refusal(source, &error);
             return;
         }
         Err(_) => return,
