@@ -9,7 +9,8 @@ use zen_identity::SpiffeId;
 
 use crate::csr::{AcceptedKey, check_csr};
 use crate::database::integer;
-use crate::{AgentSession, Authority, Refusal, deny};
+use crate::issuer::Issuer;
+use crate::{AgentSession, Refusal, deny};
 
 /// A certificate as it was or is given out.
 pub(crate) struct Given {
@@ -36,10 +37,10 @@ pub(crate) struct Newest {
 }
 
 impl Given {
-    pub(crate) fn answer(self, authority: &Authority, now_ms: u64) -> CertificateAnswer {
+    pub(crate) fn answer(self, issuer: &dyn Issuer, now_ms: u64) -> CertificateAnswer {
         CertificateAnswer {
             certificate_chain: self.chain,
-            trust_bundle: authority.trust_bundle().to_owned(),
+            trust_bundle: issuer.trust_bundle().to_owned(),
             generation: self.generation.unsigned_abs(),
             server_time_ms: now_ms,
         }
@@ -49,15 +50,15 @@ impl Given {
 /// Answers a request of an agent.
 pub(crate) fn certify(
     transaction: Transaction<'_>,
-    authority: &Authority,
+    issuer: &dyn Issuer,
     agent: &AgentSession,
     request: &CertificateRequest,
     now_ms: u64,
 ) -> Result<Given, Refusal> {
     match &request.member {
-        None => renew(transaction, authority, agent, request, now_ms),
+        None => renew(transaction, issuer, agent, request, now_ms),
         Some(name) => {
-            let given = certify_member(&transaction, authority, (&agent.cluster, name), request, now_ms)?;
+            let given = certify_member(&transaction, issuer, (&agent.cluster, name), request, now_ms)?;
             transaction.commit()?;
             Ok(given)
         }
@@ -67,7 +68,7 @@ pub(crate) fn certify(
 /// Makes a certificate and keeps it.
 pub(crate) fn issue(
     database: &Connection,
-    authority: &Authority,
+    issuer: &dyn Issuer,
     grant: &Grant<'_>,
     now_ms: u64,
 ) -> Result<Given, Refusal> {
@@ -75,7 +76,7 @@ pub(crate) fn issue(
     if database.query_row(is_used, (grant.key.hash,), |_| Ok(())).optional()?.is_some() {
         return Err(Refusal::KeySeen);
     }
-    let issued = authority.issue(grant.id, grant.key, now_ms)?;
+    let issued = issuer.issue(grant.id, grant.key, now_ms)?;
     let sql = "INSERT INTO certificates (serial, spiffe_id, generation, key, not_after_ms, chain, bundle_id)
         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
     let row = (
@@ -93,7 +94,7 @@ pub(crate) fn issue(
 
 fn renew(
     transaction: Transaction<'_>,
-    authority: &Authority,
+    issuer: &dyn Issuer,
     agent: &AgentSession,
     request: &CertificateRequest,
     now_ms: u64,
@@ -112,14 +113,14 @@ fn renew(
         transaction.commit()?;
         return Err(Refusal::Locked);
     }
-    let given = next(&transaction, authority, (&agent.id, &key), newest, claimed, now_ms)?;
+    let given = next(&transaction, issuer, (&agent.id, &key), newest, claimed, now_ms)?;
     transaction.commit()?;
     Ok(given)
 }
 
 fn certify_member(
     database: &Connection,
-    authority: &Authority,
+    issuer: &dyn Issuer,
     (cluster, name): (&str, &str),
     request: &CertificateRequest,
     now_ms: u64,
@@ -139,19 +140,19 @@ fn certify_member(
         let sql = "INSERT INTO identities (spiffe_id, generation, enrolled_generation) VALUES (?1, 1, 1)";
         database.execute(sql, (id.as_str(),))?;
         let grant = Grant { id: &id, key: &key, generation: 1, bundle_id: None };
-        return issue(database, authority, &grant, now_ms);
+        return issue(database, issuer, &grant, now_ms);
     };
     check_denied(database, &id, &key, &newest, now_ms)?;
     if claimed != 0 && claimed != newest.generation && claimed + 1 != newest.generation {
         return Err(Refusal::Generation { current: newest.generation });
     }
-    next(database, authority, (&id, &key), newest, claimed, now_ms)
+    next(database, issuer, (&id, &key), newest, claimed, now_ms)
 }
 
 /// The same key again, whose answer was lost, has the same certificate; a new key has the next.
 fn next(
     database: &Connection,
-    authority: &Authority,
+    issuer: &dyn Issuer,
     (id, key): (&SpiffeId, &AcceptedKey),
     newest: Newest,
     claimed: i64,
@@ -163,7 +164,7 @@ fn next(
     let generation = newest.generation + 1;
     let sql = "UPDATE identities SET generation = ?2 WHERE spiffe_id = ?1";
     database.execute(sql, (id.as_str(), generation))?;
-    issue(database, authority, &Grant { id, key, generation, bundle_id: None }, now_ms)
+    issue(database, issuer, &Grant { id, key, generation, bundle_id: None }, now_ms)
 }
 
 pub(crate) fn newest(database: &Connection, id: &SpiffeId) -> rusqlite::Result<Option<Newest>> {

@@ -177,8 +177,8 @@ impl Control {
             source: attempt.source,
         };
         let mut database = self.database();
-        let given = enrollment::enroll(begin(&mut database)?, &authority, &enrollment, now_ms)?;
-        let answer = given.answer(&authority, now_ms);
+        let given = enrollment::enroll(begin(&mut database)?, &*authority, &enrollment, now_ms)?;
+        let answer = given.answer(&*authority, now_ms);
         Ok(EnrollmentAnswer {
             certificate_chain: answer.certificate_chain,
             trust_bundle: answer.trust_bundle,
@@ -226,8 +226,8 @@ impl Control {
         let mut database = self.database();
         let transaction = begin(&mut database)?;
         let agent = check_session(&transaction, key, now_ms)?;
-        let given = certificates::certify(transaction, &authority, &agent, request, now_ms)?;
-        Ok(given.answer(&authority, now_ms))
+        let given = certificates::certify(transaction, &*authority, &agent, request, now_ms)?;
+        Ok(given.answer(&*authority, now_ms))
     }
 
     /// Who asks, and the configuration of its cluster if that is newer than `after`.

@@ -10,8 +10,9 @@ use zen_identity::SpiffeId;
 use crate::certificates::{Given, Grant, issue};
 use crate::csr::AcceptedKey;
 use crate::database::integer;
+use crate::issuer::Issuer;
 use crate::session::cluster_of;
-use crate::{Authority, Refusal, deny, recovery};
+use crate::{Refusal, deny, recovery};
 
 /// A bundle as the database has it.
 pub(crate) struct KnownBundle {
@@ -64,7 +65,7 @@ impl KnownBundle {
 /// Uses the bundle up for this key, or finds that this key did so before.
 pub(crate) fn enroll(
     transaction: Transaction<'_>,
-    authority: &Authority,
+    issuer: &dyn Issuer,
     enrollment: &Enrollment<'_>,
     now_ms: u64,
 ) -> Result<Given, Refusal> {
@@ -75,7 +76,7 @@ pub(crate) fn enroll(
     let sql = "UPDATE bundles SET used_key = ?2, used_at_ms = ?3, used_from = ?4
         WHERE id = ?1 AND used_key IS NULL AND revoked_at_ms IS NULL AND expires_at_ms > ?3";
     let given = match transaction.execute(sql, (bundle_id.0, key.hash, integer(now_ms), source))? {
-        1 => let_in(&transaction, authority, enrollment, now_ms)?,
+        1 => let_in(&transaction, issuer, enrollment, now_ms)?,
         _ => given_before(&transaction, enrollment, now_ms)?,
     };
     transaction.commit()?;
@@ -85,7 +86,7 @@ pub(crate) fn enroll(
 /// A new enrollment ends the one before, and a lock that is older than the bundle.
 fn let_in(
     database: &Connection,
-    authority: &Authority,
+    issuer: &dyn Issuer,
     enrollment: &Enrollment<'_>,
     now_ms: u64,
 ) -> Result<Given, Refusal> {
@@ -105,7 +106,7 @@ fn let_in(
     if let Some(cluster) = cluster_of(id) {
         recovery::reset(database, cluster)?;
     }
-    issue(database, authority, &Grant { id, key, generation, bundle_id: Some(bundle_id) }, now_ms)
+    issue(database, issuer, &Grant { id, key, generation, bundle_id: Some(bundle_id) }, now_ms)
 }
 
 fn given_before(database: &Connection, enrollment: &Enrollment<'_>, now_ms: u64) -> Result<Given, Refusal> {

@@ -21,6 +21,7 @@ mod directory;
 mod enrollment;
 mod error;
 pub mod fuzz;
+mod issuer;
 mod link_keys;
 mod listener;
 mod metrics;

@@ -35,6 +35,8 @@ pub(crate) struct Gauges {
     pub(crate) connections: u64,
     /// Connections that wait for their handshake, or are in it.
     pub(crate) arrivals: u64,
+    /// Questions for a configuration that wait.
+    pub(crate) waiting: u64,
     /// Of what the database knows.
     pub(crate) kept: Kept,
     /// When the issuing CA ends, Unix ms.
@@ -124,10 +126,11 @@ impl Metrics {
 }
 
 impl Gauges {
-    fn rows(&self) -> [(&'static str, u64); 7] {
+    fn rows(&self) -> [(&'static str, u64); 8] {
         [
             ("zen_control_connections", self.connections),
             ("zen_control_arrivals", self.arrivals),
+            ("zen_control_waiting", self.waiting),
             ("zen_control_clusters", self.kept.clusters),
             ("zen_control_clusters_behind", self.kept.behind),
             ("zen_control_identities_locked", self.kept.locked),
@@ -149,7 +152,8 @@ mod tests {
         metrics.count_as(Counter::Handshakes, "denied");
         metrics.count(Counter::DatabaseErrors);
         let kept = Kept { clusters: 3, behind: 1, locked: 0, changes: 9 };
-        let text = metrics.text(&Gauges { connections: 2, arrivals: 0, kept, issuing_end_ms: 5000 });
+        let text =
+            metrics.text(&Gauges { connections: 2, arrivals: 0, waiting: 1, kept, issuing_end_ms: 5000 });
         for line in [
             "zen_control_requests_total{route=\"configuration\",outcome=\"ok\"} 2",
             "zen_control_handshakes_total{outcome=\"denied\"} 1",
@@ -159,6 +163,6 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line}: {text}");
         }
-        assert_eq!(text.lines().filter(|line| line.starts_with("# TYPE")).count(), 12);
+        assert_eq!(text.lines().filter(|line| line.starts_with("# TYPE")).count(), 13);
     }
 }

@@ -17,7 +17,8 @@ use zen_identity::SpiffeId;
 use crate::certificates::{Given, Grant, check_denied, issue, newest};
 use crate::csr::{AcceptedKey, check_csr};
 use crate::database::{begin, integer, owner};
-use crate::{Attempt, Authority, Control, ControlError, Database, Refusal};
+use crate::issuer::Issuer;
+use crate::{Attempt, Control, ControlError, Database, Refusal};
 
 /// How long after its certificate's end an agent may recover, ms.
 pub const RECOVERY_WITHIN_MS: u64 = 7 * 24 * 3600 * 1000;
@@ -88,7 +89,7 @@ pub(crate) fn check_holder(database: &Connection, id: &SpiffeId, client: &[u8; 3
 /// The next certificate, or the same one for a key whose answer was lost.
 pub(crate) fn recover(
     transaction: Transaction<'_>,
-    authority: &Authority,
+    issuer: &dyn Issuer,
     recovery: &Recovery<'_>,
     now_ms: u64,
 ) -> Result<Given, Refusal> {
@@ -118,7 +119,7 @@ pub(crate) fn recover(
     let generation = newest.generation + 1;
     let sql = "UPDATE identities SET generation = ?2, enrolled_generation = ?2 WHERE spiffe_id = ?1";
     transaction.execute(sql, (id.as_str(), generation))?;
-    let given = issue(&transaction, authority, &Grant { id, key, generation, bundle_id: None }, now_ms)?;
+    let given = issue(&transaction, issuer, &Grant { id, key, generation, bundle_id: None }, now_ms)?;
     transaction.commit()?;
     tracing::error!(
         cluster,
@@ -238,8 +239,8 @@ impl Control {
         let recovery =
             Recovery { id: &id, client: attempt.client, cluster, key: &key, source: attempt.source };
         let mut database = self.database();
-        let given = recover(begin(&mut database)?, &authority, &recovery, now_ms)?;
-        Ok(given.answer(&authority, now_ms))
+        let given = recover(begin(&mut database)?, &*authority, &recovery, now_ms)?;
+        Ok(given.answer(&*authority, now_ms))
     }
 }
 

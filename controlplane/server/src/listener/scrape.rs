@@ -112,6 +112,8 @@ async fn text(server: &Arc<Server>) -> Result<String, Refusal> {
     let gauges = Gauges {
         connections: taken(&server.connections, server.connections_max),
         arrivals: taken(&server.arrivals, super::ARRIVALS_MAX),
+        // Whoever asks for a configuration listens for news until it is answered.
+        waiting: server.news.receiver_count() as u64,
         kept,
         issuing_end_ms: server.control.authority().not_after_ms(),
     };

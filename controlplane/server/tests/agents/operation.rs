@@ -76,6 +76,16 @@ impl Server {
         assert!(status.success());
     }
 
+    async fn wait_metric(&self, line: &str) {
+        for _ in 0..3000 {
+            if self.metrics().lines().any(|found| found == line) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("never: {line}");
+    }
+
     fn metrics(&self) -> String {
         let mut stream = UnixStream::connect(self.at().join("metrics.sock")).unwrap();
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
@@ -128,6 +138,7 @@ async fn who_waits_is_answered_when_the_server_ends() {
     waiting.send("GET", &format!("{CONFIGURATION}?after=0"), b"").await.unwrap();
     let mut idle = agent.connect(server.address).await.unwrap();
     assert_eq!(idle.get("/healthz").await.unwrap().status, 200);
+    server.wait_metric("zen_control_waiting 1").await;
     server.terminate();
     let answer = waiting.answer().await.unwrap();
     assert_eq!((answer.status, answer.body.len()), (204, 0));
