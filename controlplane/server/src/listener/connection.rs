@@ -150,7 +150,7 @@ async fn answer_all(server: Arc<Server>, peer: Arc<Peer>, stream: TlsStream<TcpS
 }
 
 /// Waits until the server is to end.
-pub(super) async fn ended(ending: &mut channel::Receiver<bool>) {
+pub(crate) async fn ended(ending: &mut channel::Receiver<bool>) {
     // A sender that is gone has ended, too.
     let _ = ending.wait_for(|is_ending| *is_ending).await;
 }

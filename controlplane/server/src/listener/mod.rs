@@ -22,7 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch as channel};
 use tokio_rustls::TlsAcceptor;
 use zen_identity::{PrivateKeySource, SvidFiles, SvidStore, TrustDomain};
 
-pub(crate) use self::connection::log_refusal;
+pub(crate) use self::connection::{ended, log_refusal};
 use self::notes::{Notes, Waiting};
 use self::places::{Places, Shed};
 use self::scrape::Scraped;
@@ -224,8 +224,15 @@ pub async fn serve(settings: &RunSettings) -> Result<(), ControlError> {
             _ = tokio::signal::ctrl_c() => tracing::info!("ending: SIGINT"),
         }
     };
-    let _people = AbortOnDrop(tokio::spawn(people.run()));
+    let (told, mut heard) = channel::channel(false);
+    let people = tokio::spawn(people.run_until(async move { ended(&mut heard).await }));
+    let end = async {
+        end.await;
+        told.send_replace(true);
+    };
     listening.run_until(end).await;
+    // Both drain at the same time, and neither for longer than its bound.
+    let _ = people.await;
     Ok(())
 }
 

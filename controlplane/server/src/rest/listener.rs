@@ -15,7 +15,7 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch as channel};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use zen_identity::{
@@ -24,7 +24,7 @@ use zen_identity::{
 
 use super::{Server, answer};
 use crate::directory::Directory;
-use crate::listener::{log_refusal, now_ms};
+use crate::listener::{DRAIN_TIMEOUT, ended, log_refusal, now_ms};
 use crate::people::PEOPLE;
 use crate::{ControlError, SessionKey};
 
@@ -53,6 +53,7 @@ struct Shared {
     router: Router,
     connections: Arc<Semaphore>,
     of_person: Mutex<HashMap<SpiffeId, usize>>,
+    ending: channel::Sender<bool>,
 }
 
 /// One of a person's connections, until it is dropped.
@@ -78,6 +79,7 @@ impl PeopleListening {
             router: answer::router(&server),
             connections: Arc::new(Semaphore::new(PERSON_CONNECTIONS_MAX)),
             of_person: Mutex::default(),
+            ending: channel::Sender::new(false),
         };
         Ok(Self { listener, acceptor, shared: Arc::new(shared) })
     }
@@ -89,6 +91,25 @@ impl PeopleListening {
 
     /// Answers until it is dropped.
     pub async fn run(self) {
+        self.run_until(std::future::pending()).await;
+    }
+
+    /// Answers until `end`; then takes nobody in, answers requests that are on their way, and closes what is open.
+    pub async fn run_until(self, end: impl Future<Output = ()>) {
+        tokio::select! {
+            () = self.accept_all() => {}
+            () = end => {}
+        }
+        let Self { listener, shared, .. } = self;
+        drop(listener);
+        shared.ending.send_replace(true);
+        let all = shared.connections.acquire_many(PERSON_CONNECTIONS_MAX as u32);
+        if tokio::time::timeout(DRAIN_TIMEOUT, all).await.is_err() {
+            tracing::warn!("some people's connections were closed before they were answered");
+        }
+    }
+
+    async fn accept_all(&self) {
         loop {
             match self.listener.accept().await {
                 Ok((stream, source)) => self.admit(stream, source),
@@ -152,11 +173,12 @@ async fn serve(shared: &Shared, acceptor: TlsAcceptor, stream: TcpStream, source
         tracing::warn!(person = %session.id, "a connection was closed because the person has too many");
         return;
     };
-    let _ = tokio::time::timeout(life, answer_all(shared.router.clone(), session, stream)).await;
+    let _ = tokio::time::timeout(life, answer_all(shared, session, stream)).await;
 }
 
-async fn answer_all(router: Router, session: SessionKey, stream: TlsStream<TcpStream>) {
-    let router = TowerToHyperService::new(router);
+async fn answer_all(shared: &Shared, session: SessionKey, stream: TlsStream<TcpStream>) {
+    let mut ending = shared.ending.subscribe();
+    let router = TowerToHyperService::new(shared.router.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(session.clone());
@@ -165,7 +187,16 @@ async fn answer_all(router: Router, session: SessionKey, stream: TlsStream<TcpSt
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(PERSON_IDLE_TIMEOUT);
     http.max_buf_size(PERSON_HEAD_BYTES_MAX).max_headers(PERSON_HEADERS_MAX);
-    if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
+    let done = tokio::select! {
+        done = connection.as_mut() => done,
+        () = ended(&mut ending) => {
+            // The request on its way is answered, and is the last.
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = done {
         tracing::debug!(%error, "a person's connection ended");
     }
 }

@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tempfile::TempDir;
+use tokio::sync::Notify;
 use zen_control::{
     Database, Directory, Listening, PeopleListening, Role, Settings, add_person, certify_person, initialize,
     open_database,
@@ -20,6 +22,7 @@ pub struct Lab {
     pub agents: SocketAddr,
     files: TempDir,
     listening: [tokio::task::JoinHandle<()>; 2],
+    ending: Arc<Notify>,
 }
 
 impl Lab {
@@ -32,10 +35,23 @@ impl Lab {
         let listening = Listening::bind(directory.clone(), &settings).await.unwrap();
         let people = PeopleListening::bind(directory.clone(), loopback, listening.identity()).await.unwrap();
         let (agents, address) = (listening.address().unwrap(), people.address().unwrap());
-        let listening = [tokio::spawn(listening.run()), tokio::spawn(people.run())];
-        let lab = Self { directory, address, agents, files, listening };
+        let ending = Arc::new(Notify::new());
+        let end = Arc::clone(&ending);
+        let people = people.run_until(async move { end.notified().await });
+        let listening = [tokio::spawn(listening.run()), tokio::spawn(people)];
+        let lab = Self { directory, address, agents, files, listening, ending };
         lab.add("owner", Role::Owner);
         lab
+    }
+
+    /// The listener for people is to end; nothing is waited for.
+    pub fn end(&self) {
+        self.ending.notify_one();
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&self) -> bool {
+        self.listening[1].is_finished()
     }
 
     /// What a command of another process has.

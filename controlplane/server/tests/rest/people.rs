@@ -185,3 +185,27 @@ fn commands_make_and_remove_people() {
     assert!(person(&["remove", "--name", "bob"]).0);
     assert_eq!(person(&["list"]).1, "ann owner\n");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_on_its_way_is_answered_when_the_server_ends() {
+    let lab = Lab::start().await;
+    let (mut busy, mut idle) = (lab.owner().await, lab.owner().await);
+    for client in [&mut busy, &mut idle] {
+        assert_eq!(client.get("/healthz").await.status, 200);
+    }
+    let body = br#"{"name":"late"}"#;
+    let head = format!(
+        "POST /v1/tenants HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+         expect: 100-continue\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    // The server asks for the body: so the request is on its way.
+    assert_eq!(busy.raw(head.as_bytes(), "HEAD").await.unwrap().status, 100);
+    lab.end();
+    until(async || tokio::net::TcpStream::connect(lab.address).await.is_err()).await;
+    assert!(idle.try_send("GET", "/healthz", &[], b"").await.is_err(), "an idle connection is closed");
+    assert!(!lab.has_ended(), "somebody is not answered yet");
+    let answer = busy.raw(body, "POST").await.unwrap();
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    until(async || lab.has_ended()).await;
+}
