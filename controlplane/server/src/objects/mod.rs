@@ -1,6 +1,6 @@
 //! What people say of a tenant: clusters, members, endpoints, destinations, flows, policies, credentials.
 //!
-//! Enters: JSON objects, each known by its kind and name. Leaves: checked values, from which [`crate::compile()`] makes what
+//! Enters: JSON objects, each known by its kind and name. Leaves: checked values, from which [`mod@crate::compile`] makes what
 //! nodes run by. Refused: unknown fields, names and URLs that are none, settings that nodes do not have or that a field of the
 //! object says already, and credentials that are not ciphertext. Whether one object fits another is asked when they are compiled.
 
