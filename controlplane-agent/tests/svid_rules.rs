@@ -122,8 +122,11 @@ fn an_agent_that_runs_refuses_each() {
         wait_until(&format!("rule {}, {}: \"{}\" in the log", fault.rule, fault.name, fault.reason), || {
             agent.log().matches(fault.reason).count() > before
         });
-        let (said, is_good) = lab.status();
-        assert!(said.contains(fault.reason) && !is_good, "rule {}, {}: {said}", fault.rule, fault.name);
+        // The status is written after the log.
+        wait_until(&format!("rule {}, {}: in the status", fault.rule, fault.name), || {
+            let (said, is_good) = lab.status();
+            said.contains(fault.reason) && !is_good
+        });
         assert_eq!(impostor.talked(), talked, "rule {}, {}: not a word", fault.rule, fault.name);
         agent.signal(Signal::SIGKILL);
     }

@@ -337,7 +337,11 @@ impl Lab {
 }
 
 impl Process {
+    /// An agent that has just started would be ended by a SIGHUP, so that waits until it is caught.
     pub fn signal(&self, signal: Signal) {
+        if signal == Signal::SIGHUP {
+            wait_until("SIGHUP is handled", || self.handles(signal));
+        }
         kill(self.pid(), signal).unwrap();
     }
 
