@@ -44,7 +44,7 @@ pub fn with_link_keys(
     let (mut written, mut uses) = (String::with_capacity(text.len()), LinkUses::new());
     let mut done = 0;
     while let Some(found) = text[done..].find(OPEN).map(|at| done + at) {
-        let (kind, link, end) = place(text, found).ok_or(LinkTextError::Malformed(found))?;
+        let (kind, link, end) = place(text, (done, found)).ok_or(LinkTextError::Malformed(found))?;
         let role = if kind == Kind::Keys { LinkRole::Receiver } else { LinkRole::Sender };
         let use_of = uses.entry((link.to_owned(), role)).or_insert_with(|| keys_of(link, role));
         let Some(newest) = use_of.last().copied() else { return Err(LinkTextError::NoKey(link.to_owned())) };
@@ -69,15 +69,15 @@ enum Kind {
     Keys,
 }
 
-/// What begins at `found`: its kind, the link, and where it ends.
-fn place(text: &str, found: usize) -> Option<(Kind, &str, usize)> {
+/// What begins at `found`: its kind, the link, and where it ends. Quotes before `done` are another place's.
+fn place(text: &str, (done, found): (usize, usize)) -> Option<(Kind, &str, usize)> {
     let rest = &text[found + OPEN.len()..];
     let (kind, rest) = [("_id:", Kind::Id), (":", Kind::Place), ("s:", Kind::Keys)]
         .into_iter()
         .find_map(|(name, kind)| Some((kind, rest.strip_prefix(name)?)))?;
     let (link, after) = rest.split_once(CLOSE)?;
     let end = text.len() - after.len();
-    let is_quoted = text[..found].ends_with('"') && after.starts_with('"');
+    let is_quoted = text[done..found].ends_with('"') && after.starts_with('"');
     (is_link_name(link) && (kind != Kind::Keys || is_quoted)).then_some((kind, link, end))
 }
 
@@ -124,6 +124,13 @@ mod tests {
             with_link_keys("{{private_key}}", keys),
             Ok(("{{private_key}}".to_owned(), LinkUses::new()))
         );
+    }
+
+    #[test]
+    fn two_places_share_no_quote() {
+        let text = "keys = \"{{link_keys:e-c}}\"{{link_keys:e-c}}\"";
+        let second = text.rfind(OPEN).unwrap();
+        assert_eq!(with_link_keys(text, keys), Err(LinkTextError::Malformed(second)));
     }
 
     #[test]
