@@ -14,7 +14,7 @@ mod peer;
 pub use bundles::{BUNDLE_FAULTS, BundleFault};
 pub use domain::{Denied, Domain, Shown};
 pub use faults::{FAULTS, Fault, NOT_AT_A_HOP};
-pub use peer::{Heard, dial, greet, meet};
+pub use peer::{Anybody, Heard, dial, greet, meet};
 
 /// Rules of the checklist.
 pub const RULES: std::ops::RangeInclusive<u8> = 1..=21;

@@ -1,13 +1,14 @@
 //! One connection: a handshake, who it is, then requests until its identity ends.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::service::{HttpService, service_fn};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
@@ -135,11 +136,22 @@ async fn answer_all(server: Arc<Server>, peer: Arc<Peer>, stream: TlsStream<TcpS
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     http.max_buf_size(HEAD_BYTES_MAX).max_headers(HEADERS_MAX);
-    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
+    serve_until_end(http.serve_connection(TokioIo::new(stream), service), &mut ending).await;
+}
+
+/// Answers until the client or the server ends; the request that is on its way then is answered, and is the last.
+pub(crate) async fn serve_until_end<S, B>(
+    connection: http1::Connection<TokioIo<TlsStream<TcpStream>>, S>,
+    ending: &mut channel::Receiver<bool>,
+) where
+    S: HttpService<Incoming, ResBody = B>,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    B: Body<Error: Into<Box<dyn Error + Send + Sync>>> + 'static,
+{
+    let mut connection = std::pin::pin!(connection);
     let done = tokio::select! {
         done = connection.as_mut() => done,
-        () = ended(&mut ending) => {
-            // The request on its way is answered, and is the last.
+        () = ended(ending) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -22,7 +22,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch as channel};
 use tokio_rustls::TlsAcceptor;
 use zen_identity::{PrivateKeySource, SvidFiles, SvidStore, TrustDomain};
 
-pub(crate) use self::connection::{ended, log_refusal};
+use self::connection::ended;
+pub(crate) use self::connection::{log_refusal, serve_until_end};
 use self::notes::{Notes, Waiting};
 use self::places::{Places, Shed};
 use self::scrape::Scraped;

@@ -24,7 +24,7 @@ use zen_identity::{
 
 use super::{Server, answer};
 use crate::directory::Directory;
-use crate::listener::{DRAIN_TIMEOUT, ended, log_refusal, now_ms};
+use crate::listener::{DRAIN_TIMEOUT, log_refusal, now_ms, serve_until_end};
 use crate::people::PEOPLE;
 use crate::{ControlError, SessionKey};
 
@@ -187,18 +187,7 @@ async fn answer_all(shared: &Shared, session: SessionKey, stream: TlsStream<TcpS
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(PERSON_IDLE_TIMEOUT);
     http.max_buf_size(PERSON_HEAD_BYTES_MAX).max_headers(PERSON_HEADERS_MAX);
-    let mut connection = std::pin::pin!(http.serve_connection(TokioIo::new(stream), service));
-    let done = tokio::select! {
-        done = connection.as_mut() => done,
-        () = ended(&mut ending) => {
-            // The request on its way is answered, and is the last.
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = done {
-        tracing::debug!(%error, "a person's connection ended");
-    }
+    serve_until_end(http.serve_connection(TokioIo::new(stream), service), &mut ending).await;
 }
 
 /// Who it is, and how long the connection may last.
