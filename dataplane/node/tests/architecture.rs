@@ -23,7 +23,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("zen-control", &["zen-control-api", "zen-identity"]),
     ("zen-agent", &["zen-control-api", "zen-identity", "zen-lock"]),
     ("zen-lock", &[]),
-    ("zen-lockd", &["zen-lock"]),
+    ("zen-lockd", &["zen-audit", "zen-lock"]),
     (
         "zen-dataplane",
         &["zen-core", "zen-ebpf", "zen-hmac", "zen-identity", "zen-lock", "zen-rules", "zen-uring"],
