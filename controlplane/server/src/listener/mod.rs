@@ -20,12 +20,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch as channel};
 use tokio_rustls::TlsAcceptor;
-use zen_identity::{PrivateKeySource, SvidFiles, SvidStore, TrustDomain};
+use zen_identity::{PrivateKeySource, SpiffeId, SvidFiles, SvidStore, TrustDomain};
 
 use self::connection::ended;
 pub(crate) use self::connection::{log_refusal, serve_until_end};
 use self::notes::{Notes, Waiting};
-use self::places::{Places, Shed};
+pub(crate) use self::places::Places;
+use self::places::Shed;
 use self::scrape::Scraped;
 use crate::directory::{self, Directory};
 use crate::metrics::{Counter, Metrics};
@@ -95,7 +96,7 @@ pub(crate) struct Server {
     connections: Arc<Semaphore>,
     connections_max: usize,
     metrics: Metrics,
-    by_identity: Places,
+    by_identity: Places<SpiffeId>,
     shed: Shed,
     handshakes: Semaphore,
     enrolling: Semaphore,
@@ -137,7 +138,7 @@ impl Listening {
             connections: Arc::new(Semaphore::new(connections_max)),
             connections_max,
             metrics: Metrics::default(),
-            by_identity: Places::default(),
+            by_identity: Places::of_each(IDENTITY_CONNECTIONS_MAX),
             shed: Shed::default(),
             handshakes: Semaphore::new(HANDSHAKES_MAX),
             enrolling: Semaphore::new(ENROLLING_MAX),

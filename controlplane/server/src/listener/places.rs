@@ -1,24 +1,23 @@
-//! How many connections each identity has, so that none takes the places of others, and how many were closed.
+//! How many connections each client has, so that none takes the places of others, and how many were closed.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::Hash;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use zen_identity::SpiffeId;
-
-use super::IDENTITY_CONNECTIONS_MAX;
-
 const SAID_EVERY: Duration = Duration::from_secs(10);
 
-/// Connections by identity; those without any are not in it, so it is bounded by the number of connections.
-#[derive(Default)]
-pub(super) struct Places(Mutex<HashMap<SpiffeId, usize>>);
+/// Connections by client; those without any are not in it, so it is bounded by the number of connections.
+pub(crate) struct Places<K> {
+    counts: Mutex<HashMap<K, usize>>,
+    one_max: usize,
+}
 
 /// One connection's place, given back when it is dropped.
-pub(super) struct Place<'a> {
-    places: &'a Places,
-    id: SpiffeId,
+pub(crate) struct Place<'a, K: Hash + Eq + Clone> {
+    places: &'a Places<K>,
+    client: K,
 }
 
 /// Connections that were closed for want of a place: whoever floods us does not fill the log too.
@@ -31,16 +30,21 @@ struct Noted {
     said_at: Option<Instant>,
 }
 
-impl Places {
-    /// None if the identity has all of its places.
-    pub(super) fn take(&self, id: &SpiffeId) -> Option<Place<'_>> {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(id.clone()).or_default();
-        if *count == IDENTITY_CONNECTIONS_MAX {
+impl<K: Hash + Eq + Clone> Places<K> {
+    /// At most `one_max` places for each client.
+    pub(crate) fn of_each(one_max: usize) -> Self {
+        Self { counts: Mutex::default(), one_max }
+    }
+
+    /// None if the client has all of its places.
+    pub(crate) fn take(&self, client: &K) -> Option<Place<'_, K>> {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(client.clone()).or_default();
+        if *count == self.one_max {
             return None;
         }
         *count += 1;
-        Some(Place { places: self, id: id.clone() })
+        Some(Place { places: self, client: client.clone() })
     }
 }
 
@@ -56,10 +60,10 @@ impl Shed {
     }
 }
 
-impl Drop for Place<'_> {
+impl<K: Hash + Eq + Clone> Drop for Place<'_, K> {
     fn drop(&mut self) {
-        let mut counts = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Entry::Occupied(mut entry) = counts.entry(self.id.clone()) else { return };
+        let mut counts = self.places.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let Entry::Occupied(mut entry) = counts.entry(self.client.clone()) else { return };
         *entry.get_mut() -= 1;
         if *entry.get() == 0 {
             entry.remove();
@@ -73,13 +77,13 @@ mod tests {
 
     #[test]
     fn a_place_is_given_back() {
-        let places = Places::default();
-        let [one, other] = ["spiffe://a/b", "spiffe://a/c"].map(|id| SpiffeId::parse(id).unwrap());
-        let taken: Vec<_> = (0..IDENTITY_CONNECTIONS_MAX).map(|_| places.take(&one).unwrap()).collect();
+        let places = Places::of_each(3);
+        let [one, other] = ["one", "other"];
+        let taken: Vec<_> = (0..3).map(|_| places.take(&one).unwrap()).collect();
         assert!(places.take(&one).is_none());
         assert!(places.take(&other).is_some());
         drop(taken);
-        assert!(places.0.lock().unwrap().is_empty());
+        assert!(places.counts.lock().unwrap().is_empty());
         assert!(places.take(&one).is_some());
     }
 }

@@ -1,9 +1,8 @@
 //! The listener for people: who may connect at all, and how many.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -24,8 +23,8 @@ use zen_identity::{
 
 use super::{Server, answer};
 use crate::directory::Directory;
-use crate::listener::{DRAIN_TIMEOUT, log_refusal, now_ms, serve_until_end};
-use crate::people::PEOPLE;
+use crate::listener::{DRAIN_TIMEOUT, Places, log_refusal, now_ms, serve_until_end};
+use crate::people::{Caller, PEOPLE};
 use crate::{ControlError, SessionKey};
 
 /// Most connections at a time; more are closed as they come.
@@ -52,14 +51,8 @@ pub struct PeopleListening {
 struct Shared {
     router: Router,
     connections: Arc<Semaphore>,
-    of_person: Mutex<HashMap<SpiffeId, usize>>,
+    of_person: Places<SpiffeId>,
     ending: channel::Sender<bool>,
-}
-
-/// One of a person's connections, until it is dropped.
-struct Place<'a> {
-    shared: &'a Shared,
-    id: SpiffeId,
 }
 
 impl PeopleListening {
@@ -78,7 +71,7 @@ impl PeopleListening {
         let shared = Shared {
             router: answer::router(&server),
             connections: Arc::new(Semaphore::new(PERSON_CONNECTIONS_MAX)),
-            of_person: Mutex::default(),
+            of_person: Places::of_each(ONE_PERSON_CONNECTIONS_MAX),
             ending: channel::Sender::new(false),
         };
         Ok(Self { listener, acceptor, shared: Arc::new(shared) })
@@ -134,30 +127,6 @@ impl PeopleListening {
     }
 }
 
-impl Shared {
-    fn take(&self, id: &SpiffeId) -> Option<Place<'_>> {
-        let mut counts = self.of_person.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(id.clone()).or_default();
-        if *count == ONE_PERSON_CONNECTIONS_MAX {
-            return None;
-        }
-        *count += 1;
-        Some(Place { shared: self, id: id.clone() })
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let mut counts = self.shared.of_person.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.id) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.id);
-            }
-        }
-    }
-}
-
 async fn serve(shared: &Shared, acceptor: TlsAcceptor, stream: TcpStream, source: SocketAddr) {
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(PERSON_HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
@@ -169,7 +138,7 @@ async fn serve(shared: &Shared, acceptor: TlsAcceptor, stream: TcpStream, source
         Err(_) => return,
     };
     let Some((session, life)) = identify(&stream) else { return };
-    let Some(_place) = shared.take(&session.id) else {
+    let Some(_place) = shared.of_person.take(&session.id) else {
         tracing::warn!(person = %session.id, "a connection was closed because the person has too many");
         return;
     };
@@ -181,7 +150,7 @@ async fn answer_all(shared: &Shared, session: SessionKey, stream: TlsStream<TcpS
     let router = TowerToHyperService::new(shared.router.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(session.clone());
+        request.extensions_mut().insert(Caller::Certificate(session.clone()));
         router.call(request)
     });
     let mut http = http1::Builder::new();
