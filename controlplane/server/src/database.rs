@@ -6,13 +6,13 @@ use std::time::Duration;
 use rusqlite::backup::Progress;
 use rusqlite::{Connection, MAIN_DB, OpenFlags, Transaction, TransactionBehavior};
 
-use crate::ControlError;
 use crate::directory::{self, Directory, PRIVATE_MODE};
+use crate::{ControlError, audit};
 
 /// An open database.
 pub type Database = Connection;
 
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 1 + STEPS.len() as i64;
 /// How long a command waits for the server, or the server for a command.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -77,7 +77,7 @@ CREATE TABLE statuses (
 ) STRICT;
 ";
 
-/// What came after version 1, in order: a new database has all of it, an older one gets it when it is opened.
+/// What came with version 2, in order: a new database has all of it, an older one gets it when it is opened.
 const ADDITIONS: &[&str] = &[
     // Tenants, and what people asked for: drafts until they are compiled and published.
     "CREATE TABLE tenants (name TEXT PRIMARY KEY) STRICT",
@@ -154,6 +154,9 @@ const ADDITIONS: &[&str] = &[
         BEGIN UPDATE watched SET changes = changes + 1; END",
 ];
 
+/// What each version after the first one added; parts keep their tables themselves.
+const STEPS: &[&[&[&str]]] = &[&[ADDITIONS], &[audit::TABLES]];
+
 /// Whose control plane it is.
 #[derive(Clone, Debug)]
 pub(crate) struct Owner {
@@ -182,13 +185,14 @@ fn connect(directory: &Directory, access: OpenFlags) -> Result<Database, Control
     Ok(database)
 }
 
-/// Brings a database of version 1 to ours; one of another version is refused.
+/// Brings a database of an earlier version to ours; one of a later version is refused.
 pub(crate) fn migrate(database: &mut Database) -> Result<(), ControlError> {
-    if version(database)? == 1 {
+    if (1..SCHEMA_VERSION).contains(&version(database)?) {
         let transaction = begin(database)?;
         // Another process may have been faster.
-        if version(&transaction)? == 1 {
-            add(&transaction)?;
+        let found = version(&transaction)?;
+        if (1..SCHEMA_VERSION).contains(&found) {
+            add(&transaction, found)?;
         }
         transaction.commit()?;
     }
@@ -202,9 +206,10 @@ fn version(database: &Connection) -> rusqlite::Result<i64> {
     database.pragma_query_value(None, "user_version", |row| row.get(0))
 }
 
-/// From version 1 to the present one.
-fn add(database: &Connection) -> rusqlite::Result<()> {
-    ADDITIONS.iter().try_for_each(|statement| database.execute(statement, ()).map(|_| ()))?;
+/// From a version that was found to the present one.
+fn add(database: &Connection, found: i64) -> rusqlite::Result<()> {
+    let missing = STEPS.iter().skip(found.unsigned_abs() as usize - 1).copied().flatten().copied().flatten();
+    missing.copied().try_for_each(|statement| database.execute(statement, ()).map(|_| ()))?;
     database.pragma_update(None, "user_version", SCHEMA_VERSION)
 }
 
@@ -223,7 +228,7 @@ pub(crate) fn create_database(directory: &Directory, owner: &Owner) -> Result<()
     database.execute_batch(SCHEMA)?;
     let sql = "INSERT INTO settings (only, trust_domain, tenant) VALUES (1, ?1, ?2)";
     database.execute(sql, (&owner.trust_domain, &owner.tenant))?;
-    add(&database)?;
+    add(&database, 1)?;
     database.close().map_err(|(_, error)| error.into())
 }
 

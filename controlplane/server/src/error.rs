@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use rusqlite::ErrorCode;
+use zen_audit::EntryError;
 use zen_control_api::{BundleError, ConfigurationError, LinkStatementError, Problem, ProblemType};
 use zen_identity::{IdentityError, SpiffeIdError, SvidError};
 
@@ -126,6 +127,9 @@ pub enum Refusal {
     /// The issuing CA is at its end.
     #[error("the issuing CA is over; run: zen-control authority renew")]
     AuthorityOver,
+    /// No entry of the audit log could be made for it.
+    #[error("{0}")]
+    Control(Box<ControlError>),
     /// The process is ending.
     #[error("the control plane is ending")]
     Ending,
@@ -160,6 +164,7 @@ impl Refusal {
             Self::Database(_) | Self::Issue(_) | Self::AuthorityOver | Self::Ending | Self::Kept(_) => {
                 ProblemType::Internal
             }
+            Self::Control(_) => ProblemType::Internal,
         }
     }
 
@@ -178,6 +183,15 @@ impl Refusal {
 /// A command held the database for longer than we wait.
 fn is_contention(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+}
+
+impl From<ControlError> for Refusal {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::Database(error) => error.into(),
+            error => Self::Control(Box::new(error)),
+        }
+    }
 }
 
 impl From<serde_json::Error> for Refusal {
@@ -324,6 +338,15 @@ pub enum ControlError {
         /// Certificates.
         leaves: u64,
     },
+    /// An entry that the audit log cannot take.
+    #[error("the audit log takes no such entry, so nothing was changed: {0}")]
+    AuditEntry(#[from] EntryError),
+    /// Hashes that earlier entries left are missing, or there are those of entries that are not there.
+    #[error(
+        "control.db: entries or hashes of the audit log are missing, so nothing is changed any more; see what: \
+         zen-control audit verify, then restore a backup"
+    )]
+    AuditDamaged,
     /// The listener's own identity.
     #[error("{0}")]
     Identity(#[from] IdentityError),
