@@ -2,9 +2,9 @@
 #![doc(hidden)]
 
 use crate::{
-    CertificateRequest, Configuration, EnrollmentBundle, EnrollmentRequest, LINK_KEYS_MAX, LinkRole,
-    LinkStatement, LinkTextError, PEER_LINKS_MAX, RecoveryRequest, SignedConfiguration, SigningKey,
-    StatusReport, is_link_name, with_link_keys,
+    CertificateRequest, Configuration, DeliveryReport, EnrollmentBundle, EnrollmentRequest, LINK_KEYS_MAX,
+    LinkRole, LinkStatement, LinkTextError, Order, PEER_LINKS_MAX, RecoveryRequest, SignedConfiguration,
+    SignedOrder, SigningKey, StatusReport, is_link_name, with_link_keys,
 };
 
 /// An accepted bundle is read back as it was, with the same key.
@@ -37,6 +37,18 @@ pub fn fuzz_messages(data: &[u8]) {
     if let Ok(report) = serde_json::from_slice::<StatusReport>(data) {
         let text = serde_json::to_vec(&report).expect("a message is JSON");
         assert_eq!(serde_json::from_slice::<StatusReport>(&text).expect("what was written is read"), report);
+    }
+    if let Ok(report) = serde_json::from_slice::<DeliveryReport>(data)
+        && report.is_bounded()
+    {
+        let labels = report.deliveries.iter().flat_map(|delivery| [&delivery.target, &delivery.verdict]);
+        assert!(labels.into_iter().all(|label| label.bytes().all(|byte| byte.is_ascii_graphic())));
+    }
+    if let Ok(order) = serde_json::from_slice::<Order>(data) {
+        let key = SigningKey::from_seed([7; 32].into());
+        let signed = SignedOrder::sign(&order, &key);
+        let taken = signed.verify(&key.public(), ("acme", "edge"), 1, 1);
+        assert!(taken.is_err() || (order.is_whole() && order.number > 1 && order.expires_at_ms > 1));
     }
 }
 

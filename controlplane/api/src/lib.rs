@@ -14,10 +14,13 @@ mod enrollment;
 pub mod fuzz;
 mod link_keys;
 mod link_text;
+mod order;
 mod problem;
 mod recovery;
+mod relay;
 mod signing;
 mod status;
+mod sync;
 
 pub use bundle::{
     BUNDLE_BYTES_MAX, BUNDLE_URLS_MAX, BundleError, CA_PINS_MAX, CaPin, EnrollmentBundle, PinError,
@@ -38,7 +41,18 @@ pub use link_keys::{
     SealedLinkKey, is_link_name, link_key_id, link_secret,
 };
 pub use link_text::{LinkRole, LinkTextError, LinkUses, with_link_keys};
+pub use order::{
+    ORDER_BYTES_MAX, ORDER_LETTERS_MAX, ORDER_LIFE_MS, Order, OrderError, SignedOrder, is_letter_id,
+};
 pub use problem::{PROBLEM_CONTENT_TYPE, Problem, ProblemType};
 pub use recovery::{RECOVER, RECOVERY_NONCE, RecoveryProof, RecoveryRequest};
+pub use relay::{
+    DEAD_LETTERS, DELIVERIES, DELIVERIES_MAX, DIGESTS_MAX, DeadLetter, DeadLetterReport, Delivery,
+    DeliveryReport, DigestReport, LETTERS_MAX, RECEIPTS, RelayAnswer,
+};
 pub use signing::{PublicKey, SIGNATURE_BYTES, SignatureError, SigningKey};
 pub use status::{MemberReport, Outcome, STATUS, StatusReport};
+pub use sync::{
+    CHECKPOINT_BYTES_MAX, LogReport, NOTE_KEY_BYTES_MAX, OrderEnd, OrderResult, REASON_BYTES_MAX, SYNC,
+    SYNC_ORDERS_MAX, SyncAnswer, SyncRequest, WitnessReport,
+};
