@@ -1,8 +1,8 @@
 //! What the fuzz targets call: each parser, with what must hold of anything that it takes.
 
 use crate::{
-    Checkpoint, EntryProof, Export, Hash, LogKey, Note, SignatureKind, Trust, leaf_hash, verify_consistency,
-    verify_export, verify_inclusion,
+    Checkpoint, Digest, EntryProof, Export, Hash, LogKey, Note, Segment, SignatureKind, Trust, leaf_hash,
+    segment_lines, verify_consistency, verify_export, verify_inclusion, verify_segments,
 };
 
 /// A note that is read is written as it was.
@@ -52,6 +52,29 @@ pub fn fuzz_proof(data: &[u8]) {
     assert!(verify_inclusion(&leaf_hash(data), (first, second), &hashes, &root).is_err());
     if first != second {
         assert!(verify_consistency((first, &leaf_hash(data)), (second, &root), &hashes).is_err());
+    }
+}
+
+/// A digest that is read is written as it was, and is of no segment that nobody signed; lines are all of the bytes.
+pub fn fuzz_segment(data: &[u8]) {
+    let (lines, torn) = segment_lines(data);
+    let mut segment = Segment::new(0, 0);
+    let mut bytes = torn.len();
+    for line in lines {
+        assert!(!line.contains(&b'\n'));
+        segment.handle_line(line, 0);
+        bytes += line.len() + 1;
+    }
+    assert_eq!(bytes, data.len());
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(digest) = Digest::parse(text) {
+        assert_eq!(digest.text(), text);
+        assert!(Checkpoint::parse(text).is_err(), "it is one or the other");
+    }
+    if let Ok(note) = Note::parse(text) {
+        let finding = verify_segments(&[note], [(0, data)], &stranger(SignatureKind::Note));
+        assert_eq!(finding.verified, 0);
+        assert!(finding.fault.is_some());
     }
 }
 

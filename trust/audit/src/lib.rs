@@ -16,6 +16,7 @@ mod key;
 mod note;
 mod proof;
 mod proof_text;
+mod segment;
 mod tree;
 mod witness;
 
@@ -27,5 +28,9 @@ pub use key::{KeyError, LogKey, SignatureKind, SigningKey, is_key_name};
 pub use note::{NOTE_BYTES_MAX, Note, NoteError, NoteSignature, SIGNATURES_MAX};
 pub use proof::{ProofError, consistency_proof, inclusion_proof, verify_consistency, verify_inclusion};
 pub use proof_text::{EntryProof, ProofTextError};
+pub use segment::{
+    Digest, DigestError, Segment, SegmentFault, SegmentFinding, segment_lines, verify_digests,
+    verify_segments,
+};
 pub use tree::{Frontier, Node, Nodes, SIZE_MAX, root_of};
 pub use witness::{Alarm, Witness};
