@@ -347,6 +347,9 @@ pub enum ControlError {
          zen-control audit verify, then restore a backup"
     )]
     AuditDamaged,
+    /// Somebody has to be owner.
+    #[error("the last owner of a tenant stays, as owner; make another one first")]
+    LastOwner,
     /// The listener's own identity.
     #[error("{0}")]
     Identity(#[from] IdentityError),

@@ -16,6 +16,7 @@ pub mod compile;
 mod configuration;
 mod control;
 mod csr;
+mod dashboard;
 mod database;
 mod deny;
 mod directory;
@@ -37,6 +38,7 @@ mod restore;
 mod session;
 mod settings;
 mod store;
+mod web;
 
 pub use authority::{
     Advanced, Authority, Force, LEAF_LIFE_MS, Need, RootSpread, Straggler, advance, authority_lines,
@@ -53,11 +55,14 @@ pub use error::{ControlError, Refusal};
 pub use listener::{Listening, Settings, serve};
 pub use nonces::{NONCE_LIFE_MS, NONCES_MAX};
 pub use overview::{ClusterOverview, overview};
-pub use people::{PERSON_LIFE_MS, Person, Role, add_person, certify_person, list_people, remove_person};
+pub use people::{
+    PERSON_LIFE_MS, Role, RoleOfPerson, add_person, certify_person, list_people, remove_person, set_person_role,
+};
 pub use recovery::{
     RECOVERY_WITHIN_MS, RecoveryFault, RecoveryPolicy, RecoveryState, recovery_state, set_recovery,
 };
-pub use rest::{PeopleListening, openapi};
+pub use rest::{PeopleListening, openapi, permission_table};
 pub use restore::{Restored, restore};
 pub use session::{AgentSession, SessionKey};
 pub use settings::{MetricsPlace, RunOptions, RunSettings};
+pub use web::{WebListening, WebSettings};

@@ -56,10 +56,15 @@ pub(crate) fn has_tenant(database: &Connection, name: &str) -> rusqlite::Result<
     database.query_row("SELECT EXISTS (SELECT 1 FROM tenants WHERE name = ?1)", (name,), |row| row.get(0))
 }
 
-/// At most `count` tenants, by name, after this one.
-pub(crate) fn tenants(database: &Connection, after: &str, count: usize) -> rusqlite::Result<Vec<String>> {
-    let sql = "SELECT name FROM tenants WHERE name > ?1 ORDER BY name LIMIT ?2";
-    database.prepare(sql)?.query_map((after, count_of(count)), |row| row.get(0))?.collect()
+/// At most `count` tenants in which somebody has a role, by name, after this one.
+pub(crate) fn tenants_of(
+    database: &Connection,
+    person: &str,
+    after: &str,
+    count: usize,
+) -> rusqlite::Result<Vec<String>> {
+    let sql = "SELECT tenant FROM roles WHERE person = ?1 AND tenant > ?2 ORDER BY tenant LIMIT ?3";
+    database.prepare(sql)?.query_map((person, after, count_of(count)), |row| row.get(0))?.collect()
 }
 
 /// A new tenant; false if there is one of this name.

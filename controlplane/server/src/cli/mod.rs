@@ -231,7 +231,7 @@ fn initialize(init: &Init) -> Result<(), ControlError> {
     }
     let directory = zen_control::initialize(&init.state.dir, &init.trust_domain, &init.tenant, now_ms())?;
     let mut database = zen_control::open_database(&directory)?;
-    zen_control::add_person(&mut database, &init.owner, Role::Owner, now_ms())?;
+    zen_control::add_person(&mut database, &init.owner, (None, Role::Owner), now_ms())?;
     print::made(&init.state.dir);
     Ok(())
 }

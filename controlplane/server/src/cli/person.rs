@@ -13,6 +13,8 @@ pub(super) enum PersonCommand {
     Add(Add),
     /// Print everybody, and what they are.
     List(State),
+    /// Give somebody a role in a tenant, or take it, at once.
+    Role(SetRole),
     /// Let somebody use the API no more, at once.
     Remove(Remove),
     /// Make a key and a certificate of 12 hours for somebody.
@@ -26,9 +28,27 @@ pub(super) struct Add {
     /// Who.
     #[arg(long)]
     name: String,
+    /// Where; in the first tenant without it.
+    #[arg(long)]
+    tenant: Option<String>,
     /// owner, admin, editor or viewer.
     #[arg(long)]
     role: Role,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SetRole {
+    #[command(flatten)]
+    state: State,
+    /// Who.
+    #[arg(long)]
+    name: String,
+    /// Where; in the first tenant without it.
+    #[arg(long)]
+    tenant: Option<String>,
+    /// owner, admin, editor or viewer; none without it.
+    #[arg(long)]
+    role: Option<Role>,
 }
 
 #[derive(Debug, Args)]
@@ -55,15 +75,21 @@ pub(super) struct Certificate {
 pub(super) fn run(command: PersonCommand) -> Result<(), ControlError> {
     match command {
         PersonCommand::Add(add) => {
-            zen_control::add_person(&mut add.state.open()?.1, &add.name, add.role, now_ms())?;
+            let place = (add.tenant.as_deref(), add.role);
+            zen_control::add_person(&mut add.state.open()?.1, &add.name, place, now_ms())?;
             println!("{} is {}", add.name, add.role.name());
             Ok(())
         }
         PersonCommand::List(state) => {
             for person in zen_control::list_people(&state.open()?.1)? {
-                println!("{} {}", person.name, person.role.name());
+                let role = person.role.map_or("no role", Role::name);
+                println!("{} {} {role}", person.name, person.tenant);
             }
             Ok(())
+        }
+        PersonCommand::Role(set) => {
+            let place = (set.tenant.as_deref(), set.role);
+            zen_control::set_person_role(&mut set.state.open()?.1, &set.name, place)
         }
         PersonCommand::Remove(remove) => {
             zen_control::remove_person(&mut remove.state.open()?.1, &remove.name)

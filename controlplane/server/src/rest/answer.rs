@@ -19,7 +19,8 @@ use super::route::{Conditional, Route, Verb};
 use super::unit::{Answer, Call};
 use super::{Server, head, json};
 use crate::listener::now_ms;
-use crate::{Refusal, SessionKey};
+use crate::Refusal;
+use crate::people::Caller;
 
 /// Longest body, bytes.
 pub(crate) const PERSON_BODY_BYTES_MAX: usize = 512 * 1024;
@@ -31,8 +32,19 @@ const PERSON_BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const PERSON_WORK_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The router of all routes.
+/// The router of all routes, and a problem for everything else.
 pub(super) fn router(server: &Arc<Server>) -> Router {
+    let nowhere = server.clone();
+    paths(server).fallback(move |request: Request| self::nowhere(nowhere.clone(), request))
+}
+
+/// A problem: there is no such route.
+pub(crate) async fn nowhere(server: Arc<Server>, request: Request) -> Response<Body> {
+    answer(server, None, request).await
+}
+
+/// The router of all routes, without anything for others.
+pub(crate) fn paths(server: &Arc<Server>) -> Router {
     let mut router = Router::new();
     for route in routes() {
         let (path, verb) = (route.path.clone(), route.verb);
@@ -48,44 +60,41 @@ pub(super) fn router(server: &Arc<Server>) -> Router {
             },
         );
     }
-    let server = server.clone();
-    router
-        .method_not_allowed_fallback(|request: Request| ready(refuse(&request)))
-        .fallback(move |request: Request| answer(server.clone(), None, request))
+    router.method_not_allowed_fallback(|request: Request| ready(refuse(&request)))
 }
 
 /// Another method of a path that is there.
 fn refuse(request: &Request) -> Response<Body> {
-    refusal(Fault::Method, &new_id(), session(request).as_ref())
+    refusal(Fault::Method, &new_id(), caller(request).as_ref())
 }
 
 async fn answer(server: Arc<Server>, route: Option<Arc<Route>>, request: Request) -> Response<Body> {
     let request_id = new_id();
-    let session = session(&request);
-    let answered = match (route, session.clone()) {
-        (Some(route), Some(session)) => done(server, route, session, request, &request_id).await,
+    let caller = caller(&request);
+    let answered = match (route, caller.clone()) {
+        (Some(route), Some(caller)) => done(server, route, caller, request, &request_id).await,
         _ => Err(Fault::Route),
     };
     match answered {
         Ok(answer) => response(answer, &request_id),
-        Err(fault) => refusal(fault, &request_id, session.as_ref()),
+        Err(fault) => refusal(fault, &request_id, caller.as_ref()),
     }
 }
 
 async fn done(
     server: Arc<Server>,
     route: Arc<Route>,
-    session: SessionKey,
+    caller: Caller,
     request: Request,
     request_id: &str,
 ) -> Result<Answer, Fault> {
     let turn = tokio::time::timeout(PERSON_WORK_TIMEOUT, server.work.acquire()).await;
     let _turn = turn.map_err(|_| Refusal::Busy)?.map_err(|_| Refusal::Ending)?;
-    let call = read(&route, session, request, request_id).await?;
+    let call = read(&route, caller, request, request_id).await?;
     let working = server.clone();
     let work = move || {
         let _run =
-            call.key.as_ref().map(|key| working.running.begin(call.session.id.as_str(), key)).transpose()?;
+            call.key.as_ref().map(|key| working.running.begin(&call.caller.key(), key)).transpose()?;
         working.perform(&route, &call, now_ms())
     };
     tokio::task::spawn_blocking(work).await.map_err(|_| Refusal::Ending)?
@@ -93,7 +102,7 @@ async fn done(
 
 async fn read(
     route: &Route,
-    session: SessionKey,
+    caller: Caller,
     mut request: Request,
     request_id: &str,
 ) -> Result<Call, Fault> {
@@ -129,7 +138,7 @@ async fn read(
     let target = parts.uri.path_and_query().map_or(String::new(), ToString::to_string);
     let key = key.map(|key| Key::new(key, parts.method.as_str(), &target, &bytes));
     let request_id = request_id.to_owned();
-    Ok(Call { request_id, session, target, names, query, conditions, key, body })
+    Ok(Call { request_id, caller, target, names, query, conditions, key, body })
 }
 
 /// What is too long is read on for a while, so that the client gets to the answer.
@@ -169,8 +178,8 @@ fn response(answer: Answer, request_id: &str) -> Response<Body> {
     response
 }
 
-fn refusal(fault: Fault, request_id: &str, session: Option<&SessionKey>) -> Response<Body> {
-    let who = session.map_or("nobody", |session| session.id.as_str());
+fn refusal(fault: Fault, request_id: &str, caller: Option<&Caller>) -> Response<Body> {
+    let who = caller.map_or("nobody".to_owned(), Caller::key);
     match fault.kind() {
         Kind::Internal => tracing::error!(who, request_id, ?fault, "a request failed"),
         kind => tracing::info!(who, request_id, ?kind, "a request was refused"),
@@ -186,8 +195,8 @@ fn refusal(fault: Fault, request_id: &str, session: Option<&SessionKey>) -> Resp
     response
 }
 
-fn session(request: &Request) -> Option<SessionKey> {
-    request.extensions().get::<SessionKey>().cloned()
+fn caller(request: &Request) -> Option<Caller> {
+    request.extensions().get::<Caller>().cloned()
 }
 
 fn new_id() -> String {

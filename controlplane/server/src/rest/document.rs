@@ -71,6 +71,7 @@ fn operation(route: &Route) -> Value {
     let mut operation = json!({
         "operationId": operation_id(route),
         "summary": route.summary,
+        "x-permission": route.operation.row().0,
         "parameters": parameters(route),
         "responses": answers,
     });

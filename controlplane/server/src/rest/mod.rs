@@ -22,8 +22,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
 
+pub(crate) use self::answer::{nowhere, paths};
 pub use self::document::openapi;
 pub use self::listener::PeopleListening;
+pub use self::permission::permission_table;
 
 use self::idempotency::Running;
 use crate::directory::Directory;
@@ -43,7 +45,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    fn open(directory: Directory) -> Result<Arc<Self>, ControlError> {
+    pub(crate) fn open(directory: Directory) -> Result<Arc<Self>, ControlError> {
         let database = open_database(&directory)?;
         let trust_domain = database::owner(&database)?.trust_domain;
         Ok(Arc::new(Self {

@@ -272,6 +272,9 @@ impl From<ControlError> for Fault {
     fn from(error: ControlError) -> Self {
         match error {
             ControlError::Database(error) => error.into(),
+            ControlError::LastOwner => {
+                Self::Conflict("the last owner of a tenant stays, as owner; make another one first")
+            }
             error => Self::Control(error),
         }
     }

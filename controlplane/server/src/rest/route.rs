@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use utoipa::ToSchema;
 use utoipa::openapi::{RefOr, Schema};
 
-use super::permission::Operation;
+use super::permission::{Operation, Scope};
 use super::problem::Fault;
 use super::unit::{Answer, Call, Unit};
 
@@ -39,6 +39,8 @@ pub(crate) struct Route {
     pub(crate) path: String,
     pub(crate) operation: Operation,
     pub(crate) summary: &'static str,
+    /// `noun.verb`, if path and verb do not say it.
+    acts: Option<&'static str>,
     /// Fields of the query.
     pub(crate) query: &'static [&'static str],
     pub(crate) conditional: Conditional,
@@ -83,6 +85,7 @@ impl Route {
             path: path.into(),
             operation,
             summary: "",
+            acts: None,
             query: &[],
             conditional: Conditional::No,
             body: None,
@@ -95,6 +98,13 @@ impl Route {
     /// What it is for.
     pub(crate) fn says(mut self, summary: &'static str) -> Self {
         self.summary = summary;
+        self
+    }
+
+    /// What it does, where kind and verb do not say it.
+    #[expect(dead_code, reason = "for routes that are about to be there")]
+    pub(crate) fn acts(mut self, action: &'static str) -> Self {
+        self.acts = Some(action);
         self
     }
 
@@ -121,6 +131,27 @@ impl Route {
         self.status = status;
         self.answer = Some(Shape::of::<T>());
         self
+    }
+
+    /// Whose role lets somebody use it.
+    pub(crate) fn scope(&self) -> Scope {
+        if self.operation == Operation::Greet {
+            Scope::Anybody
+        } else if self.path.split('/').any(|part| part == "{tenant}") {
+            Scope::Tenant
+        } else {
+            Scope::Installation
+        }
+    }
+
+    /// What it does, as the log of acts calls it: the last kind of thing in the path, and a verb.
+    pub(crate) fn action(&self) -> String {
+        if let Some(action) = self.acts {
+            return action.to_owned();
+        }
+        let kind = self.path.split('/').rfind(|part| !part.starts_with('{')).unwrap_or_default();
+        let verb = if self.verb == Verb::Post { "create" } else { self.verb.name() };
+        format!("{kind}.{verb}")
     }
 
     /// Whether it only looks.

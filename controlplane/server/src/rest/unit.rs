@@ -9,22 +9,24 @@ use rusqlite::Connection;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use zen_audit::Outcome;
 
 use super::head::Conditions;
 use super::idempotency::{self, Key};
-use super::permission::may;
+use super::permission::{Scope, may};
 use super::problem::Fault;
 use super::route::Route;
 use super::{Server, json};
+use crate::audit::{self, Act};
 use crate::database::begin;
 use crate::directory::Directory;
-use crate::people::{self, Person};
-use crate::{SessionKey, store};
+use crate::people::{self, Caller, Person, Role};
+use crate::{database, store};
 
 /// A request, read.
 pub(crate) struct Call {
     pub(crate) request_id: String,
-    pub(crate) session: SessionKey,
+    pub(crate) caller: Caller,
     /// As it came, for the log.
     pub(crate) target: String,
     /// Of the path, each a name.
@@ -42,6 +44,8 @@ pub(crate) struct Unit<'a> {
     pub(crate) trust_domain: &'a str,
     pub(crate) document: &'a str,
     pub(crate) person: &'a Person,
+    /// The one that counts here; none where none is needed.
+    pub(crate) role: Option<Role>,
     pub(crate) now_ms: u64,
 }
 
@@ -58,6 +62,9 @@ pub(crate) struct Answer {
     /// Its body holds a secret, and is not kept for a second time.
     #[serde(skip)]
     pub(crate) is_once: bool,
+    /// It only shows what would be, so there is nothing to put into the log of acts.
+    #[serde(skip)]
+    pub(crate) is_shown_only: bool,
 }
 
 impl Call {
@@ -98,16 +105,15 @@ impl Server {
     pub(crate) fn perform(&self, route: &Route, call: &Call, now_ms: u64) -> Result<Answer, Fault> {
         let mut database = self.database();
         let transaction = if route.is_safe() { database.transaction()? } else { begin(&mut database)? };
-        let person = people::person(&transaction, &call.session, now_ms)?;
-        if !may(person.role, route.operation) {
-            return Err(Fault::Role(person.role.name()));
-        }
+        let person = people::find(&transaction, &self.trust_domain, &call.caller, now_ms)?;
+        let role = role(&transaction, route, call, &person)?;
         let unit = Unit {
             database: &transaction,
             directory: &self.directory,
             trust_domain: &self.trust_domain,
             document: &self.document,
             person: &person,
+            role,
             now_ms,
         };
         if let Some(key) = &call.key
@@ -122,9 +128,43 @@ impl Server {
         if let Some(key) = &call.key {
             idempotency::keep(&unit, key, &answer)?;
         }
+        if !answer.is_shown_only {
+            append(&unit, route, call, &answer)?;
+        }
         let (operation, target, request_id) = (route.operation, &call.target, &call.request_id);
         transaction.commit()?;
         tracing::info!(person = person.name, ?operation, target, request_id, status = answer.status, "done");
         Ok(answer)
     }
+}
+
+/// No entry, no act. What was made is named by its own path.
+fn append(unit: &Unit<'_>, route: &Route, call: &Call, answer: &Answer) -> Result<(), Fault> {
+    let path = answer.location.as_deref().unwrap_or(&call.target);
+    let path = path.split('?').next().unwrap_or_default();
+    let act = Act {
+        tenant: call.name("tenant"),
+        actor: &unit.person.actor,
+        action: &route.action(),
+        target: path.strip_prefix("/v1/").unwrap_or(path),
+        outcome: Outcome::Done,
+        request_id: &call.request_id,
+    };
+    audit::append(unit.database, &act, unit.now_ms)?;
+    Ok(())
+}
+
+/// The role that lets somebody do this. To whom has none there, a tenant is one that is not.
+fn role(database: &Connection, route: &Route, call: &Call, person: &Person) -> Result<Option<Role>, Fault> {
+    let (role, missing) = match route.scope() {
+        Scope::Anybody => return Ok(None),
+        Scope::Tenant => {
+            (people::role_in(database, &person.name, call.name("tenant"))?, Fault::NotFound("tenant"))
+        }
+        Scope::Installation => {
+            (people::role_in(database, &person.name, &database::owner(database)?.tenant)?, Fault::Route)
+        }
+    };
+    let role = role.ok_or(missing)?;
+    if may(role, route.operation) { Ok(Some(role)) } else { Err(Fault::Role(role.name())) }
 }

@@ -60,7 +60,7 @@ impl Lab {
     }
 
     pub fn add(&self, name: &str, role: Role) {
-        add_person(&mut self.database(), name, role, now_ms()).unwrap();
+        add_person(&mut self.database(), name, (None, role), now_ms()).unwrap();
     }
 
     /// Key, certificate and root in a new directory.

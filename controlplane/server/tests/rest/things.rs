@@ -198,7 +198,7 @@ async fn status_is_what_the_command_prints() {
     );
     assert_eq!(owner.get("/v1/tenants/acme/clusters/other/status").await.problem(), "not_found");
     let health = owner.get("/healthz").await.json();
-    assert_eq!(health, json!({"status": "ok", "person": "owner", "role": "owner"}));
+    assert_eq!(health, json!({"status": "ok", "person": "owner", "roles": {"acme": "owner"}}));
 }
 
 /// Answers and database hold what they must, and the directory no more files than before.

@@ -62,7 +62,8 @@ fn create(unit: &Unit<'_>, call: &Call) -> Result<Answer, Fault> {
     let compiled = compile(&objects, cluster, unit.trust_domain);
     let input = compiled.map_err(|faults| Fault::Fields(faults.into_iter().map(field).collect()))?;
     if is_dry {
-        return Ok(Answer::json(200, &Published { version: None, configuration: Some(input) }));
+        let shown = Answer::json(200, &Published { version: None, configuration: Some(input) });
+        return Ok(Answer { is_shown_only: true, ..shown });
     }
     let version = publish(unit.database, unit.directory, cluster, input)?;
     let revision = i64::try_from(version).ok();

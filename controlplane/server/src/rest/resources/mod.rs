@@ -1,9 +1,11 @@
 //! What there is under `/v1`: for each kind of thing its routes, and the steps behind them.
 
+mod billing;
 mod bundles;
 mod configurations;
 mod denials;
 mod objects;
+mod people;
 mod service;
 mod status;
 mod tenants;
@@ -19,6 +21,8 @@ pub(crate) fn routes() -> Vec<Route> {
     let parts = [
         service::routes(),
         tenants::routes(),
+        people::routes(),
+        billing::routes(),
         objects::routes(),
         bundles::routes(),
         configurations::routes(),

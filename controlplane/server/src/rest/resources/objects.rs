@@ -25,14 +25,14 @@ struct Stored<T> {
 
 pub(super) fn routes() -> Vec<Route> {
     let mut routes = Vec::new();
-    routes.extend(routes_of::<Cluster>("{cluster}"));
-    routes.extend(routes_of::<Member>("{name}"));
-    routes.extend(routes_of::<Endpoint>("{name}"));
-    routes.extend(routes_of::<Destination>("{name}"));
-    routes.extend(routes_of::<DeliveryFlow>("{name}"));
-    routes.extend(routes_of::<Policy>("{name}"));
-    routes.extend(routes_of::<Credential>("{name}"));
-    let create = Route::new(Verb::Post, collection_of::<Endpoint>(), Operation::Draft, create::<Endpoint>);
+    routes.extend(routes_of::<Cluster>("{cluster}", Operation::Manage));
+    routes.extend(routes_of::<Member>("{name}", Operation::Manage));
+    routes.extend(routes_of::<Endpoint>("{name}", Operation::Manage));
+    routes.extend(routes_of::<Destination>("{name}", Operation::Draft));
+    routes.extend(routes_of::<DeliveryFlow>("{name}", Operation::Draft));
+    routes.extend(routes_of::<Policy>("{name}", Operation::Manage));
+    routes.extend(routes_of::<Credential>("{name}", Operation::Manage));
+    let create = Route::new(Verb::Post, collection_of::<Endpoint>(), Operation::Manage, create::<Endpoint>);
     routes.push(
         create
             .says("A new one, whose name is made here and cannot be guessed")
@@ -46,7 +46,7 @@ fn collection_of<T: Object>() -> String {
     format!("/v1/tenants/{{tenant}}/{}", T::KIND)
 }
 
-fn routes_of<T: Object>(name: &str) -> [Route; 4] {
+fn routes_of<T: Object>(name: &str, change: Operation) -> [Route; 4] {
     let one = format!("{}/{name}", collection_of::<T>());
     [
         Route::new(Verb::Get, collection_of::<T>(), Operation::Read, list::<T>)
@@ -57,12 +57,12 @@ fn routes_of<T: Object>(name: &str) -> [Route; 4] {
             .says("One of them")
             .conditional()
             .gives::<Stored<T>>(200),
-        Route::new(Verb::Put, &one, Operation::Draft, put::<T>)
+        Route::new(Verb::Put, &one, change, put::<T>)
             .says("Makes it or replaces it, whole")
             .conditional()
             .takes::<T>()
             .gives::<Stored<T>>(200),
-        Route::new(Verb::Delete, &one, Operation::Draft, delete::<T>).says("Deletes it").conditional(),
+        Route::new(Verb::Delete, &one, Operation::Manage, delete::<T>).says("Deletes it").conditional(),
     ]
 }
 

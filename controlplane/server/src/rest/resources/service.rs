@@ -1,8 +1,11 @@
 //! The API itself: whether it works, and its description.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::people::{self, Role};
 use crate::rest::permission::Operation;
 use crate::rest::problem::Fault;
 use crate::rest::route::{Route, Verb};
@@ -15,8 +18,8 @@ struct Health {
     status: &'static str,
     /// Who asks.
     person: String,
-    /// As what.
-    role: &'static str,
+    /// As what, by tenant.
+    roles: BTreeMap<String, Role>,
 }
 
 /// An `OpenAPI` 3.1 document.
@@ -26,19 +29,19 @@ struct Document(serde_json::Value);
 
 pub(super) fn routes() -> Vec<Route> {
     vec![
-        Route::new(Verb::Get, "/healthz", Operation::Read, health)
+        Route::new(Verb::Get, "/healthz", Operation::Greet, health)
             .says("Whether the control plane works, and who you are to it")
             .gives::<Health>(200),
-        Route::new(Verb::Get, "/v1/openapi.json", Operation::Read, document)
+        Route::new(Verb::Get, "/v1/openapi.json", Operation::Greet, document)
             .says("This document")
             .gives::<Document>(200),
     ]
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "a step, as all are")]
 fn health(unit: &Unit<'_>, _: &Call) -> Result<Answer, Fault> {
-    let person = unit.person;
-    Ok(Answer::json(200, &Health { status: "ok", person: person.name.clone(), role: person.role.name() }))
+    let person = unit.person.name.clone();
+    let roles = people::roles_of(unit.database, &person)?.into_iter().collect();
+    Ok(Answer::json(200, &Health { status: "ok", person, roles }))
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "a step, as all are")]

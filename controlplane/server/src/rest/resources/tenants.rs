@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use zen_control_api::is_name;
 
+use crate::people::{self, Role, Source};
 use crate::rest::page::{LIST_QUERY, List, Page};
 use crate::rest::permission::Operation;
 use crate::rest::problem::Fault;
@@ -25,12 +26,12 @@ struct Tenant {
 
 pub(super) fn routes() -> Vec<Route> {
     vec![
-        Route::new(Verb::Get, TENANTS, Operation::Read, list)
-            .says("All tenants, by name")
+        Route::new(Verb::Get, TENANTS, Operation::Greet, list)
+            .says("All tenants in which you have a role, by name")
             .query(LIST_QUERY)
             .gives::<List<Tenant>>(200),
         Route::new(Verb::Post, TENANTS, Operation::Tenants, create)
-            .says("A new tenant")
+            .says("A new tenant, whose owner you are")
             .takes::<Tenant>()
             .gives::<Tenant>(201),
         Route::new(Verb::Get, TENANT, Operation::Read, get).says("One tenant").gives::<Tenant>(200),
@@ -39,7 +40,7 @@ pub(super) fn routes() -> Vec<Route> {
 
 fn list(unit: &Unit<'_>, call: &Call) -> Result<Answer, Fault> {
     let page = Page::read(&call.query, "tenants")?;
-    let found = store::tenants(unit.database, &page.after, page.count + 1)?;
+    let found = store::tenants_of(unit.database, &unit.person.name, &page.after, page.count + 1)?;
     Ok(Answer::json(200, &page.list(found, "tenants", Clone::clone, |name| Tenant { name })))
 }
 
@@ -52,6 +53,7 @@ fn create(unit: &Unit<'_>, call: &Call) -> Result<Answer, Fault> {
     if !store::add_tenant(unit.database, &tenant.name)? {
         return Err(Fault::Conflict("there is a tenant of this name"));
     }
+    people::set(unit.database, (&unit.person.name, &tenant.name), Some(Role::Owner), Source::Here)?;
     let location = Some(format!("{TENANTS}/{}", tenant.name));
     Ok(Answer { location, ..Answer::json(201, &tenant) })
 }
