@@ -35,7 +35,15 @@ pub struct Running {
 
 impl PreparedKey {
     /// Prepares a key of any length; one over 64 bytes is hashed first (RFC 2104 section 2).
+    ///
+    /// The process' first key also chooses its engine, so that no batch has to wait for that.
     pub fn new(secret: &[u8]) -> Self {
+        crate::engine();
+        Self::unmeasured(secret)
+    }
+
+    /// What an engine is measured with.
+    pub(crate) fn unmeasured(secret: &[u8]) -> Self {
         let mut padded = Zeroizing::new([0; 64]);
         if secret.len() > padded.len() {
             padded[..32].copy_from_slice(&portable::sha256(secret));

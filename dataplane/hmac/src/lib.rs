@@ -3,18 +3,25 @@
 //! Enters: jobs of a prepared key and a message in two parts. Leaves: one tag per job, in order, and
 //! comparisons in constant time. Keys of any length; nothing is refused. Key state is wiped when dropped.
 //!
-//! A batch runs in two lanes where the processor has SHA instructions, one message at a time elsewhere.
-//! Unsafe is in `sha_instructions` alone.
+//! Messages of a batch are hashed side by side, each with its own key and length, by what is fastest on this
+//! processor for as many ([`Engine::measured`]). Unsafe is in `kernels` alone.
 #![deny(unsafe_code)]
 
+mod engine;
+mod kernel;
+#[expect(unsafe_code, reason = "vector instructions are intrinsics")]
+mod kernels;
 mod key;
-mod lanes;
+mod lane;
+mod measure;
 mod portable;
-#[expect(unsafe_code, reason = "the SHA instructions are intrinsics")]
-mod sha_instructions;
+mod stages;
+mod window;
 
 use std::borrow::Borrow;
 
+pub use engine::{Engine, KernelError, engine, install};
+pub use kernel::{Kernel, UnknownKernel};
 pub use key::{PreparedKey, Running};
 
 /// An HMAC-SHA256 tag.
@@ -31,12 +38,7 @@ pub struct Job<'a> {
 
 /// Replaces `tags` by one tag per job, in order. Takes a slice of jobs or an iterator that makes them.
 pub fn sign_jobs<'a, J: Borrow<Job<'a>>>(jobs: impl IntoIterator<Item = J>, tags: &mut Vec<Tag>) {
-    tags.clear();
-    let jobs = jobs.into_iter().map(|job| *job.borrow());
-    match sha_instructions::Two::detect() {
-        Some(two) => lanes::sign(jobs, two, tags),
-        None => tags.extend(jobs.map(|Job { key, parts }| portable::sign(key.state(), parts))),
-    }
+    engine().sign_jobs(jobs, tags);
 }
 
 /// SHA-256 (FIPS 180-4) of `bytes`.
