@@ -1,7 +1,7 @@
 //! The running agent: identities, the configuration in force, nodes, and what is due next.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use zen_control_api::{Configuration, SignedConfiguration};
@@ -19,9 +19,11 @@ use crate::metrics;
 use crate::node::{self, Told};
 use crate::publish::{self, Node};
 use crate::reach::Reach;
+use crate::relay::Relay;
 use crate::run::RunError;
 use crate::state::{AGENT, CHAIN, ROOTS, StateDirectory, StateError};
 use crate::status::{MemberSnapshot, Snapshot, status_file};
+use crate::sync::{SyncMeans, Syncing};
 
 /// Everything that a running agent knows.
 pub(crate) struct Agent {
@@ -39,6 +41,8 @@ pub(crate) struct Agent {
     alarm: Alarm,
     configuration_trouble: Option<String>,
     publication: Publication,
+    pub(crate) syncing: Syncing,
+    relay: Relay,
     pub(crate) reach: Reach,
     skew_ms: Option<i64>,
 }
@@ -78,6 +82,8 @@ impl Agent {
         let mut agent = Self {
             lockd: Lockd(config.lockd.clone()),
             links: LinkKeyring::load(&state)?,
+            syncing: Syncing::load(&state, &enrolled)?,
+            relay: Relay::default(),
             acceptance: Acceptance::new(enrolled.clone(), 0),
             config,
             clock,
@@ -277,6 +283,35 @@ impl Agent {
         self.links.poll_statement(&means, own)
     }
 
+    /// Sees the audit log, and does orders.
+    pub(crate) async fn sync(&mut self) {
+        if !self.syncing.poll_due(self.clock.now()) {
+            return;
+        }
+        let Ok(control) = self.control() else { return };
+        let sockets = self.sockets();
+        let (state, lockd, enrolled, clock) = (&self.state, &self.lockd, &self.enrolled, self.clock);
+        let means = SyncMeans { state, lockd, enrolled, sockets: &sockets, clock };
+        self.syncing.step(&control, &means).await;
+    }
+
+    /// Says what nodes keep of what they did.
+    pub(crate) async fn relay(&mut self) {
+        if self.relay.wait_ms(self.clock.now().steady_ms) > 0 {
+            return;
+        }
+        let Ok(control) = self.control() else { return };
+        let sockets = self.sockets();
+        self.relay.step(&control, &sockets, self.clock).await;
+    }
+
+    /// Admin sockets of the nodes that the configuration names.
+    fn sockets(&self) -> BTreeMap<String, PathBuf> {
+        let Some(configuration) = &self.configuration else { return BTreeMap::new() };
+        let named = self.nodes.iter().filter(|(name, _)| configuration.members.contains_key(*name));
+        named.map(|(name, node)| (name.clone(), node.admin_socket.clone())).collect()
+    }
+
     /// Puts on disk what should be there.
     pub(crate) fn publish(&mut self) {
         let now = self.clock.now();
@@ -353,7 +388,8 @@ impl Agent {
         let publication =
             self.publication.is_due.then(|| self.publication.retry_steady_ms.saturating_sub(now.steady_ms));
         let all = renewals.chain(asks).chain(publication).chain(self.links.wait_ms(now));
-        let all = all.chain([self.own.renewal.wait_ms(now)]);
+        let all = all.chain(self.syncing.wait_ms(now));
+        let all = all.chain([self.own.renewal.wait_ms(now), self.relay.wait_ms(now.steady_ms)]);
         all.min().unwrap_or(0)
     }
 
@@ -378,6 +414,8 @@ impl Agent {
             link_trouble: self.links.trouble().cloned(),
             control_plane: self.reach.snapshot(),
             clock_skew_ms: self.skew_ms,
+            witness: self.syncing.snapshot(),
+            relay_trouble: self.relay.troubles(),
             renewal_trouble: self.own.trouble.clone(),
             recoveries: self.own.identity.as_ref().map_or(0, |own| own.record.recoveries),
             members: members.collect(),

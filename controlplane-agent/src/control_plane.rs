@@ -15,8 +15,8 @@ use tokio_rustls::client::TlsStream;
 use zen_control_api::{
     CERTIFICATES, CONFIGURATION, CONFIGURATION_BYTES_MAX, CertificateAnswer, CertificateRequest, ENROLL,
     EXPORTER_BYTES, EXPORTER_LABEL, EnrollmentAnswer, EnrollmentBundle, EnrollmentRequest, LINK_KEYS,
-    LinkStatement, NONCE, NonceAnswer, Problem, RECOVER, RECOVERY_NONCE, RecoveryRequest, STATUS,
-    SignedConfiguration, SigningKey, StatusReport,
+    LinkStatement, NONCE, NonceAnswer, Problem, ProblemType, RECOVER, RECOVERY_NONCE, RecoveryRequest,
+    RelayAnswer, STATUS, SYNC, SignedConfiguration, SigningKey, StatusReport, SyncAnswer, SyncRequest,
 };
 use zen_identity::{
     IdentityError, SvidFiles, SvidStore, TrustDomain, control_refused, enrollment_client_config,
@@ -222,6 +222,20 @@ impl Connection {
         self.post(RECOVER, request).await
     }
 
+    /// What both say of the audit log and of orders.
+    pub(crate) async fn sync(&mut self, request: &SyncRequest) -> Result<SyncAnswer, ControlError> {
+        self.post(SYNC, request).await
+    }
+
+    /// Something that a node keeps; how far the control plane has come with it.
+    pub(crate) async fn relay(
+        &mut self,
+        target: &str,
+        report: &impl Serialize,
+    ) -> Result<RelayAnswer, ControlError> {
+        self.post(target, report).await
+    }
+
     async fn post<T: DeserializeOwned>(
         &mut self,
         target: &str,
@@ -274,6 +288,11 @@ impl ControlError {
             Self::Refused { retry_after_ms, .. } => *retry_after_ms,
             Self::Unreachable { .. } | Self::Http { .. } | Self::Answer { .. } => None,
         }
+    }
+
+    /// Whether it is of a version that has no such route.
+    pub(crate) fn is_unknown_route(&self) -> bool {
+        matches!(self, Self::Refused { problem, .. } if problem.kind == ProblemType::NotFound)
     }
 
     /// Whether the control plane answered at all.

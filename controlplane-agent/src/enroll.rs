@@ -118,7 +118,7 @@ fn read_bundle(file: &Path) -> Result<EnrollmentBundle, EnrollError> {
 /// New keys, sealed, on disk, and seen to be opened by lockd: a bundle is not spent on a key that is lost.
 fn make_keys(state: &StateDirectory, lockd: &Lockd, number: u64) -> Result<Keys, EnrollError> {
     let key = PrivateKey::generate();
-    let has_binding = state.has_binding()?;
+    let has_binding = state.has_own(BINDING)?;
     let binding = if has_binding { known_binding(lockd)? } else { SigningKey::generate() };
     let mut values = vec![(key_name(number), key.pem())];
     if !has_binding {
@@ -150,7 +150,12 @@ fn known_binding(lockd: &Lockd) -> Result<SigningKey, EnrollError> {
 
 /// The key by which an agent is known again; nothing if lockd hands out something else.
 pub(crate) fn open_binding(lockd: &Lockd) -> Result<Option<SigningKey>, LockdError> {
-    let text = lockd.open(&own_secret(AGENT, BINDING))?;
+    Ok(open_seed(lockd, BINDING)?.map(SigningKey::from_seed))
+}
+
+/// An Ed25519 seed of the agent's own; nothing if lockd hands out something else.
+pub(crate) fn open_seed(lockd: &Lockd, name: &str) -> Result<Option<Zeroizing<[u8; 32]>>, LockdError> {
+    let text = lockd.open(&own_secret(AGENT, name))?;
     // Room for what 44 digits may be; exactly 32 bytes are a seed.
     let mut bytes = Zeroizing::new([0; 36]);
     let Ok(32) = BASE64_STANDARD.decode_slice(&*text, &mut *bytes) else {
@@ -158,7 +163,7 @@ pub(crate) fn open_binding(lockd: &Lockd) -> Result<Option<SigningKey>, LockdErr
     };
     let mut seed = Zeroizing::new([0; 32]);
     seed.copy_from_slice(&bytes[..32]);
-    Ok(Some(SigningKey::from_seed(seed)))
+    Ok(Some(seed))
 }
 
 /// Nonce, proof, answer: on one connection.

@@ -25,9 +25,11 @@ mod node;
 mod publish;
 mod reach;
 mod recover;
+mod relay;
 mod run;
 mod state;
 mod status;
+mod sync;
 
 pub use config::{Config, ConfigError};
 pub use enroll::{EnrollError, enroll};

@@ -50,6 +50,16 @@ pub(crate) fn text<'a>(
     head(&mut text, "zen_agent_control_plane_reachable", "1 if the last exchange came to an answer");
     let reachable = snapshot.control_plane.as_ref().is_some_and(|reach| reach.is_reachable);
     let _ = writeln!(text, "zen_agent_control_plane_reachable {}", u8::from(reachable));
+    head(&mut text, "zen_agent_audit_entries", "Entries of the audit log as it was seen last");
+    let _ = writeln!(text, "zen_agent_audit_entries {}", snapshot.witness.size);
+    head(
+        &mut text,
+        "zen_agent_audit_alarm",
+        "1 while there is evidence that the audit log is not what it was",
+    );
+    let _ = writeln!(text, "zen_agent_audit_alarm {}", u8::from(snapshot.witness.alarm.is_some()));
+    head(&mut text, "zen_agent_relay_failing", "Nodes whose receipts do not come through");
+    let _ = writeln!(text, "zen_agent_relay_failing {}", snapshot.relay_trouble.len());
     head(&mut text, "zen_agent_member_outcome", "1 for what the node said last");
     for (name, member) in &snapshot.members {
         let is = outcome_name(member.outcome.as_ref());
@@ -100,6 +110,7 @@ mod tests {
             "zen_agent_health{identity=\"agent\",health=\"failing\"} 1\n",
             "zen_agent_configuration_version 7\n",
             "zen_agent_recoveries 0\n",
+            "zen_agent_audit_alarm 0\n",
             "zen_agent_member_outcome{member=\"edge-1\",outcome=\"rejected\"} 1\n",
             "zen_agent_control_plane_reachable 0\n",
         ] {

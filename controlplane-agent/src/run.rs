@@ -77,6 +77,8 @@ async fn serve(agent: &mut Agent, mut hangup: Signal) -> Infallible {
         // What nodes have taken is news for the other ends of their links.
         agent.advance_links();
         agent.state_links().await;
+        agent.sync().await;
+        agent.relay().await;
         reporter.report(agent).await;
         let wait = agent.wait_ms().min(reporter.wait_ms(agent));
         tokio::select! {
@@ -109,6 +111,7 @@ fn handle_answer(
     let (is_good, retry_after_ms) = match answer {
         Ok(signed) => {
             agent.reach.handle_answer(now);
+            agent.syncing.handle_news();
             if signed.is_none() {
                 agent.confirm();
             }

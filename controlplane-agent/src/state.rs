@@ -11,11 +11,11 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use zen_control_api::SignedConfiguration;
+use zen_control_api::{LogReport, SignedConfiguration};
 
 use crate::core::{
-    Certificate, Content, EnrolledWith, Entry, LinkState, OWN_NAMESPACE, Pending, key_name, key_number,
-    retained,
+    Certificate, Content, EnrolledWith, Entry, LinkState, OWN_NAMESPACE, OrderState, Pending, WitnessState,
+    key_name, key_number, retained,
 };
 use crate::files::{
     Durability, FileError, Generations, PRIVATE, SHARED, make_directory, read_file, remove_file, replace_file,
@@ -25,10 +25,16 @@ use crate::files::{
 pub(crate) const AGENT: &str = "agent";
 /// The name of the key by which an agent may be known again.
 pub(crate) const BINDING: &str = "binding";
+/// The name of the key by which an agent cosigns the audit log.
+pub(crate) const WITNESS: &str = "witness";
 /// Of an identity: the chain, PEM.
 pub(crate) const CHAIN: &str = "identity.pem";
 /// Of an identity, and of a member: the roots, PEM.
 pub(crate) const ROOTS: &str = "bundle.pem";
+/// What an alarm about the audit log rests on.
+pub(crate) const EVIDENCE_FILE: &str = "audit-alarm.json";
+/// What was seen of the audit log.
+pub(crate) const WITNESS_FILE: &str = "witness.json";
 const RECORD: &str = "record.json";
 const SECRETS: &str = "secrets/";
 const SEALED: &str = ".age";
@@ -48,6 +54,22 @@ pub(crate) struct Record {
     /// Of the agent alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) enrolled: Option<EnrolledWith>,
+}
+
+/// What shows that the audit log was changed, or is shown in two forms.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Evidence {
+    /// Unix ms.
+    pub(crate) at_ms: u64,
+    /// In words.
+    pub(crate) reason: String,
+    /// The log's key as it was known.
+    pub(crate) log: Option<String>,
+    /// The checkpoint that was seen before, a note.
+    pub(crate) seen: Option<String>,
+    /// What was shown then.
+    pub(crate) shown: Option<LogReport>,
 }
 
 /// An identity in force.
@@ -149,9 +171,9 @@ impl StateDirectory {
         Ok(keys.unwrap_or_default())
     }
 
-    /// Whether the binding key is sealed.
-    pub(crate) fn has_binding(&self) -> Result<bool, StateError> {
-        Ok(self.secrets.list()?.contains(&own_path(AGENT, BINDING)))
+    /// Whether a key of the agent's own that stays is sealed, by its name.
+    pub(crate) fn has_own(&self, key: &str) -> Result<bool, StateError> {
+        Ok(self.secrets.list()?.contains(&own_path(AGENT, key)))
     }
 
     /// Puts sealed secrets in force besides those that are: by the paths of [`own_path`] or `secrets/NAMESPACE/NAME/KEY.age`.
@@ -164,7 +186,7 @@ impl StateDirectory {
         let present = self.secrets.list()?;
         let all: BTreeSet<&String> = present.iter().chain(new.keys()).collect();
         let all: Vec<String> = all.into_iter().cloned().collect();
-        let mut own = BTreeSet::from([own_path(AGENT, BINDING)]);
+        let mut own = BTreeSet::from([own_path(AGENT, BINDING), own_path(AGENT, WITNESS)]);
         for (name, keys) in keys_of(&all) {
             let in_force = self.identity(&name)?.map(|identity| identity.record.key);
             own.extend(retained(&keys, in_force).into_iter().map(|key| own_path(&name, &key_name(key))));
@@ -227,6 +249,41 @@ impl StateDirectory {
     /// Keeps it.
     pub(crate) fn set_links(&self, links: &LinkState) -> Result<(), StateError> {
         self.write_json("link-keys.json", links)
+    }
+
+    /// What was seen of the audit log.
+    pub(crate) fn witness(&self) -> Result<Option<WitnessState>, StateError> {
+        read_json(&self.root.join(WITNESS_FILE))
+    }
+
+    /// Keeps it.
+    pub(crate) fn set_witness(&self, witness: &WitnessState) -> Result<(), StateError> {
+        self.write_json(WITNESS_FILE, witness)
+    }
+
+    /// What shows that the audit log was changed, if anything does.
+    pub(crate) fn evidence(&self) -> Result<Option<Evidence>, StateError> {
+        read_json(&self.root.join(EVIDENCE_FILE))
+    }
+
+    /// Keeps it, unless there is older evidence.
+    pub(crate) fn add_evidence(&self, evidence: &Evidence) -> Result<(), StateError> {
+        if self.root.join(EVIDENCE_FILE).exists() { Ok(()) } else { self.write_json(EVIDENCE_FILE, evidence) }
+    }
+
+    /// What is kept of orders.
+    pub(crate) fn orders(&self) -> Result<OrderState, StateError> {
+        Ok(read_json(&self.root.join("orders.json"))?.unwrap_or_default())
+    }
+
+    /// Keeps it.
+    pub(crate) fn set_orders(&self, orders: &OrderState) -> Result<(), StateError> {
+        self.write_json("orders.json", orders)
+    }
+
+    /// A file below it.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
     }
 
     fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), StateError> {
@@ -347,7 +404,7 @@ mod tests {
             ["zen/agent/binding", "zen/agent/key-2", "zen/agent/key-3", "zen/edge/key-1"]
         );
         assert_eq!(state.keys("agent").unwrap(), [2, 3]);
-        assert!(state.has_binding().unwrap());
+        assert!(state.has_own(BINDING).unwrap() && !state.has_own(WITNESS).unwrap());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use zen_control_api::Outcome;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::core::{Health, Validity};
-use crate::state::{AGENT, Identity, StateError, identity_in, read_json};
+use crate::state::{AGENT, EVIDENCE_FILE, Identity, StateError, identity_in, read_json};
 
 /// Below the state directory; written by a running agent.
 pub(crate) const STATUS_FILE: &str = "status.json";
@@ -35,6 +35,12 @@ pub(crate) struct Snapshot {
     pub(crate) control_plane: Option<ReachSnapshot>,
     /// How far our clock is ahead, ms.
     pub(crate) clock_skew_ms: Option<i64>,
+    /// What the agent knows as a witness of the audit log, and of orders.
+    #[serde(default)]
+    pub(crate) witness: WitnessSnapshot,
+    /// Why what a node keeps does not come through, by member.
+    #[serde(default)]
+    pub(crate) relay_trouble: BTreeMap<String, String>,
     /// Why the agent's own certificate is not renewed.
     pub(crate) renewal_trouble: Option<String>,
     /// How often the agent has recovered this identity after its certificate had ended.
@@ -42,6 +48,20 @@ pub(crate) struct Snapshot {
     pub(crate) recoveries: u64,
     /// By name.
     pub(crate) members: BTreeMap<String, MemberSnapshot>,
+}
+
+/// Of the audit log and orders.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WitnessSnapshot {
+    /// How many entries the log had when it was seen last, 0 before.
+    pub(crate) size: u64,
+    /// Why the log is not what it was.
+    pub(crate) alarm: Option<String>,
+    /// Why the exchange comes to nothing.
+    pub(crate) trouble: Option<String>,
+    /// The order that was begun last, 0 before.
+    pub(crate) last_order: u64,
 }
 
 /// Whether the control plane can be reached.
@@ -148,6 +168,11 @@ fn say_snapshot(lines: &mut String, snapshot: &Snapshot, now_ms: u64) -> bool {
         let _ =
             writeln!(lines, "recovered: {count} times, by the binding key, after the certificate had ended");
     }
+    is_good &= say_witness(lines, &snapshot.witness);
+    for (member, trouble) in &snapshot.relay_trouble {
+        let _ = writeln!(lines, "{member}: what it keeps of deliveries does not come through: {trouble}");
+        is_good = false;
+    }
     for (what, trouble) in [
         ("a configuration was refused", &snapshot.configuration_trouble),
         ("publication fails", &snapshot.publication_trouble),
@@ -163,6 +188,19 @@ fn say_snapshot(lines: &mut String, snapshot: &Snapshot, now_ms: u64) -> bool {
         is_good &= say_member(lines, name, member);
     }
     is_good
+}
+
+fn say_witness(lines: &mut String, witness: &WitnessSnapshot) -> bool {
+    if witness.size > 0 {
+        let _ = writeln!(lines, "audit log: {} entries seen", witness.size);
+    }
+    if let Some(trouble) = &witness.trouble {
+        let _ = writeln!(lines, "audit log and orders: {trouble}");
+    }
+    if let Some(alarm) = &witness.alarm {
+        let _ = writeln!(lines, "ALARM, the audit log: {alarm}; {EVIDENCE_FILE} shows it (docs/agent.md)");
+    }
+    witness.alarm.is_none() && witness.trouble.is_none()
 }
 
 fn say_member(lines: &mut String, name: &str, member: &MemberSnapshot) -> bool {

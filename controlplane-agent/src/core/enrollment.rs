@@ -33,6 +33,9 @@ pub struct EnrolledWith {
     pub control_plane: Vec<String>,
     /// Signs configurations.
     pub configuration_key: PublicKey,
+    /// Signs the audit log's checkpoints; without it the first log that is shown is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit_key: Option<String>,
 }
 
 /// An enrollment that was begun: its key may have been sent.
@@ -195,6 +198,7 @@ impl<'a> Enrolling<'a> {
             trust_domain: bundle.trust_domain.clone(),
             control_plane: bundle.control_plane.clone(),
             configuration_key: bundle.configuration_key,
+            audit_key: bundle.audit_key.clone(),
         };
         Ok((enrolled, certificate))
     }

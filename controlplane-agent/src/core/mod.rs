@@ -9,9 +9,11 @@ mod link_keys;
 mod link_statement;
 mod member;
 mod node_text;
+mod orders;
 mod publication;
 mod recovery;
 mod renewal;
+mod witness;
 
 pub use acceptance::{Acceptance, Alarm, OWN_NAMESPACE, Refusal};
 pub use backoff::{Backoff, RETRY_AFTER_MAX_MS, RETRY_MAX_MS, jittered};
@@ -27,9 +29,11 @@ pub use link_keys::{LINK_KEY_LIFE_MS, LinkState, Mint, MintedKey, OlderStatement
 pub use link_statement::{Judge, StatementFault};
 pub use member::{MemberState, Published};
 pub use node_text::{NoPlaceholder, PLACEHOLDER, with_private_key};
+pub use orders::OrderState;
 pub use publication::{CURRENT, Content, Entry, Operation, Plan, generation_name, generation_number, plan};
 pub use recovery::{NotOver, Recovering};
 pub use renewal::{Health, Renewal, Validity};
+pub use witness::{LogWitness, WitnessAlarm, WitnessState};
 
 /// Both clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

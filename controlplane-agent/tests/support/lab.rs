@@ -138,7 +138,7 @@ impl Lab {
         let user = geteuid();
         let config = format!(
             "socket = \"lockd.sock\"\nkey_file = \"own.key\"\n[secrets]\ngenerations = \"state/secrets\"\n\
-             [receipts]\nfile = \"receipts.jsonl\"\n[memory]\nlock = \"try\"\n\
+             [receipts]\ndirectory = \"receipts\"\n[memory]\nlock = \"try\"\n\
              [[grants]]\nuser = \"{user}\"\nsecrets = [\"zen/*\", \"zen-link/*\", \"edge/*\"]\n"
         );
         fs::write(self.path("lockd.toml"), config).unwrap();

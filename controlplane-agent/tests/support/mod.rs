@@ -81,6 +81,7 @@ pub fn enrolled(key: &SigningKey) -> zen_agent::core::EnrolledWith {
         trust_domain: TRUST_DOMAIN.to_owned(),
         control_plane: vec!["https://control.example".to_owned()],
         configuration_key: key.public(),
+        audit_key: None,
     }
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
 use crate::encoding::is_name;
-use crate::{Base64, Hex16, PublicKey, SigningKey};
+use crate::{Base64, Hex16, NOTE_KEY_BYTES_MAX, PublicKey, SigningKey};
 
 /// Longest bundle, bytes.
 pub const BUNDLE_BYTES_MAX: usize = 16 * 1024;
@@ -51,6 +51,10 @@ pub struct EnrollmentBundle {
     pub ca_pins: Vec<CaPin>,
     /// Signs configurations.
     pub configuration_key: PublicKey,
+    /// Signs the audit log's checkpoints, as notes write keys: agents are its witnesses. Bundles made before there was a log
+    /// have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit_key: Option<String>,
     /// Unix ms; nobody is let in from then on.
     pub expires_at_ms: u64,
     seed: Zeroizing<String>,
@@ -99,10 +103,16 @@ impl EnrollmentBundle {
             control_plane,
             ca_pins,
             configuration_key,
+            audit_key: None,
             expires_at_ms,
             seed: seed.expect("base64 is a text").into(),
         }
         .checked()
+    }
+
+    /// The same, with the key of the audit log.
+    pub fn with_audit_key(self, key: String) -> Result<Self, BundleError> {
+        Self { audit_key: Some(key), ..self }.checked()
     }
 
     /// Reads a bundle's file.
@@ -148,6 +158,8 @@ impl EnrollmentBundle {
             let is_part = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_');
             (1..=255).contains(&domain.len()) && domain.bytes().all(is_part)
         };
+        let is_key =
+            |key: &String| key.len() <= NOTE_KEY_BYTES_MAX && key.bytes().all(|byte| byte.is_ascii_graphic());
         let fields = [
             ("tenant", is_name(&self.tenant)),
             ("cluster", is_name(&self.cluster)),
@@ -157,6 +169,7 @@ impl EnrollmentBundle {
                 is_count(self.control_plane.len(), BUNDLE_URLS_MAX) && self.control_plane.iter().all(is_url),
             ),
             ("ca_pins", is_count(self.ca_pins.len(), CA_PINS_MAX)),
+            ("audit_key", self.audit_key.as_ref().is_none_or(is_key)),
             ("seed", self.seed_key().is_some()),
         ];
         match fields.into_iter().find(|(_, is_good)| !is_good) {

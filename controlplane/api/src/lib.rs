@@ -47,8 +47,8 @@ pub use order::{
 pub use problem::{PROBLEM_CONTENT_TYPE, Problem, ProblemType};
 pub use recovery::{RECOVER, RECOVERY_NONCE, RecoveryProof, RecoveryRequest};
 pub use relay::{
-    DEAD_LETTERS, DELIVERIES, DELIVERIES_MAX, DIGESTS_MAX, DeadLetter, DeadLetterReport, Delivery,
-    DeliveryReport, DigestReport, LETTERS_MAX, RECEIPTS, RelayAnswer,
+    DEAD_LETTERS, DELIVERIES, DELIVERIES_MAX, DIGEST_BYTES_MAX, DIGESTS_MAX, DeadLetter, DeadLetterReport,
+    Delivery, DeliveryReport, DigestReport, LETTERS_MAX, RECEIPTS, RelayAnswer,
 };
 pub use signing::{PublicKey, SIGNATURE_BYTES, SignatureError, SigningKey};
 pub use status::{MemberReport, Outcome, STATUS, StatusReport};

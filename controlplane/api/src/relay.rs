@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::encoding::is_name;
 use crate::order::is_letter_id;
-use crate::sync::{CHECKPOINT_BYTES_MAX, NOTE_KEY_BYTES_MAX};
+use crate::sync::NOTE_KEY_BYTES_MAX;
 
 /// Where digests go: `POST`.
 pub const RECEIPTS: &str = "/agent/v1/receipts";
@@ -22,6 +22,8 @@ pub const DIGESTS_MAX: usize = 16;
 pub const DELIVERIES_MAX: usize = 500;
 /// Most dead letters of one report.
 pub const LETTERS_MAX: usize = 1000;
+/// Longest digest with its signature, bytes.
+pub const DIGEST_BYTES_MAX: usize = 4096;
 const LABEL_BYTES_MAX: usize = 64;
 const HASH_DIGITS: usize = 64;
 
@@ -122,7 +124,7 @@ impl DigestReport {
         self.member.as_ref().is_none_or(|name| is_name(name))
             && self.key.len() <= NOTE_KEY_BYTES_MAX
             && self.digests.len() <= DIGESTS_MAX
-            && self.digests.iter().all(|digest| digest.len() <= CHECKPOINT_BYTES_MAX)
+            && self.digests.iter().all(|digest| digest.len() <= DIGEST_BYTES_MAX)
     }
 }
 
