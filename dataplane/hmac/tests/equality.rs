@@ -1,62 +1,10 @@
-//! RFC 4231 vectors, and equality with aws-lc-rs over key sizes, message sizes and splits.
+//! Equality with aws-lc-rs over key sizes, message sizes and splits, and what a key and a comparison give away.
+
+mod support;
 
 use proptest::prelude::*;
-use zen_hmac::{Job, PreparedKey, Tag, sha256, sign_jobs, tags_equal};
-
-fn oracle(secret: &[u8], message: &[u8]) -> Vec<u8> {
-    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret);
-    aws_lc_rs::hmac::sign(&key, message).as_ref().to_vec()
-}
-
-fn bytes(seed: u8, len: usize) -> Vec<u8> {
-    (0..len).map(|at| (at as u8).wrapping_mul(31).wrapping_add(seed) ^ (at >> 8) as u8).collect()
-}
-
-fn hex(text: &str) -> Vec<u8> {
-    let digit = |digit: u8| char::from(digit).to_digit(16).expect("a hex digit") as u8;
-    text.as_bytes().chunks(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
-}
-
-/// RFC 4231 section 4, cases 1 to 7 (5 is a truncated tag).
-#[test]
-fn rfc_4231() {
-    let cases: [(Vec<u8>, Vec<u8>, &str); 7] = [
-        (
-            vec![0x0b; 20],
-            b"Hi There".to_vec(),
-            "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7",
-        ),
-        (
-            b"Jefe".to_vec(),
-            b"what do ya want for nothing?".to_vec(),
-            "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843",
-        ),
-        (vec![0xaa; 20], vec![0xdd; 50], "773ea91e36800e46854db8ebd09181a72959098b3ef8c122d9635514ced565fe"),
-        (
-            (1..=25).collect(),
-            vec![0xcd; 50],
-            "82558a389a443c0ea4cc819899f2083a85f0faa3e578f8077a2e3ff46729665b",
-        ),
-        (vec![0x0c; 20], b"Test With Truncation".to_vec(), "a3b6167473100ee06e0c796c2955552b"),
-        (
-            vec![0xaa; 131],
-            b"Test Using Larger Than Block-Size Key - Hash Key First".to_vec(),
-            "60e431591ee0b67f0d8a26aacbf5b77f8e0bc6213728c5140546040f0ee37f54",
-        ),
-        (
-            vec![0xaa; 131],
-            b"This is a test using a larger than block-size key and a larger than block-size data. \
-              The key needs to be hashed before being used by the HMAC algorithm."
-                .to_vec(),
-            "9b09ffa71b942fcb27635fbcd5b0e944bfdc63644f0713938a7f51535c3a35e2",
-        ),
-    ];
-    for (number, (secret, message, tag)) in cases.iter().enumerate() {
-        let expected = hex(tag);
-        let signed = PreparedKey::new(secret).sign(&[message]);
-        assert_eq!(signed[0][..expected.len()], expected, "case {}", number + 1);
-    }
-}
+use support::{bytes, oracle};
+use zen_hmac::{Job, PreparedKey, Tag, sign_jobs, tags_equal};
 
 #[test]
 fn every_key_size_around_the_block_size() {
@@ -92,11 +40,6 @@ fn verification_sees_each_bit() {
 #[test]
 fn nothing_of_a_key_is_shown() {
     assert_eq!(format!("{:?}", PreparedKey::new(b"secret")), "PreparedKey(..)");
-}
-
-#[test]
-fn sha256_of_abc() {
-    assert_eq!(sha256(b"abc")[..], hex("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"));
 }
 
 proptest! {
