@@ -6,9 +6,7 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use support::{bytes, engines, oracle};
-use zen_hmac::{
-    Engine, Job, Kernel, KernelError, PreparedKey, Tag, UnknownKernel, engine, install, sign_jobs,
-};
+use zen_hmac::{Engine, Job, Kernel, KernelError, PreparedKey, Tag, UnknownKernel};
 
 const SECRETS: usize = 7;
 
