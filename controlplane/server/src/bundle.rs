@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _};
 use zen_control_api::{EnrollmentBundle, Hex16, SigningKey};
 use zeroize::Zeroizing;
 
 use crate::database::{begin, integer, owner};
 use crate::directory::{self, Directory, PRIVATE_MODE};
-use crate::{ControlError, Database, authority, store};
+use crate::{ControlError, Database, audit, authority, store};
 
 /// Shortest and longest life of a bundle, ms.
 pub(crate) const LIFE_MS: std::ops::RangeInclusive<u64> = 60_000..=24 * 3600 * 1000;
@@ -52,6 +52,9 @@ pub fn create_bundle(
     let transaction = begin(database)?;
     let (id, text) =
         new_bundle(&transaction, directory, (order.cluster, &order.urls), order.life_ms, now_ms)?;
+    let tenant = store::tenant_of(&transaction, order.cluster)?;
+    let target = format!("tenants/{tenant}/clusters/{}/bundles/{id}", order.cluster);
+    audit::append_command(&transaction, (&tenant, "bundles.create", &target))?;
     directory::create(order.out, &text, PRIVATE_MODE)?;
     if let Err(error) = transaction.commit() {
         let _ = fs::remove_file(order.out);
@@ -132,10 +135,15 @@ fn bundle_row(row: &rusqlite::Row<'_>, now_ms: u64) -> rusqlite::Result<BundleRo
 /// Revokes a bundle; who was let in with it stays in.
 pub fn revoke_bundle(database: &mut Database, id: Hex16, now_ms: u64) -> Result<(), ControlError> {
     let transaction = begin(database)?;
-    let sql = "UPDATE bundles SET revoked_at_ms = coalesce(revoked_at_ms, ?2) WHERE id = ?1";
-    if transaction.execute(sql, (id.0, integer(now_ms)))? == 0 {
-        return Err(ControlError::Argument("there is no bundle with this id; see: zen-control bundle list"));
-    }
+    let sql =
+        "UPDATE bundles SET revoked_at_ms = coalesce(revoked_at_ms, ?2) WHERE id = ?1 RETURNING cluster";
+    let cluster: Option<String> =
+        transaction.query_row(sql, (id.0, integer(now_ms)), |row| row.get(0)).optional()?;
+    let missing = "there is no bundle with this id; see: zen-control bundle list";
+    let cluster = cluster.ok_or(ControlError::Argument(missing))?;
+    let tenant = store::tenant_of(&transaction, &cluster)?;
+    let target = format!("tenants/{tenant}/clusters/{cluster}/bundles/{id}");
+    audit::append_command(&transaction, (&tenant, "bundles.delete", &target))?;
     Ok(transaction.commit()?)
 }
 

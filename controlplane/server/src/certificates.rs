@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction};
 use zen_control_api::{CertificateAnswer, CertificateRequest, Hex16};
 use zen_identity::SpiffeId;
 
+use crate::audit::append_agent;
 use crate::csr::{AcceptedKey, check_csr};
 use crate::database::integer;
 use crate::issuer::Issuer;
@@ -16,6 +17,8 @@ use crate::{AgentSession, Refusal, deny};
 pub(crate) struct Given {
     pub(crate) chain: String,
     pub(crate) generation: i64,
+    /// It was made now.
+    pub(crate) is_new: bool,
 }
 
 /// Whose certificate it is to be.
@@ -59,6 +62,10 @@ pub(crate) fn certify(
         None => renew(transaction, issuer, agent, request, now_ms),
         Some(name) => {
             let given = certify_member(&transaction, issuer, (&agent.cluster, name), request, now_ms)?;
+            if given.is_new {
+                let what = ("certificates.create", format!("members/{name}"));
+                append_agent(&transaction, (&agent.id, &agent.cluster), (what.0, &what.1), now_ms)?;
+            }
             transaction.commit()?;
             Ok(given)
         }
@@ -89,7 +96,7 @@ pub(crate) fn issue(
         grant.bundle_id.map(|id| id.0),
     );
     database.execute(sql, row)?;
-    Ok(Given { chain: issued.chain, generation: grant.generation })
+    Ok(Given { chain: issued.chain, generation: grant.generation, is_new: true })
 }
 
 fn renew(
@@ -110,10 +117,14 @@ fn renew(
     if claimed != newest.generation && !is_answer_lost {
         let sql = "UPDATE identities SET locked_at_ms = ?2 WHERE spiffe_id = ?1";
         transaction.execute(sql, (agent.id.as_str(), integer(now_ms)))?;
+        append_agent(&transaction, (&agent.id, &agent.cluster), ("agents.lock", "agent"), now_ms)?;
         transaction.commit()?;
         return Err(Refusal::Locked);
     }
     let given = next(&transaction, issuer, (&agent.id, &key), newest, claimed, now_ms)?;
+    if given.is_new {
+        append_agent(&transaction, (&agent.id, &agent.cluster), ("certificates.create", "agent"), now_ms)?;
+    }
     transaction.commit()?;
     Ok(given)
 }
@@ -159,7 +170,7 @@ fn next(
     now_ms: u64,
 ) -> Result<Given, Refusal> {
     if newest.key == key.hash && claimed < newest.generation && !newest.chain.is_empty() {
-        return Ok(Given { chain: newest.chain, generation: newest.generation });
+        return Ok(Given { chain: newest.chain, generation: newest.generation, is_new: false });
     }
     let generation = newest.generation + 1;
     let sql = "UPDATE identities SET generation = ?2 WHERE spiffe_id = ?1";

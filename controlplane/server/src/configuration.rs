@@ -14,7 +14,7 @@ use zen_identity::{CONTROL_PATH, SpiffeId};
 use crate::database::{begin, owner};
 use crate::directory::{self, Directory};
 use crate::people::PEOPLE;
-use crate::{ControlError, Database, authority, deny, link_keys, store};
+use crate::{ControlError, Database, audit, authority, deny, link_keys, store};
 
 /// What an operator writes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -47,6 +47,9 @@ pub fn set_configuration(
 ) -> Result<u64, ControlError> {
     let transaction = begin(database)?;
     let version = publish(&transaction, directory, cluster, input)?;
+    let tenant = store::tenant_of(&transaction, cluster)?;
+    let target = format!("tenants/{tenant}/clusters/{cluster}/configurations/{version}");
+    audit::append_command(&transaction, (&tenant, "configurations.create", &target))?;
     transaction.commit()?;
     Ok(version)
 }

@@ -11,6 +11,7 @@ use zen_control_api::{
 };
 use zen_identity::SpiffeId;
 
+use crate::audit::Keeper;
 use crate::csr::check_csr;
 use crate::database::{begin, integer, open_reader, owner};
 use crate::enrollment::{Enrollment, KnownBundle};
@@ -19,8 +20,8 @@ use crate::news::{self, News};
 use crate::nonces::Nonces;
 use crate::session::{check_session, is_seen, mark_seen};
 use crate::{
-    Advanced, AgentSession, Authority, ControlError, Database, Directory, Refusal, SessionKey, authority,
-    certificates, configuration, enrollment, link_keys, open_database, overview,
+    Advanced, AgentSession, AuditSettings, Authority, ControlError, Database, Directory, Refusal, SessionKey,
+    audit, authority, certificates, configuration, enrollment, link_keys, open_database, overview,
 };
 
 /// Most members of a report.
@@ -33,6 +34,7 @@ pub struct Control {
     authority: RwLock<Arc<Authority>>,
     trust_domain: String,
     configuration_key: SigningKey,
+    pub(crate) keeper: Keeper,
     database: Mutex<Database>,
     readers: [Mutex<Database>; READERS_MAX],
     /// Where the next one that reads looks first.
@@ -75,7 +77,13 @@ pub struct Attempt<'a> {
 impl Control {
     /// The control plane of a directory.
     pub fn open(directory: &Directory) -> Result<Self, ControlError> {
+        Self::open_with(directory, &AuditSettings::default())
+    }
+
+    /// The same with settings for its audit log.
+    pub fn open_with(directory: &Directory, audit: &AuditSettings) -> Result<Self, ControlError> {
         let database = open_database(directory)?;
+        let keeper = Keeper::open(directory, &database, audit)?;
         let trust_domain = owner(&database)?.trust_domain;
         let authority = Authority::load(directory)?;
         let configuration_key = authority::configuration_key(directory)?;
@@ -87,6 +95,7 @@ impl Control {
             authority: RwLock::new(Arc::new(authority)),
             trust_domain,
             configuration_key,
+            keeper,
             database: Mutex::new(database),
             readers: readers.try_into().expect("as many as there are places"),
             turn: AtomicUsize::new(0),
@@ -177,7 +186,11 @@ impl Control {
             source: attempt.source,
         };
         let mut database = self.database();
-        let given = enrollment::enroll(begin(&mut database)?, &*authority, &enrollment, now_ms)?;
+        let given = enrollment::enroll(begin(&mut database)?, &*authority, &enrollment, now_ms);
+        if let Err(Refusal::BundleConsumed) = given {
+            audit::append_consumed(&mut database, (request.bundle_id, &bundle.cluster), now_ms)?;
+        }
+        let given = given?;
         let answer = given.answer(&*authority, now_ms);
         Ok(EnrollmentAnswer {
             certificate_chain: answer.certificate_chain,
@@ -263,6 +276,9 @@ impl Control {
         let transaction = begin(&mut database)?;
         let agent = check_session(&transaction, key, now_ms)?;
         link_keys::keep(&transaction, &agent.cluster, said, &self.configuration_key)?;
+        let peer = said.unverified().map_err(Refusal::LinkStatement)?.peer.clone();
+        let what = ("link-keys.put", format!("link-keys/{peer}"));
+        audit::append_agent(&transaction, (&agent.id, &agent.cluster), (what.0, &what.1), now_ms)?;
         Ok(transaction.commit()?)
     }
 

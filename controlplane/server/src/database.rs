@@ -170,6 +170,7 @@ pub fn open_database(directory: &Directory) -> Result<Database, ControlError> {
     database.pragma_update(None, "synchronous", "FULL")?;
     database.pragma_update(None, "foreign_keys", true)?;
     migrate(&mut database)?;
+    audit::ensure_key(directory, &database)?;
     Ok(database)
 }
 
@@ -216,19 +217,25 @@ fn add(database: &Connection, found: i64) -> rusqlite::Result<()> {
 /// Copies the database as it is at one moment into a new file, while the server runs.
 pub fn back_up(database: &Database, out: &Path) -> Result<(), ControlError> {
     directory::create(out, "", PRIVATE_MODE)?;
+    let transaction = Transaction::new_unchecked(database, TransactionBehavior::Immediate)?;
+    audit::append_command(&transaction, ("", "database.back-up", "database"))?;
+    transaction.commit()?;
     Ok(database.backup(MAIN_DB, out, None::<fn(Progress)>)?)
 }
 
 /// Makes the database of a new directory.
 pub(crate) fn create_database(directory: &Directory, owner: &Owner) -> Result<(), ControlError> {
     directory.create(directory::DATABASE, "", PRIVATE_MODE)?;
-    let database = Connection::open(directory.path(directory::DATABASE))?;
+    let mut database = Connection::open(directory.path(directory::DATABASE))?;
     database.pragma_update(None, "journal_mode", "WAL")?;
     database.pragma_update(None, "synchronous", "FULL")?;
     database.execute_batch(SCHEMA)?;
     let sql = "INSERT INTO settings (only, trust_domain, tenant) VALUES (1, ?1, ?2)";
     database.execute(sql, (&owner.trust_domain, &owner.tenant))?;
     add(&database, 1)?;
+    let transaction = begin(&mut database)?;
+    audit::append_command(&transaction, ("", "control-plane.create", ""))?;
+    transaction.commit()?;
     database.close().map_err(|(_, error)| error.into())
 }
 

@@ -9,7 +9,7 @@ use zen_identity::{DENY_LIST_BYTES_MAX, DenyEntry, DenyList, SpiffeId};
 use crate::authority::configuration_key;
 use crate::configuration::publish_everywhere;
 use crate::database::{begin, integer};
-use crate::{ControlError, Database, Directory, SessionKey};
+use crate::{ControlError, Database, Directory, SessionKey, audit};
 
 /// Longest reason, bytes.
 pub(crate) const REASON_BYTES_MAX: usize = 256;
@@ -48,6 +48,12 @@ struct Entry {
 }
 
 impl Subject {
+    /// As the audit log has it: whom a denial is about is said there in the clear.
+    pub(crate) fn target(&self) -> Result<String, ControlError> {
+        let (kind, value) = self.normal()?;
+        Ok(format!("denials/{kind}/{value}"))
+    }
+
     /// As it is kept and compared.
     pub(crate) fn normalized(&self) -> Result<Self, ControlError> {
         let (_, value) = self.normal()?;
@@ -90,6 +96,7 @@ pub fn deny(
 ) -> Result<(), ControlError> {
     let transaction = begin(database)?;
     add(&transaction, directory, subject, (reason, until_ms), now_ms)?;
+    audit::append_command(&transaction, ("", "denials.create", &subject.target()?))?;
     Ok(transaction.commit()?)
 }
 
@@ -133,6 +140,7 @@ pub fn allow(
     if !remove(&transaction, directory, subject, now_ms)? {
         return Err(ControlError::Argument("nothing denies this"));
     }
+    audit::append_command(&transaction, ("", "denials.delete", &subject.target()?))?;
     Ok(transaction.commit()?)
 }
 

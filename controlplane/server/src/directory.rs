@@ -14,8 +14,14 @@ use crate::ControlError;
 pub(crate) const AUTHORITY: &str = "authority.json";
 /// The certificates of all roots.
 pub(crate) const ROOTS: &str = "roots.pem";
+/// Key for passwords and one-time codes, base64.
+pub(crate) const SIGN_IN_KEY: &str = "sign-in.key";
 /// Seed of the key that signs configurations, base64.
 pub(crate) const CONFIGURATION_KEY: &str = "configuration.key";
+/// Seed of the key that signs checkpoints of the audit log, base64.
+pub(crate) const AUDIT_KEY: &str = "audit.key";
+/// The newest checkpoint of the audit log, unless it is to be elsewhere.
+pub(crate) const AUDIT_CHECKPOINT: &str = "audit.checkpoint";
 /// The listener's own certificate, its issuers and its key.
 pub(crate) const SERVER: &str = "server.pem";
 /// Locked by whoever has the directory open.

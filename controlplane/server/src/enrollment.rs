@@ -4,15 +4,17 @@
 //! request for a certificate, and one conditional UPDATE. The same key again gets the same answer until the bundle is over.
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction};
+use zen_audit::Outcome;
 use zen_control_api::{Base64, Hex16, PublicKey};
 use zen_identity::SpiffeId;
 
+use crate::audit::Act;
 use crate::certificates::{Given, Grant, issue};
 use crate::csr::AcceptedKey;
 use crate::database::integer;
 use crate::issuer::Issuer;
 use crate::session::cluster_of;
-use crate::{Refusal, deny, recovery};
+use crate::{Refusal, audit, deny, recovery, store};
 
 /// A bundle as the database has it.
 pub(crate) struct KnownBundle {
@@ -103,10 +105,21 @@ fn let_in(
     if is_locked {
         return Err(Refusal::Locked);
     }
-    if let Some(cluster) = cluster_of(id) {
-        recovery::reset(database, cluster)?;
-    }
-    issue(database, issuer, &Grant { id, key, generation, bundle_id: Some(bundle_id) }, now_ms)
+    let cluster = cluster_of(id).unwrap_or_default();
+    recovery::reset(database, cluster)?;
+    let grant = Grant { id, key, generation, bundle_id: Some(bundle_id) };
+    let given = issue(database, issuer, &grant, now_ms)?;
+    let tenant = store::tenant_of(database, cluster)?;
+    let act = Act {
+        tenant: &tenant,
+        actor: &format!("bundle:{bundle_id}"),
+        action: "agents.enroll",
+        target: &format!("tenants/{tenant}/clusters/{cluster}/agent"),
+        outcome: Outcome::Done,
+        request_id: &audit::new_request_id(),
+    };
+    audit::append(database, &act, now_ms)?;
+    Ok(given)
 }
 
 fn given_before(database: &Connection, enrollment: &Enrollment<'_>, now_ms: u64) -> Result<Given, Refusal> {
@@ -127,5 +140,5 @@ fn given_before(database: &Connection, enrollment: &Enrollment<'_>, now_ms: u64)
     if is_locked {
         return Err(Refusal::Locked);
     }
-    Ok(Given { chain, generation })
+    Ok(Given { chain, generation, is_new: false })
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use rusqlite::ErrorCode;
-use zen_audit::EntryError;
+use zen_audit::{EntryError, ExportError};
 use zen_control_api::{BundleError, ConfigurationError, LinkStatementError, Problem, ProblemType};
 use zen_identity::{IdentityError, SpiffeIdError, SvidError};
 
@@ -347,6 +347,26 @@ pub enum ControlError {
          zen-control audit verify, then restore a backup"
     )]
     AuditDamaged,
+    /// Something in the audit log does not hold.
+    #[error("the audit log was changed: {0}; keep control.db as it is, and compare with an export or a backup")]
+    AuditFault(ExportError),
+    /// The key of the audit log is lost.
+    #[error("{}: is not there; restore it from a backup: no agent takes checkpoints of another key", path.display())]
+    AuditKey {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The audit log is not the one that was signed for last.
+    #[error(
+        "{}: {fault}; bring back the newest database, or this file if it was moved, or go on without the entries that \
+         are lost: zen-control run --accept-truncation", file.display()
+    )]
+    AuditTruncated {
+        /// What tells of it.
+        file: PathBuf,
+        /// In what way.
+        fault: &'static str,
+    },
     /// Somebody has to be owner.
     #[error("the last owner of a tenant stays, as owner; make another one first")]
     LastOwner,

@@ -40,6 +40,9 @@ mod settings;
 mod store;
 mod web;
 
+pub use audit::{
+    AuditRange, AuditSettings, accept_truncation, audit_key, audit_ranges, audit_witnesses, export_audit, sign_audit,
+};
 pub use authority::{
     Advanced, Authority, Force, LEAF_LIFE_MS, Need, RootSpread, Straggler, advance, authority_lines,
     initialize, renew_issuing, retire_root, root_spread, rotate_root,

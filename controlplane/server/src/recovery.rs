@@ -14,11 +14,12 @@ use zen_control_api::{
 };
 use zen_identity::SpiffeId;
 
+use crate::audit::append_agent;
 use crate::certificates::{Given, Grant, check_denied, issue, newest};
 use crate::csr::{AcceptedKey, check_csr};
 use crate::database::{begin, integer, owner};
 use crate::issuer::Issuer;
-use crate::{Attempt, Control, ControlError, Database, Refusal};
+use crate::{Attempt, Control, ControlError, Database, Refusal, audit, store};
 
 /// How long after its certificate's end an agent may recover, ms.
 pub const RECOVERY_WITHIN_MS: u64 = 7 * 24 * 3600 * 1000;
@@ -104,7 +105,7 @@ pub(crate) fn recover(
     check_denied(&transaction, id, key, &newest, now_ms)?;
     let left_ms = newest.not_after_ms.saturating_sub(integer(now_ms));
     if left_ms > 0 && newest.key == key.hash {
-        return Ok(Given { chain: newest.chain, generation: newest.generation });
+        return Ok(Given { chain: newest.chain, generation: newest.generation, is_new: false });
     }
     if left_ms > 0 && newest.is_seen {
         if left_ms <= integer(CLOCKS_APART_MS) {
@@ -112,6 +113,7 @@ pub(crate) fn recover(
         }
         let sql = "UPDATE identities SET locked_at_ms = ?2 WHERE spiffe_id = ?1";
         transaction.execute(sql, (id.as_str(), integer(now_ms)))?;
+        append_agent(&transaction, (id, cluster), ("agents.lock", "agent"), now_ms)?;
         transaction.commit()?;
         return Err(Refusal::Locked);
     }
@@ -120,6 +122,7 @@ pub(crate) fn recover(
     let sql = "UPDATE identities SET generation = ?2, enrolled_generation = ?2 WHERE spiffe_id = ?1";
     transaction.execute(sql, (id.as_str(), generation))?;
     let given = issue(&transaction, issuer, &Grant { id, key, generation, bundle_id: None }, now_ms)?;
+    append_agent(&transaction, (id, cluster), ("agents.recover", "agent"), now_ms)?;
     transaction.commit()?;
     tracing::error!(
         cluster,
@@ -184,6 +187,9 @@ pub fn set_recovery(
         used: if is_reset { 0 } else { before.used },
     };
     keep(&transaction, cluster, next)?;
+    let tenant = store::tenant_of(&transaction, cluster)?;
+    let target = format!("tenants/{tenant}/clusters/{cluster}/recovery");
+    audit::append_command(&transaction, (&tenant, "recovery.put", &target))?;
     transaction.commit()?;
     Ok(next)
 }

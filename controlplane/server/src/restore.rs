@@ -12,7 +12,7 @@ use rusqlite::{Connection, MAIN_DB, OpenFlags};
 use crate::configuration::raise_versions;
 use crate::database::{self, begin, integer, migrate, owner};
 use crate::directory::{self, Directory, PRIVATE_MODE};
-use crate::{Authority, ControlError, authority};
+use crate::{Authority, ControlError, audit, authority};
 
 /// How far versions jump: more than were ever made between a copy and its return, 2^20 times within what JSON counts exactly.
 const RESTORED_VERSIONS: i64 = 1 << 32;
@@ -47,15 +47,35 @@ pub fn restore(path: &Path, from: &Path, now_ms: u64) -> Result<Restored, Contro
     owner(&database)?;
     let newest_ms = newest(&database)?;
     let transaction = begin(&mut database)?;
+    carry_over(&directory, &transaction);
     let clusters = raise_versions(&transaction, &key, RESTORED_VERSIONS)?;
     let sql = "UPDATE bundles SET revoked_at_ms = ?1 WHERE used_key IS NULL AND revoked_at_ms IS NULL";
     let revoked_bundles = transaction.execute(sql, (integer(now_ms),))? as u64;
+    audit::append_command(&transaction, ("", "database.restore", "database"))?;
     transaction.commit()?;
     database.pragma_update(None, "journal_mode", "WAL")?;
     database.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(()))?;
     database.close().map_err(|(_, error)| error)?;
     let before = swap(&directory, &next)?;
     Ok(Restored { clusters, revoked_bundles, newest_ms, before })
+}
+
+/// The audit log goes on as it was, if the database that was there can be read and its log continues the copy's. If not, the
+/// next start refuses a log that is shorter than what was signed for.
+fn carry_over(directory: &Directory, transaction: &Connection) {
+    let present = directory.path(directory::DATABASE);
+    let opened = Connection::open_with_flags(&present, OpenFlags::SQLITE_OPEN_READ_WRITE);
+    let savepoint = "SAVEPOINT carried";
+    let carried = opened.map_err(ControlError::from).and_then(|present| {
+        transaction.execute_batch(savepoint)?;
+        audit::carry_over(&present, transaction)
+    });
+    let end = match carried {
+        Ok(_) => "RELEASE carried",
+        Err(_) => "ROLLBACK TO carried; RELEASE carried",
+    };
+    // Without a savepoint there is nothing to end.
+    let _ = transaction.execute_batch(end);
 }
 
 /// A copy is one file, whole; it is read and not changed.

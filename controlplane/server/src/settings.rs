@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::{ControlError, Settings, directory};
+use crate::{AuditSettings, ControlError, Settings, directory};
 
 /// Longest file, bytes.
 const SETTINGS_BYTES_MAX: u64 = 64 * 1024;
@@ -28,6 +28,10 @@ pub struct RunSettings {
     pub people: SocketAddr,
     /// Where metrics are asked for, if anywhere.
     pub metrics: Option<MetricsPlace>,
+    /// Where the audit log is, beside the database.
+    pub audit: AuditSettings,
+    /// Go on although entries of it are lost.
+    pub accept_truncation: bool,
     /// Filter of the log.
     pub log: String,
 }
@@ -52,6 +56,8 @@ pub struct RunOptions {
     pub people_listen: Option<SocketAddr>,
     /// In place of `agents.long_poll_seconds`.
     pub long_poll: Option<Duration>,
+    /// Go on although entries of the audit log are lost.
+    pub accept_truncation: bool,
     /// In place of `log`.
     pub log: Option<String>,
 }
@@ -64,6 +70,7 @@ struct RawSettings {
     agents: RawAgents,
     people: RawPeople,
     metrics: RawMetrics,
+    audit: RawAudit,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -78,6 +85,13 @@ struct RawAgents {
 #[serde(default, deny_unknown_fields)]
 struct RawPeople {
     listen: Option<SocketAddr>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RawAudit {
+    checkpoint_file: Option<PathBuf>,
+    export_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -133,6 +147,11 @@ impl RunSettings {
             connections_max,
             people: address(options.people_listen.or(raw.people.listen), ([127, 0, 0, 1], 8445)),
             metrics,
+            audit: AuditSettings {
+                checkpoint_file: raw.audit.checkpoint_file.map(|path| from.join(path)),
+                export_file: raw.audit.export_file.map(|path| from.join(path)),
+            },
+            accept_truncation: options.accept_truncation,
             log: options.log.or(raw.log).unwrap_or_else(|| "info".to_owned()),
         })
     }

@@ -137,10 +137,30 @@ impl Export {
 
     /// The lines, each with its newline.
     pub fn text(&self) -> String {
-        let entries = self.entries.iter().map(|bytes| Line::Entry(BASE64_STANDARD.encode(bytes)));
-        let checkpoints = self.checkpoints.iter().map(|note| Line::Checkpoint(note.to_string()));
-        let lines = std::iter::once(Line::Format(FORMAT.to_owned())).chain(entries).chain(checkpoints);
-        lines.map(|line| serde_json::to_string(&line).expect("texts are JSON") + "\n").collect()
+        let entries = self.entries.iter().map(|bytes| Self::entry_line(bytes));
+        let checkpoints = self.checkpoints.iter().map(Self::checkpoint_line);
+        std::iter::once(Self::first_line()).chain(entries).chain(checkpoints).collect()
+    }
+
+    /// The line before all others, for whoever writes an export piece by piece.
+    pub fn first_line() -> String {
+        Line::Format(FORMAT.to_owned()).text()
+    }
+
+    /// The line of an entry's bytes; entries come in their order, before checkpoints.
+    pub fn entry_line(bytes: &[u8]) -> String {
+        Line::Entry(BASE64_STANDARD.encode(bytes)).text()
+    }
+
+    /// The line of a checkpoint.
+    pub fn checkpoint_line(note: &Note) -> String {
+        Line::Checkpoint(note.to_string()).text()
+    }
+}
+
+impl Line {
+    fn text(&self) -> String {
+        serde_json::to_string(self).expect("texts are JSON") + "\n"
     }
 }
 

@@ -1,14 +1,14 @@
 //! The log itself: one more entry, and the hashes that it completes.
 
-use std::collections::BTreeMap;
-
 use nix::unistd::{Uid, User};
 use rusqlite::{Connection, OptionalExtension as _};
 use zen_audit::{Entry, Frontier, Hash, Node, Nodes, Outcome};
 use zen_control_api::Hex16;
+use zen_identity::{SpiffeId, control_id};
 
-use crate::ControlError;
-use crate::database::integer;
+use crate::database::{integer, owner};
+use crate::listener::now_ms;
+use crate::{ControlError, store};
 
 /// What somebody did, or was refused.
 #[derive(Clone, Copy, Debug)]
@@ -47,13 +47,7 @@ impl Nodes for Stored<'_> {
 /// Outside of a transaction.
 pub(crate) fn append(transaction: &Connection, act: &Act<'_>, now_ms: u64) -> Result<u64, ControlError> {
     assert!(!transaction.is_autocommit(), "an act and its entry are one transaction");
-    let sequence = size(transaction)?;
-    let nodes = Stored(transaction);
-    let mut frontier = Frontier::load(&nodes, sequence)?;
-    let previous = match sequence.checked_sub(1) {
-        Some(index) => nodes.hash(Node { level: 0, index })?,
-        None => Entry::before_the_first(),
-    };
+    let (sequence, previous) = end(transaction)?;
     let entry = Entry {
         sequence,
         time_ms: now_ms,
@@ -65,13 +59,33 @@ pub(crate) fn append(transaction: &Connection, act: &Act<'_>, now_ms: u64) -> Re
         request_id: act.request_id.to_owned(),
         previous,
     };
-    let bytes = entry.bytes()?;
+    keep(transaction, sequence, &entry.bytes()?)?;
+    Ok(sequence)
+}
+
+/// Adds an entry as another database has its bytes, if it continues this log.
+pub(super) fn append_bytes(transaction: &Connection, bytes: &[u8]) -> Result<(), ControlError> {
+    let (sequence, previous) = end(transaction)?;
+    Entry::read(bytes, sequence, &previous)?;
+    keep(transaction, sequence, bytes)
+}
+
+/// The next sequence, and the hash of the last entry.
+fn end(database: &Connection) -> Result<(u64, Hash), ControlError> {
+    let sequence = size(database)?;
+    let previous = match sequence.checked_sub(1) {
+        Some(index) => Stored(database).hash(Node { level: 0, index })?,
+        None => Entry::before_the_first(),
+    };
+    Ok((sequence, previous))
+}
+
+fn keep(transaction: &Connection, sequence: u64, bytes: &[u8]) -> Result<(), ControlError> {
+    let mut frontier = Frontier::load(&Stored(transaction), sequence)?;
     let sql = "INSERT INTO audit_entries (sequence, bytes) VALUES (?1, ?2)";
-    transaction.prepare_cached(sql)?.execute((integer(sequence), &bytes))?;
-    let mut completed = BTreeMap::new();
-    frontier.append(Entry::leaf(&bytes), |node, hash| {
-        completed.insert(node, hash);
-    });
+    transaction.prepare_cached(sql)?.execute((integer(sequence), bytes))?;
+    let mut completed = Vec::new();
+    frontier.append(Entry::leaf(bytes), |node, hash| completed.push((node, hash)));
     let mut statement =
         transaction.prepare_cached("INSERT INTO audit_nodes (level, idx, hash) VALUES (?1, ?2, ?3)")?;
     for (node, hash) in completed {
@@ -81,7 +95,7 @@ pub(crate) fn append(transaction: &Connection, act: &Act<'_>, now_ms: u64) -> Re
             if is_double { ControlError::AuditDamaged } else { error.into() }
         })?;
     }
-    Ok(sequence)
+    Ok(())
 }
 
 /// How many entries there are.
@@ -90,19 +104,52 @@ pub(crate) fn size(database: &Connection) -> rusqlite::Result<u64> {
     database.prepare_cached(sql)?.query_row((), |row| row.get::<_, i64>(0)).map(i64::unsigned_abs)
 }
 
-/// Adds what whoever runs this command did.
+/// Adds what whoever runs this command did, by the clock of this process.
 pub(crate) fn append_command(
     transaction: &Connection,
     (tenant, action, target): (&str, &str, &str),
-    now_ms: u64,
 ) -> Result<u64, ControlError> {
     let (actor, request_id) = (command_actor(), new_request_id());
     let outcome = Outcome::Done;
     append(
         transaction,
         &Act { tenant, actor: &actor, action, target, outcome, request_id: &request_id },
+        now_ms(),
+    )
+}
+
+/// Adds what the control plane did by itself.
+pub(crate) fn append_system(
+    transaction: &Connection,
+    (tenant, action, target): (&str, &str, &str),
+    now_ms: u64,
+) -> Result<u64, ControlError> {
+    let actor = control_id(&owner(transaction)?.trust_domain).to_string();
+    let (outcome, request_id) = (Outcome::Done, new_request_id());
+    append(
+        transaction,
+        &Act { tenant, actor: &actor, action, target, outcome, request_id: &request_id },
         now_ms,
     )
+}
+
+/// Adds what a cluster's agent did, of what is its cluster's.
+pub(crate) fn append_agent(
+    transaction: &Connection,
+    (agent, cluster): (&SpiffeId, &str),
+    (action, part): (&str, &str),
+    now_ms: u64,
+) -> Result<u64, ControlError> {
+    let tenant = store::tenant_of(transaction, cluster)?;
+    let act = Act {
+        tenant: &tenant,
+        actor: agent.as_str(),
+        action,
+        target: &format!("tenants/{tenant}/clusters/{cluster}/{part}"),
+        outcome: Outcome::Done,
+        request_id: &new_request_id(),
+    };
+    append(transaction, &act, now_ms)
 }
 
 /// Whoever runs this process: the name of its user, or the number if that has no name.

@@ -20,7 +20,7 @@ use super::{configuration_key, end_of, made};
 use crate::configuration::publish_roots;
 use crate::database::{self, Owner, begin};
 use crate::directory::{self, Directory, KEY_MODE, PUBLIC_MODE};
-use crate::{ControlError, Database};
+use crate::{ControlError, Database, audit};
 
 /// Longest key file from elsewhere, bytes.
 const KEY_FILE_BYTES_MAX: u64 = 16 * 1024;
@@ -75,6 +75,7 @@ fn fill(directory: &Directory, owner: &Owner, now_ms: u64) -> Result<(), Control
     let seed = serde_json::to_string(&Base64(*SigningKey::generate().seed()));
     let seed = Zeroizing::new(seed.expect("base64 is a text"));
     directory.create(directory::CONFIGURATION_KEY, &seed, KEY_MODE)?;
+    audit::create_key(directory)?;
     database::create_database(directory, owner)
 }
 
@@ -89,6 +90,7 @@ pub fn advance(
         let transaction = begin(database)?;
         let mut ledger = Ledger::read(directory)?;
         if ledger.roots.len() == ROOTS_MAX && spread::is_unpublished(&transaction, &ledger, directory)? {
+            audit::append_system(&transaction, ("", "authority.publish", "authority/roots"), now_ms)?;
             publish_roots(&transaction, &configuration_key(directory)?, &ledger.trust_bundle(directory)?)?;
             transaction.commit()?;
             done.push("the second root is published to all clusters".to_owned());
@@ -104,9 +106,22 @@ pub fn advance(
         let Some(step) = step.filter(is_possible) else {
             return Ok(Advanced { done, need: ledger.poll_need(now_ms) });
         };
+        // First: what cannot be told of is not done.
+        let (action, target) = told(&ledger, &step);
+        audit::append_system(&transaction, ("", action, &target), now_ms)?;
         done.push(take(directory, &mut ledger, step, now_ms)?);
         transaction.commit()?;
     }
+}
+
+/// A step as the audit log has it.
+fn told(ledger: &Ledger, step: &Step) -> (&'static str, String) {
+    let (action, number) = match step {
+        Step::Prepare { .. } => ("authority.prepare", ledger.next_issuing()),
+        Step::Use { number } => ("authority.use", *number),
+        Step::Remove { number } => ("authority.remove", *number),
+    };
+    (action, format!("authority/issuing/{number}"))
 }
 
 /// One step; what was done, in words.
@@ -148,6 +163,8 @@ pub fn renew_issuing(
         if ledger.waiting(root.number, now_ms).is_none() {
             let number = ledger.next_issuing();
             ledger.issuing.push(prepare_issuing(directory, &root, number, root_key, now_ms)?);
+            let target = format!("authority/issuing/{number}");
+            audit::append_command(&transaction, ("", "authority.renew", &target))?;
             ledger.write(directory)?;
         }
         transaction.commit()?;
@@ -174,6 +191,7 @@ pub fn rotate_root(
                 "a second root is there already; see: zen-control authority status",
             ));
         };
+        audit::append_command(&transaction, ("", "authority.rotate-root", "authority/roots"))?;
         take(directory, &mut ledger, Step::Use { number: next.number }, now_ms)?;
         transaction.commit()?;
         return Ok(spread.stragglers);
@@ -183,6 +201,7 @@ pub fn rotate_root(
     let issuing = prepare_issuing(directory, &root, number, None, now_ms)?;
     ledger.roots.push(root);
     ledger.issuing.push(issuing);
+    audit::append_command(&transaction, ("", "authority.rotate-root", "authority/roots"))?;
     ledger.write(directory)?;
     publish_roots(&transaction, &key, &ledger.trust_bundle(directory)?)?;
     let spread = spread::of_ledger(&ledger, directory, &transaction, now_ms)?;
@@ -218,6 +237,7 @@ pub fn retire_root(
     let (kept, gone) = ledger.issuing.drain(..).partition(|issuing| issuing.root != old);
     let gone: Vec<Issuing> = gone;
     ledger.issuing = kept;
+    audit::append_command(&transaction, ("", "authority.retire-root", "authority/roots"))?;
     publish_roots(&transaction, &key, &ledger.trust_bundle(directory)?)?;
     // The list first: if only it is written, the next `authority retire-root` has nothing to do, and configurations
     // that have a root too many lose it with the next change.

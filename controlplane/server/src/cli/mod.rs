@@ -1,5 +1,6 @@
 //! The command line of whoever runs the control plane. Commands and the server share the database, and nothing else.
 
+mod audit;
 mod authority;
 mod person;
 mod print;
@@ -50,6 +51,9 @@ enum Command {
     /// People: who may use the API.
     #[command(subcommand)]
     Person(person::PersonCommand),
+    /// The audit log: who did what.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Print the routes and types of the API for people, as `OpenAPI` 3.1.
     Openapi,
     /// Listen for agents and people.
@@ -216,6 +220,7 @@ fn run(command: Command) -> Result<(), ControlError> {
         Command::Authority(command) => authority::run(command),
         Command::Recovery(recovery) => authority::recovery(&recovery),
         Command::Person(command) => person::run(command),
+        Command::Audit(command) => audit::run(command),
         Command::Openapi => {
             println!("{}", zen_control::openapi());
             Ok(())

@@ -31,6 +31,9 @@ pub(super) struct Run {
     /// How long a request for a configuration waits, give or take a tenth [default: 55s].
     #[arg(long, value_parser = super::life)]
     long_poll: Option<Duration>,
+    /// Go on although the audit log has fewer or other entries than were signed for; that this was said is an entry.
+    #[arg(long)]
+    accept_truncation: bool,
     /// error, warn, info, debug or trace [default: info].
     #[arg(long)]
     log: Option<String>,
@@ -43,6 +46,7 @@ pub(super) fn run(run: Run) -> Result<(), ControlError> {
         listen: run.listen,
         people_listen: run.people_listen,
         long_poll: run.long_poll,
+        accept_truncation: run.accept_truncation,
         log: run.log,
     };
     let settings = RunSettings::read(run.config.as_deref(), options)?;

@@ -3,6 +3,7 @@
 //! A connection ends with the client's certificate, with the first answer after its identity was denied, locked or
 //! superseded (a request that waits is answered then), and when it is idle. What is not HTTP is answered by hyper with a bare 400; everything else that is no success is a problem (RFC 9457).
 
+mod audit;
 mod connection;
 mod issuer;
 mod notes;
@@ -30,6 +31,7 @@ use self::places::Shed;
 use self::scrape::Scraped;
 use crate::directory::{self, Directory};
 use crate::metrics::{Counter, Metrics};
+use crate::audit::accept_truncation;
 use crate::news::News;
 use crate::{Control, ControlError, MetricsPlace, PeopleListening, Refusal, RunSettings};
 
@@ -117,6 +119,16 @@ impl Listening {
         metrics: Option<&MetricsPlace>,
     ) -> Result<Self, ControlError> {
         let control = Control::open(&directory)?;
+        Self::bind_control(control, directory, settings, connections_max, metrics).await
+    }
+
+    async fn bind_control(
+        control: Control,
+        directory: Directory,
+        settings: &Settings,
+        connections_max: usize,
+        metrics: Option<&MetricsPlace>,
+    ) -> Result<Self, ControlError> {
         let store = watch::own_identity(&control, &directory, now_ms())?;
         let acceptor = TlsAcceptor::from(store.agent_server_config(&[ALPN])?);
         let listener = listener(settings.listen).map_err(ControlError::file(settings.listen.to_string()))?;
@@ -168,6 +180,7 @@ impl Listening {
         let _scraping = scraped.map(|scraped| AbortOnDrop(tokio::spawn(scraped.run(server.clone()))));
         let _watching = AbortOnDrop(tokio::spawn(watch::watch(server.clone())));
         let _writing = AbortOnDrop(tokio::spawn(notes::write_down(server.clone(), unwritten)));
+        let _signing = AbortOnDrop(tokio::spawn(audit::keep(server.clone())));
         tokio::select! {
             () = accept_all(&server, &listener, &acceptor) => {}
             () = end => {}
@@ -178,6 +191,7 @@ impl Listening {
         if tokio::time::timeout(DRAIN_TIMEOUT, all).await.is_err() {
             tracing::warn!("some connections were closed before they were answered");
         }
+        audit::sign(&server).await;
     }
 }
 
@@ -212,7 +226,12 @@ fn listener(address: SocketAddr) -> io::Result<TcpListener> {
 pub async fn serve(settings: &RunSettings) -> Result<(), ControlError> {
     let directory = Directory::open(&settings.directory)?;
     let (bound, metrics) = (settings.connections_max, settings.metrics.as_ref());
-    let listening = Listening::bind_with(directory.clone(), &settings.agents, bound, metrics).await?;
+    if settings.accept_truncation && accept_truncation(&directory, &settings.audit, now_ms())? {
+        tracing::error!("ALARM: the audit log goes on without entries that were signed for, as was said");
+    }
+    let control = Control::open_with(&directory, &settings.audit)?;
+    let agents = &settings.agents;
+    let listening = Listening::bind_control(control, directory.clone(), agents, bound, metrics).await?;
     let people = PeopleListening::bind(directory, settings.people, listening.identity()).await?;
     let address = people.address().map_err(ControlError::file("listener for people"))?;
     tracing::info!(%address, "listening for people");

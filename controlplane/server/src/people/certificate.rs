@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::{PEOPLE, exists};
 use crate::database::{begin, integer, owner};
 use crate::directory::{self, Directory, PRIVATE_MODE};
-use crate::{Authority, ControlError, Database, Refusal};
+use crate::{Authority, ControlError, Database, Refusal, audit};
 
 /// How long a person's certificate lives, ms.
 pub const PERSON_LIFE_MS: u64 = 12 * 3600 * 1000;
@@ -37,6 +37,7 @@ pub fn certify_person(
     transaction.execute("DELETE FROM person_certificates WHERE not_after_ms <= ?1", (integer(now_ms),))?;
     let sql = "INSERT INTO person_certificates (serial, person, not_after_ms) VALUES (?1, ?2, ?3)";
     transaction.execute(sql, (issued.serial, name, integer(issued.not_after_ms)))?;
+    audit::append_command(&transaction, ("", "people.certify", &format!("people/{name}")))?;
     DirBuilder::new().mode(0o700).create(out).map_err(ControlError::file(out))?;
     let key = Zeroizing::new(key.serialize_pem());
     directory::create(&out.join("key.pem"), &key, PRIVATE_MODE)?;

@@ -24,7 +24,7 @@ pub(crate) use self::roles::{Member, Source, end_sessions, members, role_in, rol
 pub(crate) use self::tables::TABLES;
 
 use crate::database::{begin, integer, owner};
-use crate::{ControlError, Database, store};
+use crate::{ControlError, Database, audit, store};
 
 /// The first segment of people's SPIFFE ids; no member may have it.
 pub(crate) const PEOPLE: &str = "people";
@@ -55,6 +55,8 @@ pub fn add_person(
     }
     let tenant = tenant_or_first(&transaction, tenant)?;
     set(&transaction, (name, &tenant), Some(role), Source::Here)?;
+    let target = format!("tenants/{tenant}/people/{name}");
+    audit::append_command(&transaction, (&tenant, "people.put", &target))?;
     Ok(transaction.commit()?)
 }
 
@@ -68,6 +70,11 @@ pub fn set_person_role(
     check(&transaction, name)?;
     let tenant = tenant_or_first(&transaction, tenant)?;
     set(&transaction, (name, &tenant), role, Source::Here)?;
+    let (action, target) = (
+        if role.is_some() { "people.put" } else { "people.delete" },
+        format!("tenants/{tenant}/people/{name}"),
+    );
+    audit::append_command(&transaction, (&tenant, action, &target))?;
     Ok(transaction.commit()?)
 }
 
@@ -79,6 +86,7 @@ pub fn remove_person(database: &mut Database, name: &str) -> Result<(), ControlE
         set(&transaction, (name, &tenant), None, Source::Here)?;
     }
     transaction.execute("DELETE FROM people WHERE name = ?1", (name,))?;
+    audit::append_command(&transaction, ("", "people.delete", &format!("people/{name}")))?;
     Ok(transaction.commit()?)
 }
 

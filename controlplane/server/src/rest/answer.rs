@@ -166,7 +166,8 @@ fn response(answer: Answer, request_id: &str) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if !matches!(answer.status, 204 | 304) {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let media = answer.media.unwrap_or("application/json");
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
     }
     let tag = answer.revision.map(|revision| format!("\"{revision}\""));
     for (name, value) in [(ETAG, tag), (LOCATION, answer.location), (REQUEST_ID, Some(request_id.to_owned()))]

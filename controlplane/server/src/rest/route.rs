@@ -144,6 +144,16 @@ impl Route {
         }
     }
 
+    /// What a call is about, as the log of acts has it: the path with its names, however they were encoded.
+    pub(crate) fn target(&self, call: &Call) -> String {
+        let name = |part: &str| {
+            let which = part.strip_prefix('{').and_then(|part| part.strip_suffix('}'));
+            which.map_or_else(|| part.to_owned(), |which| call.name(which).to_owned())
+        };
+        let parts: Vec<String> = self.path.trim_start_matches("/v1/").split('/').map(name).collect();
+        parts.join("/")
+    }
+
     /// What it does, as the log of acts calls it: the last kind of thing in the path, and a verb.
     pub(crate) fn action(&self) -> String {
         if let Some(action) = self.acts {

@@ -21,7 +21,7 @@ use crate::audit::{self, Act};
 use crate::database::begin;
 use crate::directory::Directory;
 use crate::people::{self, Caller, Person, Role};
-use crate::{database, store};
+use crate::{Database, database, store};
 
 /// A request, read.
 pub(crate) struct Call {
@@ -62,6 +62,12 @@ pub(crate) struct Answer {
     /// Its body holds a secret, and is not kept for a second time.
     #[serde(skip)]
     pub(crate) is_once: bool,
+    /// What the body is, if it is no JSON.
+    #[serde(skip)]
+    pub(crate) media: Option<&'static str>,
+    /// What was done to whom, for the log of acts, if the path does not say it.
+    #[serde(skip)]
+    pub(crate) acted_on: Option<String>,
     /// It only shows what would be, so there is nothing to put into the log of acts.
     #[serde(skip)]
     pub(crate) is_shown_only: bool,
@@ -101,10 +107,27 @@ impl Unit<'_> {
 }
 
 impl Server {
-    /// Does what a request asks for, whole or not at all.
+    /// Does what a request asks for, whole or not at all. What a role does not allow is kept as well.
     pub(crate) fn perform(&self, route: &Route, call: &Call, now_ms: u64) -> Result<Answer, Fault> {
         let mut database = self.database();
-        let transaction = if route.is_safe() { database.transaction()? } else { begin(&mut database)? };
+        let answered = self.perform_in(&mut database, route, call, now_ms);
+        if let Err(Fault::Role(_)) = answered {
+            let person = people::find(&database, &self.trust_domain, &call.caller, now_ms)?;
+            let (action, target) = (route.action(), route.target(call));
+            let act = act(call, &person, (&action, &target), Outcome::Refused);
+            audit::append_refused(&mut database, &act, now_ms)?;
+        }
+        answered
+    }
+
+    fn perform_in(
+        &self,
+        database: &mut Database,
+        route: &Route,
+        call: &Call,
+        now_ms: u64,
+    ) -> Result<Answer, Fault> {
+        let transaction = if route.is_safe() { database.transaction()? } else { begin(database)? };
         let person = people::find(&transaction, &self.trust_domain, &call.caller, now_ms)?;
         let role = role(&transaction, route, call, &person)?;
         let unit = Unit {
@@ -140,18 +163,22 @@ impl Server {
 
 /// No entry, no act. What was made is named by its own path.
 fn append(unit: &Unit<'_>, route: &Route, call: &Call, answer: &Answer) -> Result<(), Fault> {
-    let path = answer.location.as_deref().unwrap_or(&call.target);
-    let path = path.split('?').next().unwrap_or_default();
-    let act = Act {
-        tenant: call.name("tenant"),
-        actor: &unit.person.actor,
-        action: &route.action(),
-        target: path.strip_prefix("/v1/").unwrap_or(path),
-        outcome: Outcome::Done,
-        request_id: &call.request_id,
-    };
+    let made = answer.location.as_deref().map(|path| path.strip_prefix("/v1/").unwrap_or(path));
+    let target = answer.acted_on.as_deref().or(made).map_or_else(|| route.target(call), str::to_owned);
+    let action = route.action();
+    let act = act(call, unit.person, (&action, &target), Outcome::Done);
     audit::append(unit.database, &act, unit.now_ms)?;
     Ok(())
+}
+
+fn act<'a>(
+    call: &'a Call,
+    person: &'a Person,
+    (action, target): (&'a str, &'a str),
+    outcome: Outcome,
+) -> Act<'a> {
+    let (tenant, request_id) = (call.name("tenant"), call.request_id.as_str());
+    Act { tenant, actor: &person.actor, action, target, outcome, request_id }
 }
 
 /// The role that lets somebody do this. To whom has none there, a tenant is one that is not.

@@ -99,9 +99,10 @@ fn create(unit: &Unit<'_>, call: &Call) -> Result<Answer, Fault> {
         error => error.into(),
     })?;
     let until_ms = request.until_ms.and_then(|until| i64::try_from(until).ok());
+    let acted_on = Some(subject.target()?);
     let view = DenialView::from(Denial { subject, reason: request.reason, until_ms });
     let location = Some(format!("{DENIALS}/{}", view.denial_id));
-    Ok(Answer { location, ..Answer::json(201, &view) })
+    Ok(Answer { location, acted_on, ..Answer::json(201, &view) })
 }
 
 fn list(unit: &Unit<'_>, call: &Call) -> Result<Answer, Fault> {
@@ -123,7 +124,7 @@ fn delete(unit: &Unit<'_>, call: &Call) -> Result<Answer, Fault> {
     let found = found.into_iter().find(|denial| id_of(&denial.subject) == call.name("denial"));
     let found = found.ok_or(Fault::NotFound("denial"))?;
     deny::remove(unit.database, unit.directory, &found.subject, unit.now_ms)?;
-    Ok(Answer::nothing())
+    Ok(Answer { acted_on: Some(found.subject.target()?), ..Answer::nothing() })
 }
 
 fn views(unit: &Unit<'_>) -> Result<Vec<DenialView>, Fault> {

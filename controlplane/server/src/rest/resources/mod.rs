@@ -1,5 +1,6 @@
 //! What there is under `/v1`: for each kind of thing its routes, and the steps behind them.
 
+mod audit;
 mod billing;
 mod bundles;
 mod configurations;
@@ -28,6 +29,7 @@ pub(crate) fn routes() -> Vec<Route> {
         configurations::routes(),
         denials::routes(),
         status::routes(),
+        audit::routes(),
     ];
     parts.into_iter().flatten().collect()
 }
