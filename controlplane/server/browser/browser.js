@@ -14,6 +14,10 @@ export const WIDE = { width: 1280, height: 900 };
 export const NARROW = { width: 390, height: 844 };
 const AXE = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 const AXE_TAGS = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'];
+// The provider's own pages name a font elsewhere; nothing is asked beyond this machine.
+const HERE_ONLY = ['--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1'];
+// The browser says a page's 4xx on the console, too; it is the answer that a person sees, and tests compare it.
+const STATUS_LINE = /^Failed to load resource: the server responded with a status of 4\d\d/;
 const SCREENSHOTS = path.join(OUT, 'screenshots');
 // An answer waits for a disk that several programs share.
 const ACTION_MS_MAX = 30_000;
@@ -28,7 +32,7 @@ export class Browser {
         execFileSync('certutil', ['-d', `sql:${store}`, '-N', '--empty-password']);
         execFileSync('certutil', ['-d', `sql:${store}`, '-A', '-n', 'lab', '-t', 'C,,', '-i', root]);
         // Chromium's sandbox refuses to start for root, who runs tests in containers.
-        const args = process.getuid() === 0 ? ['--no-sandbox'] : [];
+        const args = process.getuid() === 0 ? [...HERE_ONLY, '--no-sandbox'] : HERE_ONLY;
         const env = { ...process.env, HOME: browser.home, XDG_CONFIG_HOME: path.join(browser.home, 'config') };
         browser.chromium = await chromium.launch({ executablePath: CHROMIUM, args, env });
         mkdirSync(SCREENSHOTS, { recursive: true });
@@ -56,17 +60,27 @@ export class Person {
         this.page = page;
         this.problems = [];
         page.on('console', (message) => {
-            if (message.type() === 'error' || message.type() === 'warning') this.note(`console: ${message.text()}`);
+            const isWrong = message.type() === 'error' || message.type() === 'warning';
+            if (isWrong && !STATUS_LINE.test(message.text())) this.note(`console: ${message.text()}`);
         });
         page.on('pageerror', (error) => this.note(`script: ${error.message}`));
-        page.on('dialog', (dialog) => { this.note(`dialog: ${dialog.message()}`); dialog.dismiss(); });
+        // None opens by itself; what somebody means to do, is asked for with `confirming`.
+        this.answersDialog = false;
+        page.on('dialog', (dialog) => {
+            if (this.answersDialog) return dialog.accept();
+            this.note(`dialog: ${dialog.message()}`);
+            return dialog.dismiss();
+        });
         page.on('requestfailed', (request) => this.note(`${request.url()}: ${request.failure()?.errorText}`));
         page.on('response', (response) => {
-            if (response.status() >= 500) this.note(`${response.url()}: ${response.status()}`);
+            const isPage = response.request().isNavigationRequest();
+            if (response.status() >= (isPage ? 500 : 400)) this.note(`${response.url()}: ${response.status()}`);
         });
     }
 
+    // Of the control plane's pages, which are all behind TLS; the provider's are not ours.
     note(problem) {
+        if (!this.page.url().startsWith('https:')) return;
         this.problems.push(`${this.page.url()}: ${problem}`);
     }
 
@@ -85,6 +99,23 @@ export class Person {
         }
         await this.page.setViewportSize(before);
         this.fine(name);
+    }
+
+    // Does what is asked about twice.
+    async confirming(action) {
+        this.answersDialog = true;
+        await action();
+        this.answersDialog = false;
+    }
+
+    // The status of the page that an action leads to, after redirections.
+    async statusOf(action) {
+        const [answer] = await Promise.all([
+            this.page.waitForResponse((one) => one.request().isNavigationRequest() && ![301, 302, 303, 307, 308].includes(one.status())),
+            action(),
+        ]);
+        await this.page.waitForLoadState();
+        return answer.status();
     }
 
     fine(name) {

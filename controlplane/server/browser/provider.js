@@ -39,6 +39,7 @@ export class OpenIdProvider {
             pkce: { required: () => true },
             // Groups are in the ID token, as most providers put them there.
             conformIdTokenClaims: false,
+            ttl: { AccessToken: 600, Grant: 600, IdToken: 600, Interaction: 600, Session: 600 },
             claims: { openid: ['sub', 'groups', 'name'] },
             findAccount: (_, id) => this.account(id),
         });
@@ -69,4 +70,9 @@ export async function signInThere(page, name) {
     await page.getByPlaceholder(/password/i).fill('anything goes here');
     await page.getByRole('button', { name: /sign-in/i }).click();
     await page.getByRole('button', { name: /continue/i }).click();
+}
+
+// Somebody who thinks better of it.
+export async function cancelThere(page) {
+    await page.getByRole('link', { name: /cancel/i }).click();
 }
