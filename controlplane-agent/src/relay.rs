@@ -23,6 +23,8 @@ const RELAY_INTERVAL_MS: u64 = 10_000;
 const RELAY_JITTER_PERCENT: u64 = 10;
 /// The same while there is more.
 const RELAY_MORE_MS: u64 = 500;
+/// Deliveries that wait at a node; of more, the oldest are left out: their receipts stay there, and their digests come.
+const BEHIND_MAX: u64 = 50_000;
 /// Most reports of one kind in a row for one node.
 const ROUNDS_MAX: u32 = 4;
 
@@ -73,16 +75,20 @@ struct NodeDigest {
 /// Receipts of a node, oldest first.
 #[derive(Deserialize)]
 struct NodeReceipts {
+    /// The number that the next line gets.
+    next: u64,
     receipts: Vec<NodeReceipt>,
 }
 
+/// A line; those of acts have other fields beside these two.
 #[derive(Deserialize)]
 struct NodeReceipt {
     sequence: u64,
-    line: String,
+    #[serde(flatten)]
+    line: serde_json::Value,
 }
 
-/// A receipt of an outcome; those of acts have other fields.
+/// A line of an outcome.
 #[derive(Deserialize)]
 struct Line {
     time_ms: u64,
@@ -254,9 +260,15 @@ impl Course {
                 Some(RelayAnswer { last }) => {
                     let target = page("/receipts", last, DELIVERIES_MAX);
                     let found: Option<NodeReceipts> = node::get(socket, &target).await?;
-                    let found = found.map(|found| found.receipts).unwrap_or_default();
-                    if found.is_empty() {
-                        return Ok(false);
+                    let Some(NodeReceipts { next, receipts: found }) = found else { return Ok(false) };
+                    let Some(first) = found.first() else { return Ok(false) };
+                    if next.saturating_sub(first.sequence) > BEHIND_MAX {
+                        tracing::warn!(
+                            member = name,
+                            "more deliveries than can be told; the oldest are left out"
+                        );
+                        self.deliveries = Some(RelayAnswer { last: Some(next - BEHIND_MAX) });
+                        continue;
                     }
                     let newest = found.last().map(|receipt| receipt.sequence);
                     let deliveries: Vec<Delivery> = found.iter().filter_map(NodeReceipt::delivery).collect();
@@ -279,7 +291,7 @@ impl Course {
 impl NodeReceipt {
     /// Its metadata, if it is of an outcome.
     fn delivery(&self) -> Option<Delivery> {
-        let outcome: Line = serde_json::from_str(&self.line).ok()?;
+        let outcome: Line = serde_json::from_value(self.line.clone()).ok()?;
         Some(Delivery {
             sequence: self.sequence,
             time_ms: outcome.time_ms,
