@@ -88,6 +88,7 @@ pub(crate) fn new_bundle(
         authority::configuration_key(directory)?.public(),
         expires_at_ms,
     )?;
+    let bundle = bundle.with_audit_key(audit::audit_key(directory, database)?)?;
     let sql = "INSERT INTO bundles (id, public_key, cluster, created_at_ms, expires_at_ms)
         VALUES (?1, ?2, ?3, ?4, ?5)";
     let row = (id.0, key.public().0.0, cluster, integer(now_ms), integer(expires_at_ms));

@@ -19,9 +19,10 @@ use crate::metrics::Kept;
 use crate::news::{self, News};
 use crate::nonces::Nonces;
 use crate::session::{check_session, is_seen, mark_seen};
+use crate::witnessing::keep_cosigned;
 use crate::{
     Advanced, AgentSession, AuditSettings, Authority, ControlError, Database, Directory, Refusal, SessionKey,
-    audit, authority, certificates, configuration, enrollment, link_keys, open_database, overview,
+    audit, authority, certificates, configuration, deliveries, enrollment, link_keys, open_database, overview,
 };
 
 /// Most members of a report.
@@ -49,6 +50,17 @@ pub(crate) enum Note {
     Seen {
         /// Which one.
         key: SessionKey,
+        /// Unix ms.
+        at_ms: u64,
+    },
+    /// An agent cosigned a checkpoint.
+    Cosigned {
+        /// Whose.
+        cluster: String,
+        /// As notes write keys.
+        witness_key: String,
+        /// A note.
+        cosigned: String,
         /// Unix ms.
         at_ms: u64,
     },
@@ -212,6 +224,10 @@ impl Control {
         for note in notes {
             match note {
                 Note::Seen { key, at_ms } => mark_seen(&transaction, key, *at_ms)?,
+                Note::Cosigned { cluster, witness_key, cosigned, at_ms } => {
+                    let whose = (self.trust_domain.as_str(), cluster.as_str());
+                    keep_cosigned(&transaction, whose, (witness_key, cosigned), *at_ms)?;
+                }
                 Note::Report { cluster, report, at_ms } => {
                     overview::keep_report(&transaction, cluster, report, *at_ms)?;
                 }
@@ -295,11 +311,12 @@ impl Control {
         Ok(overview::kept(&self.reader())?)
     }
 
-    /// Drops the texts of certificates that are over; their keys and serials stay known.
+    /// Drops what is kept for a time: texts of certificates, whose keys and serials stay known, and deliveries.
     pub fn sweep(&self, now_ms: u64) -> Result<(), Refusal> {
         let sql = "UPDATE certificates SET chain = '' WHERE not_after_ms <= ?1 AND chain <> ''";
-        self.database().execute(sql, (integer(now_ms),))?;
-        Ok(())
+        let database = self.database();
+        database.execute(sql, (integer(now_ms),))?;
+        Ok(deliveries::sweep(&database, now_ms)?)
     }
 
     pub(crate) fn agent_id(&self, cluster: &str) -> Result<SpiffeId, Refusal> {

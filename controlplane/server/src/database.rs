@@ -7,7 +7,7 @@ use rusqlite::backup::Progress;
 use rusqlite::{Connection, MAIN_DB, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::directory::{self, Directory, PRIVATE_MODE};
-use crate::{ControlError, audit, people};
+use crate::{ControlError, audit, deliveries, people};
 
 /// An open database.
 pub type Database = Connection;
@@ -155,7 +155,7 @@ const ADDITIONS: &[&str] = &[
 ];
 
 /// What each version after the first one added; parts keep their tables themselves.
-const STEPS: &[&[&[&str]]] = &[&[ADDITIONS], &[audit::TABLES, people::TABLES]];
+const STEPS: &[&[&[&str]]] = &[&[ADDITIONS], &[audit::TABLES, people::TABLES, deliveries::TABLES]];
 
 /// Whose control plane it is.
 #[derive(Clone, Debug)]

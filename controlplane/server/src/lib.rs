@@ -18,6 +18,7 @@ mod control;
 mod csr;
 mod dashboard;
 mod database;
+mod deliveries;
 mod deny;
 mod directory;
 mod enrollment;
@@ -39,6 +40,7 @@ mod session;
 mod settings;
 mod store;
 mod web;
+mod witnessing;
 
 pub use audit::{
     AuditRange, AuditSettings, accept_truncation, audit_key, audit_ranges, audit_witnesses, export_audit, sign_audit,

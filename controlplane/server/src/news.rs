@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use rusqlite::Connection;
 use zen_identity::DenyList;
 
-use crate::{AgentSession, Refusal, SessionKey, deny};
+use crate::{AgentSession, Refusal, SessionKey, deliveries, deny};
 
 /// One look.
 #[derive(Debug, Default)]
@@ -21,6 +21,8 @@ pub(crate) struct News {
     /// Newest versions by cluster.
     versions: HashMap<String, i64>,
     denied: HashSet<String>,
+    /// Clusters with an order that their agents do not have.
+    ordered: HashSet<String>,
     /// Identities that are locked, or enrolled more than once.
     identities: HashMap<String, Enrolled>,
 }
@@ -46,6 +48,7 @@ impl News {
         let versions = statement.query_map((), |row| Ok((row.get(0)?, row.get(1)?)))?;
         news.versions = versions.collect::<Result<_, _>>()?;
         news.denied = deny::denied_keys(&transaction, now_ms)?;
+        news.ordered = deliveries::clusters_with_orders(&transaction, now_ms)?;
         let sql = "SELECT spiffe_id, enrolled_generation, locked_at_ms IS NOT NULL FROM identities
             WHERE enrolled_generation > 1 OR locked_at_ms IS NOT NULL";
         let mut statement = transaction.prepare_cached(sql)?;
@@ -59,6 +62,11 @@ impl News {
     /// Whether a cluster has a configuration that is newer than `after`.
     pub(crate) fn is_newer(&self, cluster: &str, after: i64) -> bool {
         self.versions.get(cluster).is_some_and(|version| *version > after)
+    }
+
+    /// Whether there is an order for the cluster's agent.
+    pub(crate) fn has_order(&self, cluster: &str) -> bool {
+        self.ordered.contains(cluster)
     }
 
     /// Whether an agent that was let in before may still speak.

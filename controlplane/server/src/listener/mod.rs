@@ -9,6 +9,7 @@ mod issuer;
 mod notes;
 mod places;
 mod recovery;
+mod relay;
 mod routes;
 mod scrape;
 mod watch;

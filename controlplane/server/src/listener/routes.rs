@@ -11,13 +11,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch as channel;
 use zen_control_api::{
-    CERTIFICATES, CONFIGURATION, CertificateRequest, ENROLL, EnrollmentRequest, Hex16, LINK_KEYS,
-    LINK_STATEMENT_BYTES_MAX, LinkStatement, NONCE, PROBLEM_CONTENT_TYPE, ProblemType, RECOVER,
-    RECOVERY_NONCE, STATUS, StatusReport,
+    CERTIFICATES, CONFIGURATION, CertificateRequest, DEAD_LETTERS, DELIVERIES, ENROLL, EnrollmentRequest,
+    Hex16, LINK_KEYS, LINK_STATEMENT_BYTES_MAX, LinkStatement, NONCE, PROBLEM_CONTENT_TYPE, ProblemType,
+    RECEIPTS, RECOVER, RECOVERY_NONCE, STATUS, SYNC, StatusReport,
 };
 
 use super::connection::{Peer, ended};
-use super::{Server, recovery};
+use super::{Server, recovery, relay};
 use crate::database::integer;
 use crate::metrics::Counter;
 use crate::news::News;
@@ -76,6 +76,10 @@ fn name(method: &Method, path: &str) -> &'static str {
         (&Method::POST, CERTIFICATES) => "certificates",
         (&Method::POST, STATUS) => "status",
         (&Method::POST, LINK_KEYS) => "link_keys",
+        (&Method::POST, SYNC) => "sync",
+        (&Method::POST, RECEIPTS) => "receipts",
+        (&Method::POST, DELIVERIES) => "deliveries",
+        (&Method::POST, DEAD_LETTERS) => "dead_letters",
         _ => "none",
     }
 }
@@ -103,6 +107,10 @@ async fn route(server: &Arc<Server>, peer: &Peer, request: Request<Incoming>) ->
         (&Method::POST, CERTIFICATES) => certificate(server, peer, request).await,
         (&Method::POST, STATUS) => status(server, peer, request).await,
         (&Method::POST, LINK_KEYS) => link_keys(server, peer, request).await,
+        (&Method::POST, SYNC) => relay::sync(server, peer, request).await,
+        (&Method::POST, RECEIPTS) => relay::digests(server, peer, request).await,
+        (&Method::POST, DELIVERIES) => relay::deliveries(server, peer, request).await,
+        (&Method::POST, DEAD_LETTERS) => relay::letters(server, peer, request).await,
         _ => Err(Refusal::Route),
     }
 }
@@ -160,6 +168,10 @@ async fn configuration(
         if let Some(found) = found {
             return Ok(json(StatusCode::OK, &found));
         }
+        // Nothing newer, and the agent asks for orders next.
+        if news.borrow().has_order(&session.cluster) {
+            return Ok(Success::Nothing);
+        }
         let is_there = tokio::select! {
             is_there = newer(&mut news, &key, &session, after) => is_there?,
             () = tokio::time::sleep_until(end) => false,
@@ -182,7 +194,7 @@ async fn newer(
         news.changed().await.map_err(|_| Refusal::Ending)?;
         let news = news.borrow_and_update().clone();
         news.check(key, session)?;
-        if news.is_newer(&session.cluster, integer(after)) {
+        if news.is_newer(&session.cluster, integer(after)) || news.has_order(&session.cluster) {
             return Ok(true);
         }
     }
@@ -207,7 +219,7 @@ async fn link_keys(
     Ok(Success::Nothing)
 }
 
-fn agent(peer: &Peer) -> Result<SessionKey, Refusal> {
+pub(super) fn agent(peer: &Peer) -> Result<SessionKey, Refusal> {
     match peer {
         Peer::Svid(key) => Ok(key.clone()),
         Peer::Bundle { .. } => Err(Refusal::Client("agents that have an identity")),

@@ -102,7 +102,6 @@ impl Route {
     }
 
     /// What it does, where kind and verb do not say it.
-    #[expect(dead_code, reason = "for routes that are about to be there")]
     pub(crate) fn acts(mut self, action: &'static str) -> Self {
         self.acts = Some(action);
         self

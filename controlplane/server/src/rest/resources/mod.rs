@@ -4,6 +4,8 @@ mod audit;
 mod billing;
 mod bundles;
 mod configurations;
+mod dead_letters;
+mod deliveries;
 mod denials;
 mod objects;
 mod people;
@@ -11,6 +13,7 @@ mod service;
 mod status;
 mod tenants;
 
+use super::page::Page;
 use super::problem::Fault;
 use super::route::Route;
 use super::unit::{Call, Unit};
@@ -29,9 +32,20 @@ pub(crate) fn routes() -> Vec<Route> {
         configurations::routes(),
         denials::routes(),
         status::routes(),
+        deliveries::routes(),
+        dead_letters::routes(),
         audit::routes(),
     ];
     parts.into_iter().flatten().collect()
+}
+
+/// Behind which number a page of a list by numbers begins.
+fn number_after(page: &Page) -> Result<Option<i64>, Fault> {
+    if page.after.is_empty() {
+        return Ok(None);
+    }
+    let number = page.after.parse().map(Some);
+    number.map_err(|_| Fault::Malformed("cursor is the next_cursor of this list".to_owned()))
 }
 
 /// Whether the path's cluster is there.
