@@ -7,7 +7,7 @@ use std::process::Command;
 const PAGE: &str = include_str!("../../../docs/secrets.md");
 const CONFIG: &str = include_str!("../src/daemon/config.rs");
 const METRICS: &str = include_str!("../src/daemon/metrics.rs");
-const RECEIPTS: &str = include_str!("../src/receipts.rs");
+const RECEIPTS: &str = include_str!("../src/receipts/mod.rs");
 
 /// Names of the fields of a struct.
 fn fields(source: &str, name: &str) -> Vec<String> {
@@ -94,7 +94,7 @@ fn each_command_metric_and_verdict_is_named() {
     for verdict in verdicts {
         assert!(named(&verdict.trim_end_matches(',').to_lowercase()), "{verdict}");
     }
-    for field in fields(RECEIPTS, "Receipt") {
+    for field in fields(RECEIPTS, "Receipt").into_iter().chain(fields(RECEIPTS, "Act")) {
         assert!(named(&field), "{field} of a receipt");
     }
 }

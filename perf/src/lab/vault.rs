@@ -159,7 +159,7 @@ impl Vault {
         };
         let mut config = format!(
             "socket = \"{}\"\nkey_file = \"{}\"\n[secrets]\n{kind} = \"{}\"\n\
-             [receipts]\nfile = \"receipts.jsonl\"\n[memory]\nlock = \"try\"\n",
+             [receipts]\ndirectory = \"receipts\"\n[memory]\nlock = \"try\"\n",
             socket(&self.directory).display(),
             self.own_key().display(),
             place.display()

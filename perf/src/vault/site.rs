@@ -141,7 +141,7 @@ impl Site {
         let own = std::env::current_exe().and_then(|own| own.canonicalize());
         let own = own.map_err(|source| LabError::Start { program: "zen-perf".into(), source })?;
         let mut text = "socket = \"vault.sock\"\nkey_file = \"own.key\"\n[secrets]\ndirectory = \"sealed\"\n\
-                        [receipts]\nfile = \"receipts.jsonl\"\n[memory]\nlock = \"try\"\n"
+                        [receipts]\ndirectory = \"receipts\"\n[memory]\nlock = \"try\"\n"
             .to_owned();
         for program in [&own, &self.node] {
             let (user, program) = (getuid(), program.display());

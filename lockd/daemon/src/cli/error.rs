@@ -4,8 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use zen_lock::{ClientError, NameError, SecretName};
-use zen_lockd::daemon::DaemonError;
+use zen_lockd::daemon::{ConfigError, DaemonError};
 use zen_lockd::files::{KeyFileError, TreeError};
+use zen_lockd::receipts::ReceiptsError;
 use zen_lockd::vault::{AuthorError, EnvelopeError, KeyError, OpenError, SealError};
 
 use super::input::InputError;
@@ -16,6 +17,10 @@ use super::manifest::ManifestError;
 pub(crate) enum CliError {
     #[error("{0}")]
     Daemon(#[from] DaemonError),
+    #[error("receipts: {0}; without a receipt nothing is done")]
+    Receipts(#[from] ReceiptsError),
+    #[error("{0}")]
+    Config(#[from] ConfigError),
     #[error("{0}")]
     KeyFile(#[from] KeyFileError),
     #[error("{0}")]
@@ -46,6 +51,8 @@ pub(crate) enum CliError {
     Terminal,
     #[error("{0} cannot be opened with the newest key alone: run rekey first, then finish")]
     Stragglers(usize),
+    #[error("--key: {0}")]
+    LogKey(#[from] zen_audit::KeyError),
     #[error("{0}")]
     Usage(&'static str),
 }

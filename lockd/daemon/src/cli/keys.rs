@@ -45,6 +45,21 @@ pub(crate) struct Rotate {
     places: Vec<PathBuf>,
 }
 
+impl Keygen {
+    /// What it makes.
+    pub(crate) fn target(&self) -> String {
+        self.out.display().to_string()
+    }
+}
+
+impl Rotate {
+    /// What it changes.
+    pub(crate) fn target(&self) -> String {
+        let finishes = if self.finish { "finish " } else { "" };
+        format!("{finishes}{}", self.key_file.display())
+    }
+}
+
 pub(crate) fn keygen(options: &Keygen) -> Result<ExitCode, CliError> {
     let (text, public) = if options.author {
         let key = AuthorKey::generate();

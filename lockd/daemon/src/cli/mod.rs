@@ -7,11 +7,12 @@ mod input;
 mod keys;
 mod manifest;
 mod open;
+mod receipts;
 mod rekey;
 mod seal;
 mod store;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -27,6 +28,9 @@ use self::error::CliError;
 #[derive(Debug, Parser)]
 #[command(name = "zen-lockd", version, about, disable_help_subcommand = true)]
 struct Cli {
+    /// The host's configuration, TOML: what the daemon runs by, and where commands leave their receipts.
+    #[arg(long, global = true, value_name = "FILE", default_value = receipts::CONFIG)]
+    config: PathBuf,
     #[command(subcommand)]
     command: Command,
 }
@@ -51,13 +55,12 @@ enum Command {
     Run(Run),
     /// Ask the daemon for a secret.
     Get(open::Get),
+    /// Check a directory of receipts, or a copy of one, against its digests.
+    Receipts(receipts::Options),
 }
 
 #[derive(Debug, Args)]
 struct Run {
-    /// The configuration, TOML.
-    #[arg(long, default_value = "/etc/zen-lockd/zen-lockd.toml")]
-    config: PathBuf,
     /// error, warn, info, debug or trace.
     #[arg(long, default_value = "info")]
     log: String,
@@ -89,7 +92,7 @@ impl KeyArguments {
 /// Parses, runs, and says what went wrong.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
-    match run(cli.command) {
+    match run(&cli.config, cli.command) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("zen-lockd: {error}");
@@ -98,8 +101,8 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<ExitCode, CliError> {
-    if let Command::Run(Run { config, log }) = command {
+fn run(config: &Path, command: Command) -> Result<ExitCode, CliError> {
+    if let Command::Run(Run { log }) = command {
         let filter = EnvFilter::try_new(log)
             .map_err(|_| CliError::Usage("--log: give error, warn, info, debug or trace"))?;
         tracing_subscriber::fmt()
@@ -108,10 +111,32 @@ fn run(command: Command) -> Result<ExitCode, CliError> {
             .with_ansi(false)
             .with_target(false)
             .init();
-        daemon::run(&config)?;
+        daemon::run(config)?;
         return Ok(ExitCode::SUCCESS);
     }
     refuse_core_dumps().map_err(daemon::DaemonError::from)?;
+    let Some((name, target)) = act(&command) else { return execute(command) };
+    let act = receipts::Begun::of(config, name, target)?;
+    let done = execute(command);
+    act.end(&done)?;
+    done
+}
+
+/// What changes or opens something, and of what: it leaves receipts.
+fn act(command: &Command) -> Option<(&'static str, String)> {
+    match command {
+        Command::Keygen(options) => Some(("keygen", options.target())),
+        Command::Seal(options) => Some(("seal", options.target())),
+        Command::Open(options) => Some(("open", options.target())),
+        Command::Rekey(options) => options.target().map(|target| ("rekey", target)),
+        Command::RotateKey(options) => Some(("rotate-key", options.target())),
+        Command::Pubkey(_) | Command::Check(_) | Command::Run(_) | Command::Get(_) | Command::Receipts(_) => {
+            None
+        }
+    }
+}
+
+fn execute(command: Command) -> Result<ExitCode, CliError> {
     match command {
         Command::Keygen(options) => keys::keygen(&options),
         Command::Pubkey(options) => keys::pubkey(&options),
@@ -121,6 +146,7 @@ fn run(command: Command) -> Result<ExitCode, CliError> {
         Command::Check(options) => check::run(&options),
         Command::RotateKey(options) => keys::rotate(&options),
         Command::Get(options) => open::get(&options),
+        Command::Receipts(options) => receipts::run(&options),
         Command::Run(_) => unreachable!("it is run above"),
     }
 }

@@ -48,6 +48,13 @@ pub(crate) struct Get {
     name: SecretName,
 }
 
+impl Open {
+    /// Which value.
+    pub(crate) fn target(&self) -> String {
+        format!("{} of {}", self.place, self.file.display())
+    }
+}
+
 pub(crate) fn open_file(options: &Open) -> Result<ExitCode, CliError> {
     let keys = options.key.read()?;
     let sealed = fs::read(&options.file).map_err(CliError::io(&options.file))?;

@@ -39,6 +39,14 @@ pub(crate) struct Options {
     places: Vec<PathBuf>,
 }
 
+impl Options {
+    /// What is sealed anew; nothing in a dry run.
+    pub(crate) fn target(&self) -> Option<String> {
+        let places: Vec<String> = self.places.iter().map(|place| place.display().to_string()).collect();
+        (!self.dry_run).then(|| places.join(" "))
+    }
+}
+
 pub(crate) fn run(options: &Options) -> Result<ExitCode, CliError> {
     let keys = options.key.read()?;
     // Bad recipients are refused before anything is touched.

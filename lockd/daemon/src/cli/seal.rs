@@ -94,6 +94,15 @@ enum ScopeArgument {
     Cluster,
 }
 
+impl Options {
+    /// For what, and where it goes.
+    pub(crate) fn target(&self) -> String {
+        let place = [&self.namespace, &self.name].map(|part| part.as_deref().unwrap_or("?")).join("/");
+        let to = self.to.out_dir.as_ref().or(self.to.manifest.as_ref());
+        to.map_or(place.clone(), |to| format!("{place} in {}", to.display()))
+    }
+}
+
 pub(crate) fn run(options: &Options) -> Result<ExitCode, CliError> {
     let recipients = recipients(&options.recipients, options.recipients_file.as_deref())?;
     let author = options.author_key.clone().map(|file| KeyFile(file).read()).transpose()?;

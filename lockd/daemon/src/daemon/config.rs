@@ -10,6 +10,7 @@ use super::caller::is_unit;
 use crate::files::{KeyFile, KeyFileError, KeySource, PathFault, SealedFiles, check_path};
 use crate::memory::LockMemory;
 use crate::policy::{Grant, Pattern, Policy, Signed};
+use crate::receipts::Limits;
 use crate::vault::{AuthorError, Identities, KeyError};
 
 /// Longest configuration, bytes.
@@ -17,6 +18,8 @@ const CONFIG_BYTES_MAX: usize = 1024 * 1024;
 const GRANTS_MAX: usize = 1024;
 const RECEIPTS_BYTES_DEFAULT: u64 = 64 << 20;
 const RECEIPTS_BYTES_MIN: u64 = 64 << 10;
+const DIGEST_INTERVAL_S_DEFAULT: u64 = 3600;
+const DIGEST_RECEIPTS_DEFAULT: u64 = 4096;
 const SOCKET_MODE_DEFAULT: u32 = 0o666;
 
 /// What a daemon runs by.
@@ -28,8 +31,8 @@ pub struct Config {
     pub socket_mode: u32,
     /// Whether memory must be locked.
     pub lock_memory: LockMemory,
-    /// Where receipts go, and at most how many bytes of them there are.
-    pub receipts: (PathBuf, u64),
+    /// Where receipts go, and what bounds them.
+    pub receipts: (PathBuf, Limits),
     /// Prometheus text, written every ten seconds.
     pub metrics_file: Option<PathBuf>,
     /// What can change while it runs.
@@ -112,8 +115,10 @@ struct RawSecrets {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawReceipts {
-    file: PathBuf,
+    directory: PathBuf,
     bytes_max: Option<u64>,
+    digest_interval_s: Option<u64>,
+    digest_receipts_max: Option<u64>,
 }
 
 #[derive(Default, Deserialize)]
@@ -142,15 +147,25 @@ struct RawSigned {
 impl Config {
     /// Reads and checks a configuration, the own key and the directory that it names.
     pub fn read(file: &Path) -> Result<Self, ConfigError> {
-        let failed = |source| ConfigError::Read { file: file.to_owned(), source };
-        let file = std::path::absolute(file).map_err(failed)?;
-        std::fs::metadata(&file).map_err(failed)?;
-        check_path(&file)?;
-        let text = std::fs::read_to_string(&file).map_err(failed)?;
-        let raw = parse(&file, &text)?;
-        let base = file.parent().unwrap_or(Path::new("/")).to_owned();
+        let (raw, base) = read_raw(file)?;
         checked(raw, &|path: &Path| base.join(path))
     }
+
+    /// Where receipts go by a configuration, without its keys: for commands beside the daemon.
+    pub fn read_receipts(file: &Path) -> Result<(PathBuf, Limits), ConfigError> {
+        let (raw, base) = read_raw(file)?;
+        receipts(&raw.receipts, &|path: &Path| base.join(path))
+    }
+}
+
+/// With the directory that its paths are relative to.
+fn read_raw(file: &Path) -> Result<(Raw, PathBuf), ConfigError> {
+    let failed = |source| ConfigError::Read { file: file.to_owned(), source };
+    let file = std::path::absolute(file).map_err(failed)?;
+    std::fs::metadata(&file).map_err(failed)?;
+    check_path(&file)?;
+    let text = std::fs::read_to_string(&file).map_err(failed)?;
+    Ok((parse(&file, &text)?, file.parent().unwrap_or(Path::new("/")).to_owned()))
 }
 
 /// Only the rules of a text, for fuzzing: whatever is refused is refused with a reason.
@@ -186,18 +201,31 @@ fn checked(raw: Raw, resolve: &dyn Fn(&Path) -> PathBuf) -> Result<Config, Confi
     let socket = resolve(&raw.socket);
     // Whoever may rename in this directory could listen in our place.
     check_path(socket.parent().unwrap_or(Path::new("/")))?;
-    let bytes_max = raw.receipts.bytes_max.unwrap_or(RECEIPTS_BYTES_DEFAULT);
-    if bytes_max < RECEIPTS_BYTES_MIN {
-        return Err(value("receipts.bytes_max", format_args!("give {RECEIPTS_BYTES_MIN} or more")));
-    }
+    let receipts = receipts(&raw.receipts, resolve)?;
     Ok(Config {
         socket,
         socket_mode: raw.socket_mode.as_deref().map_or(Ok(SOCKET_MODE_DEFAULT), socket_mode)?,
         lock_memory: raw.memory.lock,
-        receipts: (resolve(&raw.receipts.file), bytes_max),
+        receipts,
         metrics_file: raw.metrics_file.as_deref().map(resolve),
         changing: Changing { keys, files, policy },
     })
+}
+
+fn receipts(raw: &RawReceipts, resolve: &dyn Fn(&Path) -> PathBuf) -> Result<(PathBuf, Limits), ConfigError> {
+    let bytes_max = raw.bytes_max.unwrap_or(RECEIPTS_BYTES_DEFAULT);
+    if bytes_max < RECEIPTS_BYTES_MIN {
+        return Err(value("receipts.bytes_max", format_args!("give {RECEIPTS_BYTES_MIN} or more")));
+    }
+    let interval_s = raw.digest_interval_s.unwrap_or(DIGEST_INTERVAL_S_DEFAULT);
+    let digest_receipts_max = raw.digest_receipts_max.unwrap_or(DIGEST_RECEIPTS_DEFAULT);
+    for (key, given) in [("digest_interval_s", interval_s), ("digest_receipts_max", digest_receipts_max)] {
+        if given == 0 {
+            return Err(value(&format!("receipts.{key}"), "give 1 or more"));
+        }
+    }
+    let digest_interval_ms = interval_s.saturating_mul(1000);
+    Ok((resolve(&raw.directory), Limits { bytes_max, digest_interval_ms, digest_receipts_max }))
 }
 
 fn policy(grants: &[RawGrant], signed: &[RawSigned]) -> Result<Policy, ConfigError> {

@@ -33,10 +33,12 @@ use self::places::{CONNECTIONS_MAX, Place, Places};
 use self::service::Service;
 use crate::files::replace;
 use crate::memory::{LockMemory, MemoryError, lock_pages, refuse_core_dumps};
-use crate::receipts::{ReceiptFile, Verdict};
+use crate::receipts::{Act, ReceiptLog, Receipts, ReceiptsError, Stage, Verdict, now_ms};
 
 const STACK_BYTES: usize = 512 * 1024;
 const METRICS_PERIOD: Duration = Duration::from_secs(10);
+/// How often receipts are brought to the drive, and a segment that is old enough is closed.
+const TICK: Duration = Duration::from_secs(1);
 /// How long openings may go on after SIGTERM.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 const METRICS_MODE: u32 = 0o644;
@@ -51,13 +53,8 @@ pub enum DaemonError {
     #[error("{0}")]
     Memory(#[from] MemoryError),
     /// Receipts cannot be written.
-    #[error("receipts.file: {}: {source}; without receipts nothing is handed out", path.display())]
-    Receipts {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    #[error("receipts: {0}; without receipts nothing is handed out")]
+    Receipts(#[from] ReceiptsError),
     /// The socket.
     #[error("socket: {}: {source}", path.display())]
     Socket {
@@ -83,25 +80,31 @@ pub fn run(file: &Path) -> Result<(), DaemonError> {
     let signals = block_signals()?;
     let config = Config::read(file)?;
     lock_memory(config.lock_memory)?;
-    let (path, bytes_max) = &config.receipts;
-    let receipts = ReceiptFile::open(path, *bytes_max)
-        .map_err(|source| DaemonError::Receipts { path: path.clone(), source })?;
+    let (directory, limits) = &config.receipts;
+    let receipts = Arc::new(ReceiptLog::open(directory, *limits)?);
     let Config { socket, socket_mode, metrics_file, changing, .. } = config;
     let listener = listen(&socket, socket_mode)?;
-    let service = Arc::new(Service::new(changing, Box::new(receipts)));
+    let service = Arc::new(Service::new(changing, Arc::clone(&receipts) as Arc<dyn Receipts>));
     let places = Arc::new(Places::default());
     let arrivals = start_threads(&service)?;
+    receipts.act(&Act::own("start", Stage::Done, None))?;
     tracing::info!(socket = %socket.display(), keys = ?service.in_force().keys, "ready");
     notify("READY=1");
-    let mut metrics_due = Instant::now();
+    let (mut metrics_due, mut tick_due) = (Instant::now(), Instant::now() + TICK);
     loop {
+        if Instant::now() >= tick_due {
+            if let Err(error) = receipts.tick(now_ms()) {
+                tracing::error!(%error, "receipts are not on the drive");
+            }
+            tick_due = Instant::now() + TICK;
+        }
         if let Some(file) = metrics_file.as_ref().filter(|_| Instant::now() >= metrics_due) {
             write_metrics(file, &service);
             metrics_due = Instant::now() + METRICS_PERIOD;
         }
         match wait(&listener, &signals)? {
             Event::Connection => accept(&listener, &service, &places, &arrivals),
-            Event::Signal(Signal::SIGHUP) => reload(file, &service),
+            Event::Signal(sent) if sent.signal == Signal::SIGHUP => reload(file, &service, &*receipts, &sent),
             Event::Signal(_) => break,
             Event::Nothing => {}
         }
@@ -109,14 +112,25 @@ pub fn run(file: &Path) -> Result<(), DaemonError> {
     drop(arrivals);
     stop(&places);
     let _ = fs::remove_file(&socket);
+    if let Err(error) = receipts.act(&Act::own("stop", Stage::Done, None)).and_then(|()| receipts.close_now())
+    {
+        tracing::error!(%error, "the last receipts have no digest");
+    }
     tracing::info!("stopped");
     Ok(())
 }
 
 enum Event {
     Connection,
-    Signal(Signal),
+    Signal(Sent),
     Nothing,
+}
+
+/// A signal, and who sent it by the kernel's word.
+struct Sent {
+    signal: Signal,
+    pid: i32,
+    uid: u32,
 }
 
 /// Before any thread, so that all of them leave signals to the one that waits for them.
@@ -172,15 +186,15 @@ fn next(receiver: &Mutex<Receiver<Arrival>>) -> Option<Arrival> {
 }
 
 fn wait(listener: &UnixListener, signals: &SignalFd) -> Result<Event, DaemonError> {
-    let timeout = PollTimeout::try_from(METRICS_PERIOD).expect("ten seconds are some milliseconds");
+    let timeout = PollTimeout::try_from(TICK).expect("a second is some milliseconds");
     let mut ready = [listener.as_fd(), signals.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
     match poll(&mut ready, timeout) {
         Err(Errno::EINTR) => return Ok(Event::Nothing),
         ready => ready.map_err(io::Error::from)?,
     };
-    if let Some(signal) = signals.read_signal().map_err(io::Error::from)? {
-        let number = signal.ssi_signo.cast_signed();
-        return Ok(Event::Signal(Signal::try_from(number).map_err(io::Error::from)?));
+    if let Some(sent) = signals.read_signal().map_err(io::Error::from)? {
+        let signal = Signal::try_from(sent.ssi_signo.cast_signed()).map_err(io::Error::from)?;
+        return Ok(Event::Signal(Sent { signal, pid: sent.ssi_pid.cast_signed(), uid: sent.ssi_uid }));
     }
     Ok(if ready[0].any() == Some(true) { Event::Connection } else { Event::Nothing })
 }
@@ -206,8 +220,17 @@ fn accept(
     let _ = arrivals.try_send((stream, credentials, place));
 }
 
-fn reload(file: &Path, service: &Service) {
-    let read = Config::read(file);
+/// Its line is written before it counts; where that cannot be, the configuration in force stays.
+fn reload(file: &Path, service: &Service, receipts: &dyn Receipts, sent: &Sent) {
+    let read = Config::read(file).map_err(|error| error.to_string());
+    let (stage, reason) = match &read {
+        Ok(_) => (Stage::Done, None),
+        Err(error) => (Stage::Failed, Some(error.clone())),
+    };
+    let mut act = Act::own("reload", stage, Some(file.to_string_lossy().into_owned()));
+    (act.reason, act.pid, act.uid, act.login_uid) = (reason, sent.pid, sent.uid, None);
+    let kept = receipts.act(&act).map_err(|error| error.to_string());
+    let read = read.and_then(|config| kept.map(|()| config));
     service.metrics.reloaded(read.is_ok());
     match read {
         Ok(config) => {

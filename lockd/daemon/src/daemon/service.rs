@@ -1,7 +1,6 @@
 //! One opening: who asks, may they, is it there, does it open, is it theirs; and its receipt, before the answer.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use zen_lock::{Refusal, SecretName};
@@ -12,13 +11,13 @@ use super::config::Changing;
 use super::metrics::Metrics;
 use crate::files::TreeError;
 use crate::policy::Identity;
-use crate::receipts::{Receipt, Receipts, Verdict};
+use crate::receipts::{Receipt, Receipts, Verdict, now_ms};
 use crate::vault::{Expected, open};
 
 /// What all connections share.
 pub struct Service {
     changing: ArcSwap<Changing>,
-    receipts: Box<dyn Receipts>,
+    receipts: Arc<dyn Receipts>,
     /// Counts of what became of requests.
     pub metrics: Metrics,
 }
@@ -32,7 +31,7 @@ struct Outcome {
 
 impl Service {
     /// A service that answers by `changing`.
-    pub fn new(changing: Changing, receipts: Box<dyn Receipts>) -> Self {
+    pub fn new(changing: Changing, receipts: Arc<dyn Receipts>) -> Self {
         Self { changing: ArcSwap::from_pointee(changing), receipts, metrics: Metrics::default() }
     }
 
@@ -104,10 +103,9 @@ impl Service {
         verdict: Verdict,
         reason: Option<String>,
     ) -> Result<(), Refusal> {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let executable = identity.and_then(|identity| identity.executable.as_ref());
         let receipt = Receipt {
-            time_ms: now.as_millis() as u64,
+            time_ms: now_ms(),
             secret: name.map(ToString::to_string),
             verdict,
             reason,

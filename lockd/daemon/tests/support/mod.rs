@@ -98,7 +98,7 @@ impl Vault {
     pub fn configure(&self, more: &str, rules: &str) {
         let text = format!(
             "socket = \"lockd.sock\"\nkey_file = \"own.key\"\n{more}\n[secrets]\ndirectory = \"sealed\"\n\
-             [receipts]\nfile = \"receipts.jsonl\"\n{rules}\n"
+             [receipts]\ndirectory = \"receipts\"\n{rules}\n"
         );
         fs::write(self.path("lockd.toml"), text).unwrap();
     }
@@ -157,10 +157,32 @@ impl Vault {
         Wire { stream, greeting }
     }
 
-    /// All receipts.
+    /// Files of receipts, oldest first.
+    pub fn segments(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.path("receipts")).unwrap().map(|entry| entry.unwrap().path());
+        let is_segment = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "jsonl");
+        let mut segments: Vec<_> = entries.filter(is_segment).collect();
+        segments.sort();
+        segments
+    }
+
+    /// All lines: of who asked, and of acts.
+    pub fn lines(&self) -> Vec<Value> {
+        let texts = self.segments().into_iter().map(|path| fs::read_to_string(path).unwrap());
+        let lines = texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>());
+        lines.map(|line| serde_json::from_str(&line).unwrap()).collect()
+    }
+
+    /// All receipts of who asked.
     pub fn receipts(&self) -> Vec<Value> {
-        let text = fs::read_to_string(self.path("receipts.jsonl")).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        self.lines().into_iter().filter(|line| line.get("verdict").is_some()).collect()
+    }
+
+    /// All acts, as `ACT STAGE`.
+    pub fn acts(&self) -> Vec<String> {
+        let acts = self.lines().into_iter().filter(|line| line.get("act").is_some());
+        acts.map(|act| format!("{} {}", act["act"].as_str().unwrap(), act["stage"].as_str().unwrap()))
+            .collect()
     }
 
     /// Waits for a receipt with this verdict, and returns it.
