@@ -88,7 +88,9 @@ fn create(unit: &Unit<'_>, call: &Call) -> Result<Answer, Fault> {
     })?;
     let expires_at_ms = unit.now_ms + life_ms;
     let made = NewBundle { bundle_id: id.to_string(), expires_at_ms, text: text.to_string() };
-    Ok(Answer { is_once: true, ..Answer::json(201, &made) })
+    let acted_on =
+        Some(format!("tenants/{}/clusters/{}/bundles/{id}", call.name("tenant"), call.name("cluster")));
+    Ok(Answer { is_once: true, acted_on, ..Answer::json(201, &made) })
 }
 
 fn list(unit: &Unit<'_>, call: &Call) -> Result<Answer, Fault> {
