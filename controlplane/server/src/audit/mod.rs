@@ -21,13 +21,11 @@ pub use self::restart::{AuditSettings, accept_truncation};
 
 pub(crate) use self::checkpoint::{Due, Signer, consistency, create_key, ensure_key, latest};
 pub(crate) use self::keeper::{CHECKPOINT_EVERY, Keeper};
-pub(crate) use self::log::{Act, append, append_agent, append_command, append_system, new_request_id, size};
+pub(crate) use self::log::{Act, append, append_agent, append_command, append_system, new_request_id};
 pub(crate) use self::read::{
     FILTER_BYTES_MAX, Filter, REQUEST_ENTRIES_MAX, entries, entry_bytes, entry_proof, export, is_long, verify,
 };
 pub(crate) use self::refused::{append_consumed, append_refused};
 pub(crate) use self::restart::carry_over;
 pub(crate) use self::tables::TABLES;
-pub(crate) use self::witness::{
-    keep_cosignature, register_witness, with_cosignatures, witness_name, witnesses,
-};
+pub(crate) use self::witness::{keep_cosignature, register_witness, with_cosignatures, witnesses};

@@ -19,7 +19,7 @@ use crate::directory::PRIVATE_MODE;
 /// Longest end of the file that is read, bytes: it holds an entry of the longest texts, however they are escaped.
 const TAIL_BYTES_MAX: u64 = 128 * 1024;
 /// Most entries that are added at a time.
-const ENTRIES_MAX: i64 = 10_000;
+const SINK_ENTRIES_MAX: i64 = 10_000;
 
 /// The file, and which entry is the next.
 #[derive(Debug)]
@@ -48,7 +48,8 @@ impl Sink {
         }
         let sql = "SELECT bytes FROM audit_entries WHERE sequence >= ?1 ORDER BY sequence LIMIT ?2";
         let mut statement = database.prepare_cached(sql)?;
-        let rows = statement.query_map((integer(self.next), ENTRIES_MAX), |row| row.get::<_, Vec<u8>>(0))?;
+        let rows =
+            statement.query_map((integer(self.next), SINK_ENTRIES_MAX), |row| row.get::<_, Vec<u8>>(0))?;
         let mut lines = Vec::new();
         let mut count = 0;
         for bytes in rows {
@@ -74,7 +75,7 @@ fn resume(file: &mut File) -> std::io::Result<u64> {
     if tail.last().is_some_and(|last| *last != b'\n') {
         file.write_all(b"\n")?;
     }
-    let lines = tail.split(|byte| *byte == b'\n').rev();
-    let last = lines.filter_map(|line| serde_json::from_slice::<Entry>(line).ok()).next();
+    let mut lines = tail.split(|byte| *byte == b'\n').rev();
+    let last = lines.find_map(|line| serde_json::from_slice::<Entry>(line).ok());
     Ok(last.map_or(0, |entry| entry.sequence + 1))
 }

@@ -11,7 +11,8 @@ use crate::database::integer;
 use crate::{ControlError, Refusal, store};
 
 /// Most cosignatures of a checkpoint that are kept, beside the log's own signature.
-const COSIGNATURES_MAX: i64 = SIGNATURES_MAX as i64 - 1;
+const COSIGNATURES_MAX: i64 = 255;
+const _: () = assert!(COSIGNATURES_MAX as usize + 1 == SIGNATURES_MAX);
 
 /// A witness' key.
 #[derive(Clone, Debug, PartialEq, Eq)]
