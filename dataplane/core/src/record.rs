@@ -237,6 +237,8 @@ pub struct OutcomeRecord {
 
 /// Bytes of an `Outcome` payload.
 const OUTCOME_BYTES: usize = 17;
+/// Behind them: the outcome was said before, by a record that may be gone.
+const CARRIED: u8 = 1;
 /// Bytes of a `Retry` payload.
 const RETRY_BYTES: usize = 22;
 
@@ -294,6 +296,11 @@ pub struct RetryRecord {
     pub due_ms: u64,
 }
 
+/// Whether an `Outcome` payload says again what an earlier record said.
+pub fn is_carried(payload: &[u8]) -> bool {
+    payload.get(OUTCOME_BYTES) == Some(&CARRIED)
+}
+
 impl RetryRecord {
     /// The payload.
     pub fn encode(&self) -> [u8; RETRY_BYTES] {
@@ -321,6 +328,8 @@ impl RetryRecord {
 pub enum Note {
     /// It ended, or is a dead letter.
     Outcome(OutcomeRecord),
+    /// It is a dead letter, as an earlier record said: this one stands beside the event's carried record.
+    Carried(OutcomeRecord),
     /// It was put off.
     Retry(RetryRecord),
 }
@@ -329,7 +338,7 @@ impl Note {
     /// The record's kind.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Outcome(_) => Kind::Outcome,
+            Self::Outcome(_) | Self::Carried(_) => Kind::Outcome,
             Self::Retry(_) => Kind::Retry,
         }
     }
@@ -338,6 +347,11 @@ impl Note {
     pub fn encode(&self) -> SmallVec<[u8; NOTE_BYTES_MAX]> {
         match self {
             Self::Outcome(record) => SmallVec::from_slice(&record.encode()),
+            Self::Carried(record) => {
+                let mut payload = SmallVec::from_slice(&record.encode());
+                payload.push(CARRIED);
+                payload
+            }
             Self::Retry(record) => SmallVec::from_slice(&record.encode()),
         }
     }
@@ -504,6 +518,9 @@ mod tests {
             let outcome = OutcomeRecord::new(1, 2, ending);
             assert_eq!(OutcomeRecord::decode(&outcome.encode()), Ok(outcome), "{}", ending.label());
         }
+        let carried = Note::Carried(outcome).encode();
+        assert_eq!(OutcomeRecord::decode(&carried), Ok(outcome), "the byte behind it is not in the way");
+        assert!(is_carried(&carried) && !is_carried(&Note::Outcome(outcome).encode()));
         let due_ms = 1_700_000_000_000;
         let retry = RetryRecord { handle: 1 << 40, target: 0, replay: 2, attempt: 3, due_ms };
         assert_eq!(RetryRecord::decode(&retry.encode()), Ok(retry));

@@ -211,6 +211,7 @@ worker_metrics! {
     gauge targets_without_token "Targets whose deliveries wait for an access token";
     counter deliveries_without_client_certificate "Deliveries to targets that opted out of mutual TLS";
     counter receipts_written "Receipts of outcomes written and synced";
+    gauge receipts_waiting "Receipts that wait for their journal, or for the disk";
     reasons receipts_dropped "Receipts of outcomes that were not written, by reason";
     counter spans_exported "Spans that the collector took";
     reasons spans_dropped "Spans that were not exported, by reason";

@@ -276,7 +276,8 @@ fn start_evidence(
     snapshot: &Snapshot,
 ) -> std::io::Result<(Option<receipts::Writer>, Vec<Arc<WorkerMetrics>>)> {
     let receipts = snapshot.egress.as_ref().and_then(|egress| egress.receipts.clone());
-    let writer = receipts.map(receipts::Writer::start).transpose()?;
+    let writer =
+        receipts.map(|receipts| receipts::Writer::start(receipts, &snapshot.node.name)).transpose()?;
     let mut beside: Vec<_> = writer.iter().map(|writer| Arc::clone(&writer.metrics)).collect();
     if let Some(export) = snapshot.tracing.export.clone() {
         beside.push(spans::start(export, Arc::clone(&snapshot.reach), snapshot.node.name.clone())?);

@@ -1,14 +1,17 @@
 //! Receipts: what became of each delivery, in a file of the egress, without a body.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use aws_lc_rs::hmac;
 use mesh::{Mesh, distinct, target};
 use serde_json::Value;
-use support::node::{run, wait_until};
+use support::node::{get_unix, run, wait_until};
 use support::{GITHUB, Lab, change};
 use target::{Answer, Delivery, Target};
+use zen_audit::{Digest, LogKey, Note, SegmentFinding, SignatureKind, SigningKey, verify_segments};
+use zeroize::Zeroizing;
 
 #[path = "support/mesh.rs"]
 mod mesh;
@@ -33,9 +36,49 @@ fn start(section: &str) -> (Mesh, Target) {
     (Mesh::start_with(lab, &targets, str::to_owned, edit), target)
 }
 
+/// All lines, as they are on disk.
+fn text(mesh: &Mesh) -> String {
+    let bytes = segments(mesh).into_iter().flat_map(|(_, bytes)| bytes).collect();
+    String::from_utf8(bytes).unwrap()
+}
+
+/// Those of outcomes.
 fn receipts(mesh: &Mesh) -> Vec<Value> {
-    let text = fs::read_to_string(mesh.lab.path("inside/receipts/receipts.jsonl")).unwrap_or_default();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    lines(mesh).into_iter().filter(|line| line["outcome"].is_string()).collect()
+}
+
+fn lines(mesh: &Mesh) -> Vec<Value> {
+    let lines: Vec<Value> = text(mesh).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for (sequence, line) in lines.iter().enumerate() {
+        assert_eq!(line["sequence"], sequence, "{line}");
+    }
+    lines
+}
+
+fn segments(mesh: &Mesh) -> Vec<(u64, Vec<u8>)> {
+    let Ok(entries) = fs::read_dir(mesh.lab.path("inside/receipts")) else { return Vec::new() };
+    let mut segments = BTreeMap::new();
+    for path in entries.map(|entry| entry.unwrap().path()) {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if let Some((number, _)) = name.strip_prefix("segment-").and_then(|name| name.split_once('-')) {
+            segments.insert(number.parse().unwrap(), fs::read(&path).unwrap());
+        }
+    }
+    segments.into_iter().collect()
+}
+
+/// What an auditor finds, by the key that the node itself tells.
+fn verified(mesh: &Mesh) -> SegmentFinding {
+    let directory = mesh.lab.path("inside/receipts");
+    let digests = fs::read_to_string(directory.join("digests.jsonl")).unwrap();
+    let digests = digests.lines().map(|line| {
+        let line: Value = serde_json::from_str(line).unwrap();
+        Note::parse(line["note"].as_str().unwrap()).unwrap()
+    });
+    let seed = fs::read(directory.join("receipts.key")).unwrap();
+    let seed = Zeroizing::new(seed[..32].try_into().unwrap());
+    let key = SigningKey::new("node/inside", SignatureKind::Note, &seed).unwrap();
+    verify_segments(&digests.collect::<Vec<_>>(), segments(mesh), key.public())
 }
 
 fn wait_written(mesh: &Mesh, count: u64) {
@@ -55,7 +98,7 @@ fn each_outcome_is_a_line_that_a_body_can_be_held_against() {
     let (good, bad) = (mesh.send(GOOD), mesh.send(BAD));
     wait_written(&mesh, 2);
     ordered(&mesh, &["dead-letters", "discard", "--event", &bad]);
-    wait_written(&mesh, 3);
+    wait_written(&mesh, 4);
     let found = receipts(&mesh);
     let of = |id: &str| found.iter().filter(|found| found["event"] == id).collect::<Vec<_>>();
     let (delivered, ended) = (of(&good)[0], of(&bad));
@@ -72,8 +115,13 @@ fn each_outcome_is_a_line_that_a_body_can_be_held_against() {
     let hex = String::from_utf8(hex).unwrap();
     assert_eq!(delivered["body_hmac_sha256"], hex);
     assert_ne!(ended[0]["body_hmac_sha256"], hex);
-    let text = fs::read_to_string(mesh.lab.path("inside/receipts/receipts.jsonl")).unwrap();
+    let text = text(&mesh);
     assert!(!text.contains("good") && !text.contains("bad\\"), "never a body: {text}");
+
+    let acts: Vec<Value> = lines(&mesh).into_iter().filter(|line| line["act"].is_string()).collect();
+    assert_eq!((acts.len(), &acts[0]["act"]), (2, &"receipts.begin".into()));
+    assert_eq!(acts[1]["act"], "dead-letters.discard");
+    assert_eq!(acts[1]["actor"], format!("uid:{}", nix::unistd::getuid()));
 
     mesh.inside.kill();
     mesh.restart_inside();
@@ -92,6 +140,68 @@ fn a_drain_leaves_none_unwritten() {
     assert!(mesh.inside.terminate().success());
     let events = receipts(&mesh).into_iter().map(|found| found["event"].as_str().unwrap().to_owned());
     assert_eq!(distinct(events), distinct(ids));
+}
+
+/// A kill takes what the thread has not written; the journal gives it back, once.
+#[test]
+fn each_outcome_has_one_line_through_kills() {
+    let (mut mesh, target) = start(&SECTION.replace("1048576", "1048576\ndigest_receipts_max = 7"));
+    let mut ids = Vec::new();
+    for round in 1..=8 {
+        ids.extend(mesh.send_many(20, 4));
+        ids.push(mesh.send(BAD));
+        wait_until("deliveries", || target.deliveries().len() >= round * 21 - 10);
+        mesh.inside.kill();
+        mesh.restart_inside();
+    }
+    wait_until("all have ended", || mesh.inside.metric("zen_events_live") as u64 == 8);
+    assert!(mesh.inside.terminate().success());
+    let mut outcomes = BTreeMap::<String, Vec<String>>::new();
+    for line in receipts(&mesh) {
+        let event = line["event"].as_str().unwrap().to_owned();
+        assert!(line["body_hmac_sha256"].is_string() && line["endpoint"] == GITHUB, "{line}");
+        outcomes.entry(event).or_default().push(line["outcome"].as_str().unwrap().to_owned());
+    }
+    assert_eq!(distinct(outcomes.keys().cloned()), distinct(ids));
+    assert!(outcomes.values().all(|outcomes| outcomes.len() == 1), "{outcomes:?}");
+    assert_eq!(outcomes.values().filter(|outcomes| outcomes[0] == "dead").count(), 8);
+    let (finding, all) = (verified(&mesh), lines(&mesh).len() as u64);
+    assert_eq!(finding, SegmentFinding { first: 0, verified: all, unsigned: 0, fault: None });
+}
+
+#[test]
+fn an_agent_reads_lines_digests_and_key() {
+    let (mut mesh, _target) = start(&SECTION.replace("1048576", "1048576\ndigest_receipts_max = 2"));
+    mesh.send(GOOD);
+    wait_written(&mesh, 1);
+    let socket = mesh.lab.path("inside.sock");
+    let get = |path: &str| -> (u16, Value) {
+        let (status, body) = get_unix(&socket, path).unwrap();
+        (status, serde_json::from_str(&body).unwrap())
+    };
+    wait_until("a digest", || get("/receipts/digests").1["digests"].as_array().unwrap().len() == 1);
+    let (_, page) = get("/receipts?limit=1");
+    assert_eq!((&page["first"], &page["next"]), (&0.into(), &2.into()));
+    assert_eq!(page["receipts"][0]["act"], "receipts.begin");
+    let (_, page) = get("/receipts?after=0");
+    assert_eq!(
+        (page["receipts"].as_array().unwrap().len(), &page["receipts"][0]["outcome"]),
+        (1, &"delivered".into())
+    );
+    assert_eq!(get("/receipts?after=1").1["receipts"], serde_json::json!([]));
+    let (_, digests) = get("/receipts/digests");
+    assert_eq!((&digests["digests"][0]["segment"], &digests["digests"][0]["count"]), (&0.into(), &2.into()));
+    assert_eq!(get("/receipts/digests?after=0").1["digests"], serde_json::json!([]));
+    let (_, key) = get("/receipts/key");
+    assert_eq!(key["origin"], "node/inside");
+    let key = LogKey::parse(key["key"].as_str().unwrap()).unwrap();
+    let note = Note::parse(digests["digests"][0]["note"].as_str().unwrap()).unwrap();
+    let digest = Digest::verify(&note, &key).unwrap();
+    assert_eq!(digests["digests"][0]["hash"], digest.hash().to_string());
+    for query in ["after=x", "limit=0", "limit=1001", "before=1", "after=-1", "after"] {
+        assert_eq!(get(&format!("/receipts?{query}")).0, 400, "{query}");
+    }
+    assert!(mesh.inside.terminate().success());
 }
 
 #[test]

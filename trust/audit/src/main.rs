@@ -1,5 +1,8 @@
 //! Checks exports of an audit log and proofs of single entries, offline and by the keys that are given: nothing else is trusted.
 
+#[path = "program/receipts.rs"]
+mod receipts;
+
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -36,6 +39,8 @@ enum Command {
     Prove(Prove),
     /// Check that an entry is in the log, by its proof.
     Check(Check),
+    /// Check a directory of receipts, of a node or of lockd, against its signed digests, and those against the log.
+    Receipts(receipts::Receipts),
 }
 
 #[derive(Debug, Args)]
@@ -94,6 +99,8 @@ enum CliError {
     Key { text: String, source: KeyError },
     #[error("{text}: is a key of {found}, and should be one of {expected}")]
     Kind { text: String, found: &'static str, expected: &'static str },
+    #[error("{}: line {line} is not a digest", path.display())]
+    DigestLine { path: PathBuf, line: usize },
     #[error("no checkpoint covers entry {index}: the last one that the log signed has {signed} entries")]
     Uncovered { index: u64, signed: u64 },
 }
@@ -103,6 +110,7 @@ fn main() -> ExitCode {
         Command::Verify(verify) => run_verify(&verify),
         Command::Prove(prove) => run_prove(&prove),
         Command::Check(check) => run_check(&check),
+        Command::Receipts(receipts) => receipts::run(&receipts),
     };
     done.unwrap_or_else(|error| {
         eprintln!("zen-audit: {error}");

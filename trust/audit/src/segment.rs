@@ -147,6 +147,11 @@ impl Segment {
         self.number
     }
 
+    /// The earliest time of a line, Unix ms.
+    pub fn from_ms(&self) -> Option<u64> {
+        self.times_ms.map(|(from_ms, _)| from_ms)
+    }
+
     /// How many lines it has.
     pub fn count(&self) -> u64 {
         self.frontier.size()

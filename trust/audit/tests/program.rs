@@ -9,7 +9,7 @@ use std::process::Command;
 
 use support::{Log, log_key, witness_key};
 use tempfile::TempDir;
-use zen_audit::{Export, SigningKey};
+use zen_audit::{Export, Segment, SigningKey};
 
 struct Desk {
     directory: TempDir,
@@ -122,4 +122,61 @@ fn what_cannot_be_checked_is_said() {
         assert_eq!(code, Some(2), "{arguments:?}: {said}");
         assert!(said.contains(expected), "{arguments:?}: {said}");
     }
+}
+
+/// A directory of receipts: one segment that is closed, one that is not.
+fn receipts(desk: &Desk) -> String {
+    let (mut segment, mut bytes) = (Segment::behind(None), String::new());
+    for sequence in 0..3 {
+        let line = format!("{{\"sequence\":{sequence}}}");
+        segment.handle_line(line.as_bytes(), 1_790_000_000_000);
+        bytes.push_str(&(line + "\n"));
+    }
+    let digest = segment.digest(log_key().public().name(), None);
+    let note = digest.sign(&log_key()).to_string();
+    let line = serde_json::json!({ "segment": 0, "first": 0, "count": 3, "note": note });
+    desk.write("segment-0000000000-0000000000000000.jsonl", bytes);
+    desk.write("segment-0000000001-0000000000000003.jsonl", "{\"sequence\":3}\n{\"torn");
+    desk.write("digests.jsonl", format!("{line}\n{{\"torn"));
+    digest.hash().to_string()
+}
+
+#[test]
+fn receipts_are_checked_against_their_digests_and_the_log() {
+    let mut desk = Desk::new();
+    let hash = receipts(&desk);
+    let (key, directory) = (text(&log_key()), desk.directory.path().to_owned());
+    let directory = directory.to_str().unwrap();
+    let (code, said) = run(&["receipts", "--key", &key, directory]);
+    assert_eq!(code, Some(3), "{said}");
+    let passed = "PASS        [0,3) signed by acme.example/log";
+    assert_eq!(said.lines().collect::<Vec<_>>(), [passed, "UNSIGNED    [3,4) signed by nobody yet"]);
+
+    desk.write("segment-0000000001-0000000000000003.jsonl", "");
+    assert_eq!(run(&["receipts", "--key", &key, directory]).0, Some(0));
+    let anchors = |desk: &Desk| {
+        let export = desk.write("export", desk.export.text());
+        run(&["receipts", "--key", &key, "--export", export.to_str().unwrap(), "--log-key", &key, directory])
+    };
+    let (code, said) = anchors(&desk);
+    assert_eq!((code, said.lines().last()), (Some(3), Some("ANCHORED    [0,0) by digests in the log")));
+    let mut log = Log::of(4);
+    log.add(&format!("clusters/edge/receipts/0/{hash}"));
+    desk.export = Export { checkpoints: vec![log.checkpoint()], entries: log.entries };
+    let (code, said) = anchors(&desk);
+    assert_eq!((code, said.lines().last()), (Some(0), Some("ANCHORED    [0,3) by digests in the log")));
+    desk.export.entries.swap(0, 1);
+    let (code, said) = anchors(&desk);
+    assert!(code == Some(4) && said.contains("FAIL        the log: entry 0"), "{said}");
+
+    desk.write("segment-0000000000-0000000000000000.jsonl", "{\"sequence\":0}\n{\"sequence\":1}\n");
+    let (code, said) = run(&["receipts", "--key", &key, directory]);
+    assert_eq!(code, Some(4), "{said}");
+    assert!(
+        said.contains("FAIL        from 0: segment 0 has 2 whole lines, and its digest is of 3"),
+        "{said}"
+    );
+    desk.write("digests.jsonl", "{}\n");
+    let (code, said) = run(&["receipts", "--key", &key, directory]);
+    assert!(code == Some(2) && said.contains("digests.jsonl: line 1 is not a digest"), "{said}");
 }

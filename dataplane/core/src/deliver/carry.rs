@@ -43,7 +43,7 @@ impl Table {
                 notes.push((now_ms, Note::Retry(RetryRecord { handle, target, replay, attempt, due_ms })));
             }
             if let DeliveryState::Dead(letter) = life.state {
-                notes.push((letter.died_ms, Note::Outcome(letter.outcome(handle, target))));
+                notes.push((letter.died_ms, Note::Carried(letter.outcome(handle, target))));
             }
         }
         notes

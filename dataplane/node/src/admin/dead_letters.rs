@@ -159,8 +159,15 @@ pub(super) async fn discard(
 
 async fn order(admin: &Admin, peer: Peer, request: Request, work: &Work) -> Result<Response, Problem> {
     let about = request.about();
+    let count = request.ids.as_ref().map(|ids| ids.len() as u64);
     let chosen = request.chosen(&admin.shared)?;
     tracing::warn!(uid = peer.uid, pid = peer.pid, ?work, about, "audit: an order about dead letters");
+    let (act, to) = match work {
+        Work::Replay => ("dead-letters.replay", ""),
+        Work::Move(to) => ("dead-letters.move", &**to),
+        Work::Discard => ("dead-letters.discard", ""),
+    };
+    admin.tell(peer, act, &format!("dead-letters {about} {to}").trim_end().to_owned(), count)?;
     let mut asked = Vec::new();
     for (worker, chosen) in chosen {
         let work = work.clone();

@@ -65,6 +65,7 @@ pub(super) async fn replay(
     let place = Arc::clone(&admin.replays).try_acquire_owned();
     let place = place.map_err(|_| Problem::Busy("a replay of events is under way".to_owned()))?;
     tracing::warn!(uid = peer.uid, pid = peer.pid, ?wanted, "audit: an order about events");
+    admin.tell(peer, "events.replay", &wanted.about(), None)?;
     let replay = tokio::spawn(replay_all(Arc::clone(&admin.shared), wanted, place));
     match tokio::time::timeout(ORDER_WAIT, replay).await {
         Err(_) => Ok(tally_answer(Tally::default(), true)),
@@ -90,6 +91,16 @@ impl Request {
 }
 
 impl Wanted {
+    /// How it is written into its receipt.
+    fn about(&self) -> String {
+        let to = self.to.as_deref().unwrap_or("their targets");
+        match (self.event, self.endpoint) {
+            (Some(event), _) => format!("events/{event} to {to}"),
+            (None, Some(endpoint)) => format!("endpoints/{endpoint}/events to {to}"),
+            (None, None) => format!("events to {to}"),
+        }
+    }
+
     /// A record that is what a link brought: what was carried forward or sent again is the same event once more.
     fn copy(&self, record: &Record<'_>) -> Option<Copy> {
         if record.kind != Kind::Event || !self.times_ms.contains(&record.time_ms) {

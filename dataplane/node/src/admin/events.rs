@@ -81,6 +81,7 @@ pub(super) async fn body(
     });
     let found = found.await?.ok_or_else(|| Problem::NotFound(format!("event {id}")))?;
     tracing::warn!(uid, pid = peer.pid, event = %id, reason, "audit: a body is shown");
+    admin.tell(peer, "events.show-body", &format!("events/{id}"), Some(1))?;
     Ok((StatusCode::OK, [(header::CONTENT_TYPE, "application/octet-stream")], found).into_response())
 }
 

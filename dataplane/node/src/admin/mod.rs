@@ -8,6 +8,7 @@ mod dead_letters;
 mod ebpf;
 mod event_replay;
 mod events;
+mod receipts;
 mod reload;
 mod targets;
 
@@ -207,6 +208,9 @@ fn orders() -> Router<Admin> {
         .route("/events/{id}", get(events::show))
         .route("/events/{id}/body", post(events::body))
         .route("/events/replay", post(event_replay::replay))
+        .route("/receipts", get(receipts::list))
+        .route("/receipts/digests", get(receipts::digests))
+        .route("/receipts/key", get(receipts::key))
         .route("/reload", post(reload::reload))
         .route("/targets", get(targets::list))
         .route("/targets/{name}", get(targets::show))

@@ -19,6 +19,7 @@ pub(super) async fn reload(
 ) -> Result<Response, Problem> {
     empty(&body)?;
     tracing::warn!(uid = peer.uid, pid = peer.pid, "audit: an order to reload");
+    admin.tell(peer, "node.reload", "node", None)?;
     let (answer, answered) = oneshot::channel();
     let busy = |_| Problem::Busy("as many orders to reload as may be are waiting".to_owned());
     admin.reloads.try_send(answer).map_err(busy)?;

@@ -128,6 +128,11 @@ async fn hold(admin: &Admin, peer: Peer, target: Arc<str>, hold: Hold) -> Result
         ?hold,
         "audit: an order about a target"
     );
+    let act = match hold {
+        Hold::Pause => "targets.pause",
+        Hold::Resume => "targets.resume",
+    };
+    admin.tell(peer, act, &format!("targets/{target}"), None)?;
     // One at a time up to its end: the file and the worker are told in the same order.
     let _place = admin.holds.acquire().await.expect("it is never closed");
     let (shared, name) = (Arc::clone(&admin.shared), Arc::clone(&target));

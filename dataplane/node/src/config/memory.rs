@@ -133,8 +133,22 @@ impl MemoryBound {
             let workers = usize::from(settings.node.workers);
             self.push("open spans", Some("tracing.otlp_endpoint"), workers, ingester::OPEN_SPANS_BYTES);
         }
-        if settings.egress.is_some_and(|egress| egress.receipts.is_some()) {
+        if let Some(section) = settings.egress.filter(|egress| egress.receipts.is_some()) {
             self.push("receipts", Some("egress.receipts.bytes_max"), 1, receipts::RECEIPTS_BYTES);
+            let waiting = workers * receipts::RECEIPTS_WAITING_MAX;
+            self.push(
+                "receipts that wait",
+                Some("egress.receipts.bytes_max"),
+                waiting,
+                egress::RECEIPT_WAITING_BYTES,
+            );
+            let known = workers * section.events_max as usize;
+            self.push(
+                "hashes of events read back",
+                Some("egress.events_max"),
+                known,
+                egress::RECEIPT_KNOWN_BYTES,
+            );
         }
         self.push("blocking threads", None, control::BLOCKING_MAX, control::LOOKUP_STACK_BYTES);
         self.push("worker stacks", Some("node.workers"), workers, worker::STACK_BYTES);

@@ -18,7 +18,9 @@ use std::sync::Arc;
 pub use certificates::{Certificates, deny_list};
 pub use memory::{MemoryBound, mib};
 pub use place::{Located, Place, PlaceError};
-pub use raw::{Admin as AdminSection, ClientCertificate, Direction, OnDamage, ProxyProtocol, Raw, Seccomp};
+pub use raw::{
+    Admin as AdminSection, ClientCertificate, Direction, OnDamage, OnFull, ProxyProtocol, Raw, Seccomp,
+};
 pub use routing::Routing;
 pub use settings::{
     Authorization, EbpfSettings, EgressPeer, EgressSettings, Endpoint, Format, GuardSettings, HostPort,
@@ -156,7 +158,7 @@ impl Snapshot {
         };
         let receipts = |snapshot: &Snapshot| {
             let egress = snapshot.raw.egress.as_ref();
-            egress.map(|egress| (egress.receipts.bytes_max, egress.receipts.key_file.clone()))
+            egress.map(|egress| egress.receipts.clone())
         };
         let programs = |snapshot: &Snapshot| {
             let raw::Ebpf { guard, fence, steer, observe } = &snapshot.raw.ebpf;

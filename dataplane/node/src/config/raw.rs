@@ -261,12 +261,36 @@ impl Default for Retention {
 }
 
 /// Evidence of what became of deliveries.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Receipts {
     pub bytes_max: u64,
+    pub on_full: OnFull,
+    pub digest_interval_s: u64,
+    pub digest_receipts_max: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_file: Option<String>,
+}
+
+impl Default for Receipts {
+    fn default() -> Self {
+        Self {
+            bytes_max: 0,
+            on_full: OnFull::Wait,
+            digest_interval_s: 3_600,
+            digest_receipts_max: 100_000,
+            key_file: None,
+        }
+    }
+}
+
+/// What becomes of a receipt that the disk does not take.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFull {
+    #[default]
+    Wait,
+    Drop,
 }
 
 /// What an endpoint's events are known by.

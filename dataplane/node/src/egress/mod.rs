@@ -24,6 +24,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use condition::{Condition, EXCERPT_BYTES_MAX, Failure, TargetOrder};
 pub use deliveries::{ATTEMPT_COPIES, CONNECTION_BYTES, Deliveries};
+pub use evidence::{
+    KNOWN_BYTES as RECEIPT_KNOWN_BYTES, Recovering as RecoveringReceipts,
+    WAITING_BYTES as RECEIPT_WAITING_BYTES,
+};
 pub use ordering::recover as recover_order;
 use orders::Orders;
 pub use orders::{
@@ -51,6 +55,7 @@ use crate::dedupe::Keys;
 use crate::journal::{Cursor, Journal};
 use crate::mesh::{EventBytes, EventKey, Handoff, Mesh, Message, Verdict};
 use crate::metrics::WorkerMetrics;
+use crate::receipts::Receipt;
 
 /// At the egress nobody waits for a key, so its owner needs no name.
 const ORIGIN: Waiter = Waiter(0);
@@ -104,6 +109,7 @@ const HEAD_BYTES: usize = 128;
 struct DatedNote {
     wall_ms: u64,
     note: Note,
+    is_receipted: bool,
 }
 
 struct Arrival {
@@ -135,6 +141,8 @@ pub struct Held {
     pub table: Table,
     /// Ids of events taken by any worker.
     pub ids: Arc<Keys>,
+    /// Receipts of outcomes that have no line.
+    pub receipts: Vec<Receipt>,
 }
 
 /// One worker's egress, origin side.
@@ -158,6 +166,7 @@ pub struct Egress {
     checkpoint: Option<Sequence>,
     checkpoint_segment: u64,
     orders: Orders,
+    receipts: evidence::Waiting,
     clock: Clock,
     metrics: Arc<WorkerMetrics>,
 }
@@ -173,7 +182,7 @@ impl Egress {
         watermarks: Arc<Watermarks>,
         metrics: Arc<WorkerMetrics>,
     ) -> Self {
-        let Held { table, ids } = held;
+        let Held { table, ids, receipts } = held;
         for (stream, sequence) in table.streams() {
             watermarks.of(*stream).fetch_max(*sequence, Ordering::AcqRel);
         }
@@ -199,6 +208,7 @@ impl Egress {
             checkpoint,
             checkpoint_segment: 0,
             orders: Orders::default(),
+            receipts: evidence::Waiting::recovered(receipts),
             clock: Clock::now(),
             metrics,
         }
@@ -286,6 +296,7 @@ impl Egress {
         self.append_all();
         self.journal.commit(reactor, self.clock.wall_ms);
         self.handle_durable();
+        self.give_receipts();
         self.serve_fetches(reactor);
         self.settle_orders();
         self.carry(reactor);
@@ -302,6 +313,7 @@ impl Egress {
         let settings = self.settings();
         let reserve = 2 * self.snapshot.journal.segment_bytes;
         self.table.deliveries() < settings.events_max as usize
+            && self.receipts.has_room()
             && self.journal.bytes_live() + reserve <= self.snapshot.journal.bytes_max
             && self.journal.can_append(0) != Err(AppendError::NoSegment)
     }
@@ -311,6 +323,7 @@ impl Egress {
         self.backlog.is_empty()
             && self.arrivals.is_empty()
             && self.notes.is_empty()
+            && self.receipts.len() == 0
             && !self.journal.is_writing()
     }
 
@@ -333,6 +346,7 @@ impl Egress {
     pub fn observe(&self) {
         self.metrics.events_live.set(self.table.len() as u64);
         self.metrics.replay_pending.set(self.orders.pending());
+        self.metrics.receipts_waiting.set(self.receipts.len() as u64);
         self.metrics.dead_letters_kept.set(self.table.dead_len() as u64);
         self.metrics.retained_segments.set(self.journal.retained_segments() as u64);
     }
@@ -349,9 +363,17 @@ impl Egress {
     fn end(&mut self, outcome: OutcomeRecord) {
         let is_dead = outcome.ending == Ending::Dead;
         let wall_ms = if is_dead { self.table.dying_ms(self.clock.wall_ms) } else { self.clock.wall_ms };
-        self.give_receipt(&outcome);
-        self.table.end(&outcome, wall_ms);
-        self.note_at(wall_ms, Note::Outcome(outcome));
+        let receipt = self.receipt_of(&outcome);
+        if self.table.end(&outcome, wall_ms) {
+            self.forget(outcome.handle);
+        }
+        self.note_outcome(wall_ms, outcome, receipt);
+    }
+
+    fn note_outcome(&mut self, wall_ms: u64, outcome: OutcomeRecord, receipt: Option<Receipt>) {
+        let is_receipted = receipt.is_some();
+        receipt.into_iter().for_each(|receipt| self.receipts.handle_note(receipt));
+        self.push_note(DatedNote { wall_ms, note: Note::Outcome(outcome), is_receipted });
     }
 
     /// A note for the journal. While that is full the oldest go: a lost one costs a delivery twice at most.
@@ -360,19 +382,28 @@ impl Egress {
     }
 
     fn note_at(&mut self, wall_ms: u64, note: Note) {
-        self.notes.push_back(DatedNote { wall_ms, note });
+        self.push_note(DatedNote { wall_ms, note, is_receipted: false });
+    }
+
+    fn push_note(&mut self, note: DatedNote) {
+        self.notes.push_back(note);
         if self.notes.len() > NOTES_MAX {
-            self.notes.pop_front();
+            let dropped = self.notes.pop_front();
             self.metrics.notes_dropped.add(1);
+            if dropped.is_some_and(|dropped| dropped.is_receipted) {
+                self.receipts.handle_written(None, false);
+            }
         }
     }
 
     fn append_all(&mut self) {
         let wall_ms = self.clock.wall_ms;
         self.checkpoint_if_new_segment();
-        while let Some(DatedNote { wall_ms, note }) = self.notes.front() {
-            if self.journal.append(note.kind(), *wall_ms, &[&note.encode()]).is_err() {
-                return;
+        let holds = self.settings().receipts.as_ref().is_some_and(|receipts| receipts.holds_journals());
+        while let Some(DatedNote { wall_ms, note, is_receipted }) = self.notes.front() {
+            let Ok(record) = self.journal.append(note.kind(), *wall_ms, &[&note.encode()]) else { return };
+            if *is_receipted {
+                self.receipts.handle_written(Some(record), holds);
             }
             self.notes.pop_front();
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use zen_core::journal::{Kind, Sequence};
-use zen_core::record::{Ending, HeldEvent, Note, OutcomeRecord, StreamId, encode_checkpoint};
+use zen_core::record::{Ending, HeldEvent, OutcomeRecord, StreamId, encode_checkpoint};
 use zen_uring::Reactor;
 
 use super::{Egress, held};
@@ -16,12 +16,15 @@ const CARRIED_MAX: usize = 64;
 impl Egress {
     /// Answers fetches from memory; one read of the journal is under way at a time.
     pub(super) fn serve_fetches(&mut self, reactor: &mut Reactor) {
-        while let Some(fetch) = self.fetches.front() {
-            let fetched = match self.table.live(fetch.key.handle).map(|live| live.record) {
+        while let Some(handle) = self.fetches.front().map(|fetch| fetch.key.handle) {
+            let fetched = match self.table.live(handle).map(|live| live.record) {
                 None => Fetched::Ended,
-                Some(record) => match self.read_event(reactor, fetch.key.handle, record) {
+                Some(record) => match self.read_event(reactor, handle, record) {
                     Found::Later => return,
-                    Found::Event(event) => Fetched::Event(event),
+                    Found::Event(event) => {
+                        self.know(handle, &event);
+                        Fetched::Event(event)
+                    }
                     Found::Damaged | Found::Unreadable => Fetched::Unreadable,
                 },
             };
@@ -83,13 +86,15 @@ impl Egress {
             "a live record is damaged and the journal needs its room: its event is lost"
         );
         self.metrics.events_lost.add(1);
-        for target in 0..targets as u8 {
-            self.give_receipt(&OutcomeRecord::new(handle, target, Ending::Dropped));
-        }
+        let dropped = |target| OutcomeRecord::new(handle, target, Ending::Dropped);
+        let mut receipts: Vec<_> =
+            (0..targets as u8).map(|target| self.receipt_of(&dropped(target))).collect();
         for outcome in self.table.give_up(handle) {
             self.orders.handle_verdict(handle, outcome.target);
-            self.note(Note::Outcome(outcome));
+            let receipt = receipts.get_mut(usize::from(outcome.target)).and_then(Option::take);
+            self.note_outcome(self.clock.wall_ms, outcome, receipt);
         }
+        self.forget(handle);
     }
 
     /// A live event, from memory or from disk.
@@ -149,6 +154,9 @@ impl Egress {
         }
         if let Some((_, original)) = self.carried.front() {
             needed = needed.min(*original);
+        }
+        if let Some(oldest) = self.oldest_of_receipts() {
+            needed = needed.min(oldest);
         }
         self.journal.trim(reactor, Sequence(needed.0.saturating_sub(1)));
     }

@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::config::{JournalSettings, Settings, Snapshot};
 use crate::control::{Resolver, Shared};
 use crate::dedupe::Keys;
-use crate::egress::{self, Deliveries, Egress, Held, Table, Watermarks};
+use crate::egress::{self, Deliveries, Egress, Held, RecoveringReceipts, Table, Watermarks};
 use crate::ingester::{self, Claims, Index, Ingester, Recovering};
 use crate::journal::{self, MakerThread, OpenError, RetentionLimits, Start};
 use crate::link::Links;
@@ -55,6 +55,9 @@ pub enum WorkerError {
         /// What is wrong with a record.
         source: IndexError,
     },
+    /// Receipts, or the journal that they are made of again.
+    #[error("receipts: {0}; check the disk of node.data_dir, and its receipts directory")]
+    Receipts(std::io::Error),
     /// A thread.
     #[error("cannot start a worker thread: {0}; check the process limits (ulimit -u)")]
     Thread(#[from] std::io::Error),
@@ -249,13 +252,16 @@ fn open_egress(
     launch: &Launch,
     snapshot: &Arc<Snapshot>,
     reactor: &mut Reactor,
-) -> Result<Egress, OpenError> {
+) -> Result<Egress, WorkerError> {
     let ids = launch.keys.egress.as_ref().expect("a node with an egress has its table");
     let (mut table, clock) = (Table::default(), Clock::now());
     let start = journal_start(launch, snapshot, JournalRole::Egress);
     let ordering = &snapshot.egress.as_ref().expect("an egress has its section").ordering;
+    let receipts = snapshot.egress.as_ref().and_then(|egress| egress.receipts.clone());
+    let mut receipts = RecoveringReceipts::new(receipts, launch.index);
     let mut record = |record: zen_core::journal::Record<'_>| {
         egress::recover_id(ids, &record);
+        receipts.handle_record(&table, &record);
         if let Err(error) =
             table.handle_recovered(&record, |due_ms, noted_ms| clock.steady_of(due_ms, noted_ms))
         {
@@ -265,10 +271,13 @@ fn open_egress(
         egress::recover_order(&mut table, ordering, &record);
     };
     let journal = journal::open(&start, reactor, &launch.maker, Arc::clone(&launch.metrics), &mut record)?;
+    let directory = journal::directory(start.data_dir, start.role, start.worker);
+    let receipts = receipts.finish(&journal, &directory, start.settings.commit_bytes_max);
+    let receipts = receipts.map_err(WorkerError::Receipts)?;
     Ok(Egress::new(
         launch.index,
         journal,
-        Held { table, ids: Arc::clone(ids) },
+        Held { table, ids: Arc::clone(ids), receipts },
         Arc::clone(snapshot),
         launch.shared.mesh.for_worker(launch.index),
         Arc::clone(&launch.watermarks),

@@ -152,7 +152,7 @@ pub(super) const TABLES: [(&str, &[&str]); 44] = [
         ],
     ),
     ("egress.retention", &["bytes_max", "age_ms"]),
-    ("egress.receipts", &["bytes_max", "key_file"]),
+    ("egress.receipts", &["bytes_max", "on_full", "digest_interval_s", "digest_receipts_max", "key_file"]),
     ("egress.idempotency", &["keys_max", "window_ms"]),
     (
         "egress.ingesters",

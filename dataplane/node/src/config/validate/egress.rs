@@ -23,7 +23,7 @@ use crate::config::settings::{
 use crate::crypto::NodeCrypto;
 use crate::egress::EXCERPT_BYTES_MAX;
 use crate::journal::RetentionLimits;
-use crate::receipts::Receipts;
+use crate::receipts::{Receipts, ReceiptsSettings};
 use crate::tls::ClientTls;
 use crate::trials::TrialPlace;
 
@@ -151,18 +151,22 @@ fn outputs(
     outputs
 }
 
-/// A worker keeps whole segments; a bound that is not 0 keeps one at least.
-/// Two files of half each, and a line is never longer than the least of them.
+/// A line is never longer than the least of the segments.
 fn receipts(raw: &raw::Receipts, data_dir: &Path, faults: &mut Faults) -> Option<Arc<Receipts>> {
     if raw.bytes_max == 0 {
         return None;
     }
-    faults.bound("egress.receipts.bytes_max", raw.bytes_max, 1 << 20, 1 << 40);
+    let raw::Receipts { bytes_max, on_full, digest_interval_s, digest_receipts_max, .. } = *raw;
+    faults.bound("egress.receipts.bytes_max", bytes_max, 1 << 20, 1 << 40);
+    faults.bound("egress.receipts.digest_interval_s", digest_interval_s, 10, 86_400);
+    faults.bound("egress.receipts.digest_receipts_max", digest_receipts_max, 1, 100_000_000);
     let key = raw.key_file.as_ref().map(|place| faults.key("egress.receipts.key_file", place));
     let key = key.map_or(Some(None), |key| key.map(Some))?;
-    Some(Arc::new(Receipts::new(data_dir, raw.bytes_max, key)))
+    let settings = ReceiptsSettings { bytes_max, on_full, digest_interval_s, digest_receipts_max };
+    Some(Arc::new(Receipts::new(data_dir, settings, key)))
 }
 
+/// A worker keeps whole segments; a bound that is not 0 keeps one at least.
 fn retention(raw: raw::Retention, workers: u16, segment_bytes: u64, faults: &mut Faults) -> RetentionLimits {
     faults.bound("egress.retention.bytes_max", raw.bytes_max, 0, 1 << 50);
     faults.bound("egress.retention.age_ms", raw.age_ms, 60_000, 10 * 365 * 86_400_000);
