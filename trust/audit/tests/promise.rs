@@ -96,12 +96,13 @@ fn check_test_command(command: &str, packages: &BTreeMap<String, PathBuf>) {
         }
     }
     let text = sources(&place.unwrap());
-    let name = filter.unwrap_or("").rsplit("::").next().unwrap();
+    let name = filter.unwrap_or("").trim_end_matches("::").rsplit("::").next().unwrap();
     let is_there = text.lines().any(|line| {
         let line = line.trim_start().trim_start_matches("pub ").trim_start_matches("async ");
         (line.starts_with("fn ") || line.starts_with("mod ")) && line.contains(name)
     });
-    assert!(is_there && text.contains("test]"), "no test: {command}");
+    let has_tests = text.contains("#[test]") || text.contains("#[tokio::test");
+    assert!(is_there && has_tests, "no test: {command}");
 }
 
 /// Panics unless every command, file and directory that is named in a text is there.
@@ -111,6 +112,10 @@ fn check_named(text: &str, packages: &BTreeMap<String, PathBuf>) {
             check_test_command(quote, packages);
         } else if let Some(script) = quote.strip_prefix("./") {
             assert!(root().join(script.split(' ').next().unwrap()).is_file(), "{quote}");
+            if let Some(only) = script.strip_prefix("scripts/browser --only ") {
+                let test = format!("controlplane/server/browser/tests/{only}.test.js");
+                assert!(root().join(test).is_file(), "{quote}");
+            }
         } else if quote.split_once('/').is_some_and(|(first, _)| ROOTS.contains(&first)) {
             assert!(root().join(quote).exists(), "{quote}");
         }
@@ -138,7 +143,9 @@ fn the_promises_of_the_page_name_files_that_are_there() {
     let (page, packages) = (page("docs/security-model.md"), packages());
     let rows = rows(&page, "promise");
     assert!(rows.len() > 30, "{}", rows.len());
-    rows.iter().for_each(|row| check_named(&row.join(" "), &packages));
+    for row in rows {
+        check_named(&row.join(" "), &packages);
+    }
 }
 
 #[test]
@@ -166,7 +173,9 @@ fn the_threat_model_names_what_is_there() {
     for (first, least) in [("asset", 8), ("actor", 10), ("actor and act", 20), ("not protected", 8)] {
         let rows = rows(&page, first);
         assert!(rows.len() >= least, "{first}: {}", rows.len());
-        rows.iter().for_each(|row| check_named(&row.join(" "), &packages));
+        for row in rows {
+            check_named(&row.join(" "), &packages);
+        }
     }
 }
 
@@ -180,6 +189,8 @@ fn the_checks_see_what_is_missing() {
         "`cargo nextest run -p zen-audit --test promise no_such_test_is_here`",
         "`trust/nothing.rs`",
         "`./scripts/nothing`",
+        "`./scripts/browser --only nothing`",
+        "`cargo nextest run -p zen-audit nothing_of_this_name::`",
     ] {
         assert!(std::panic::catch_unwind(|| check_named(bad, &packages)).is_err(), "{bad}");
     }
