@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::{AuditSettings, ControlError, Settings, directory};
+use crate::sign_in::{OidcSettings, RawOidc};
+use crate::{AuditSettings, ControlError, Settings, WebSettings, directory};
 
 /// Longest file, bytes.
 const SETTINGS_BYTES_MAX: u64 = 64 * 1024;
 /// Most connections that may be asked for.
 const CONNECTIONS_LIMIT_MAX: usize = 65_536;
+/// Most names that browsers may know the listener by.
+const WEB_NAMES_MAX: usize = 16;
 /// Longest wait of a request for a configuration, s: agents give up after 90.
 const LONG_POLL_SECONDS_MAX: u64 = 75;
 
@@ -26,6 +29,8 @@ pub struct RunSettings {
     pub connections_max: usize,
     /// Where people connect.
     pub people: SocketAddr,
+    /// Where browsers connect, if anywhere.
+    pub web: Option<WebSettings>,
     /// Where metrics are asked for, if anywhere.
     pub metrics: Option<MetricsPlace>,
     /// Where the audit log is, beside the database.
@@ -54,6 +59,8 @@ pub struct RunOptions {
     pub listen: Option<SocketAddr>,
     /// In place of `people.listen`.
     pub people_listen: Option<SocketAddr>,
+    /// In place of `web.listen`.
+    pub web_listen: Option<SocketAddr>,
     /// In place of `agents.long_poll_seconds`.
     pub long_poll: Option<Duration>,
     /// Go on although entries of the audit log are lost.
@@ -69,6 +76,8 @@ struct RawSettings {
     log: Option<String>,
     agents: RawAgents,
     people: RawPeople,
+    web: RawWeb,
+    oidc: Option<RawOidc>,
     metrics: RawMetrics,
     audit: RawAudit,
 }
@@ -85,6 +94,15 @@ struct RawAgents {
 #[serde(default, deny_unknown_fields)]
 struct RawPeople {
     listen: Option<SocketAddr>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct RawWeb {
+    listen: Option<SocketAddr>,
+    certificate: Option<PathBuf>,
+    private_key: Option<PathBuf>,
+    names: Vec<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -136,6 +154,8 @@ impl RunSettings {
                 return Err(ControlError::Argument("metrics has one of listen and socket"));
             }
         };
+        let oidc = raw.oidc.map(|oidc| oidc.settings(from)).transpose()?;
+        let web = raw.web.settings((options.web_listen, oidc), from)?;
         let address =
             |set: Option<SocketAddr>, default: ([u8; 4], u16)| set.unwrap_or_else(|| default.into());
         Ok(Self {
@@ -146,6 +166,7 @@ impl RunSettings {
             },
             connections_max,
             people: address(options.people_listen.or(raw.people.listen), ([127, 0, 0, 1], 8445)),
+            web,
             metrics,
             audit: AuditSettings {
                 checkpoint_file: raw.audit.checkpoint_file.map(|path| from.join(path)),
@@ -154,6 +175,33 @@ impl RunSettings {
             accept_truncation: options.accept_truncation,
             log: options.log.or(raw.log).unwrap_or_else(|| "info".to_owned()),
         })
+    }
+}
+
+impl RawWeb {
+    /// None unless somebody says where.
+    fn settings(
+        self,
+        (listen, oidc): (Option<SocketAddr>, Option<OidcSettings>),
+        from: &Path,
+    ) -> Result<Option<WebSettings>, ControlError> {
+        let certificate = match (self.certificate, self.private_key) {
+            (Some(certificate), Some(key)) => Some((from.join(certificate), from.join(key))),
+            (None, None) if self.names.is_empty() => None,
+            (None, None) => {
+                return Err(ControlError::Argument(
+                    "web.names need web.certificate and web.private_key: the own certificate is for localhost",
+                ));
+            }
+            _ => return Err(ControlError::Argument("web.certificate and web.private_key come together")),
+        };
+        let is_host = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':');
+        let is_name = |name: &String| !name.is_empty() && name.bytes().all(is_host);
+        if self.names.len() > WEB_NAMES_MAX || !self.names.iter().all(is_name) {
+            return Err(ControlError::Argument("web.names are up to 16 names of hosts, without ports"));
+        }
+        let listen = listen.or(self.listen);
+        Ok(listen.map(|listen| WebSettings { listen, certificate, names: self.names, oidc }))
     }
 }
 
@@ -171,11 +219,12 @@ mod tests {
     #[test]
     fn a_file_says_all_of_it_and_the_command_line_more() {
         let text = "directory = \"/var/lib/zen-control\"\nlog = \"warn\"\n[agents]\nlisten = \"[::]:1\"\nlong_poll_seconds = 20\n\
-            connections_max = 9\n[people]\nlisten = \"10.0.0.1:2\"\n[metrics]\nsocket = \"m.sock\"\n";
+            connections_max = 9\n[people]\nlisten = \"10.0.0.1:2\"\n[web]\nlisten = \"127.0.0.1:3\"\n[metrics]\nsocket = \"m.sock\"\n";
         let settings = read(text, RunOptions::default()).unwrap();
         assert_eq!(settings.directory, Path::new("/var/lib/zen-control"));
         assert_eq!((settings.agents.listen.port(), settings.agents.long_poll.as_secs()), (1, 20));
         assert_eq!((settings.connections_max, settings.people.port(), settings.log.as_str()), (9, 2, "warn"));
+        assert_eq!(settings.web.map(|web| web.listen.port()), Some(3));
         assert!(matches!(settings.metrics, Some(MetricsPlace::Socket(path)) if path.is_absolute()));
         let options = RunOptions {
             directory: Some("here".into()),
@@ -195,6 +244,12 @@ mod tests {
             ("log = \"info\"", "--dir"),
             ("directory = \"a\"\n[agents]\nconnections_max = 0", "connections_max"),
             ("directory = \"a\"\n[agents]\nlong_poll_seconds = 76", "long_poll"),
+            ("directory = \"a\"\n[web]\ncertificate = \"c\"", "private_key"),
+            ("directory = \"a\"\n[web]\nnames = [\"control.example\"]", "web.certificate"),
+            (
+                "directory = \"a\"\n[web]\ncertificate = \"c\"\nprivate_key = \"k\"\nnames = [\"a b\"]",
+                "web.names",
+            ),
             ("directory = \"a\"\n[metrics]\nlisten = \"0.0.0.0:1\"", "loopback"),
             ("directory = \"a\"\n[metrics]\nlisten = \"127.0.0.1:1\"\nsocket = \"s\"", "one of"),
         ] {

@@ -28,6 +28,9 @@ pub(super) struct Run {
     /// Where people connect [default: 127.0.0.1:8445].
     #[arg(long)]
     people_listen: Option<SocketAddr>,
+    /// Where browsers connect: dashboard, sign-in, and the API with a token [default: nowhere].
+    #[arg(long)]
+    web_listen: Option<SocketAddr>,
     /// How long a request for a configuration waits, give or take a tenth [default: 55s].
     #[arg(long, value_parser = super::life)]
     long_poll: Option<Duration>,
@@ -45,6 +48,7 @@ pub(super) fn run(run: Run) -> Result<(), ControlError> {
         directory: run.dir,
         listen: run.listen,
         people_listen: run.people_listen,
+        web_listen: run.web_listen,
         long_poll: run.long_poll,
         accept_truncation: run.accept_truncation,
         log: run.log,

@@ -34,7 +34,7 @@ use crate::directory::{self, Directory};
 use crate::metrics::{Counter, Metrics};
 use crate::audit::accept_truncation;
 use crate::news::News;
-use crate::{Control, ControlError, MetricsPlace, PeopleListening, Refusal, RunSettings};
+use crate::{Control, ControlError, MetricsPlace, PeopleListening, Refusal, RunSettings, WebListening};
 
 /// Most connections at a time; more are closed as they come. An agent has one that waits, and for a moment one that reports.
 pub(crate) const CONNECTIONS_MAX: usize = 8192;
@@ -233,9 +233,17 @@ pub async fn serve(settings: &RunSettings) -> Result<(), ControlError> {
     let control = Control::open_with(&directory, &settings.audit)?;
     let agents = &settings.agents;
     let listening = Listening::bind_control(control, directory.clone(), agents, bound, metrics).await?;
-    let people = PeopleListening::bind(directory, settings.people, listening.identity()).await?;
+    let people = PeopleListening::bind(directory.clone(), settings.people, listening.identity()).await?;
+    let web = match &settings.web {
+        Some(web) => Some(WebListening::bind(directory, web).await?),
+        None => None,
+    };
     let address = people.address().map_err(ControlError::file("listener for people"))?;
     tracing::info!(%address, "listening for people");
+    if let Some(web) = &web {
+        let address = web.address().map_err(ControlError::file("listener for browsers"))?;
+        tracing::info!(%address, "listening for browsers");
+    }
     let address = listening.address().map_err(ControlError::file("listener"))?;
     tracing::info!(%address, trust_domain = listening.server.control.trust_domain(), "listening for agents");
     let mut ending = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
@@ -247,14 +255,21 @@ pub async fn serve(settings: &RunSettings) -> Result<(), ControlError> {
         }
     };
     let (told, mut heard) = channel::channel(false);
+    let mut also = heard.clone();
     let people = tokio::spawn(people.run_until(async move { ended(&mut heard).await }));
+    let web = tokio::spawn(async move {
+        if let Some(web) = web {
+            web.run_until(async move { ended(&mut also).await }).await;
+        }
+    });
     let end = async {
         end.await;
         told.send_replace(true);
     };
     listening.run_until(end).await;
-    // Both drain at the same time, and neither for longer than its bound.
+    // All drain at the same time, and none for longer than its bound.
     let _ = people.await;
+    let _ = web.await;
     Ok(())
 }
 

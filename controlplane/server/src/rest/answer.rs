@@ -28,8 +28,6 @@ pub(crate) const PERSON_BODY_BYTES_MAX: usize = 512 * 1024;
 const PERSON_EXCESS_BYTES_MAX: usize = 512 * 1024;
 /// How long a body may take.
 const PERSON_BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a request waits for its turn.
-const PERSON_WORK_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The router of all routes, and a problem for everything else.
@@ -88,8 +86,7 @@ async fn done(
     request: Request,
     request_id: &str,
 ) -> Result<Answer, Fault> {
-    let turn = tokio::time::timeout(PERSON_WORK_TIMEOUT, server.work.acquire()).await;
-    let _turn = turn.map_err(|_| Refusal::Busy)?.map_err(|_| Refusal::Ending)?;
+    let _turn = server.turn().await?;
     let call = read(&route, caller, request, request_id).await?;
     let working = server.clone();
     let work = move || {
@@ -127,8 +124,7 @@ async fn read(
         Verb::Post => head::idempotency_key(&parts.headers)?,
         _ => None,
     };
-    let bytes = tokio::time::timeout(PERSON_BODY_TIMEOUT, collect(body)).await;
-    let bytes = bytes.map_err(|_| Refusal::BodyLost)??;
+    let bytes = whole(body).await?;
     let body = match &route.body {
         None if bytes.is_empty() => None,
         None => return Err(Fault::Malformed("this route takes no body".to_owned())),
@@ -139,6 +135,11 @@ async fn read(
     let key = key.map(|key| Key::new(key, parts.method.as_str(), &target, &bytes));
     let request_id = request_id.to_owned();
     Ok(Call { request_id, caller, target, names, query, conditions, key, body })
+}
+
+/// A body, in time.
+pub(crate) async fn whole(body: Body) -> Result<Vec<u8>, Refusal> {
+    tokio::time::timeout(PERSON_BODY_TIMEOUT, collect(body)).await.map_err(|_| Refusal::BodyLost)?
 }
 
 /// What is too long is read on for a while, so that the client gets to the answer.

@@ -8,13 +8,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use hyper::Request;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::{Service as _, service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch as channel};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use zen_identity::{
@@ -23,36 +17,20 @@ use zen_identity::{
 
 use super::{Server, answer};
 use crate::directory::Directory;
-use crate::listener::{DRAIN_TIMEOUT, Places, log_refusal, now_ms, serve_until_end};
+use crate::listener::{Places, now_ms};
 use crate::people::{Caller, PEOPLE};
+use crate::web::{Door, Guest};
 use crate::{ControlError, SessionKey};
 
-/// Most connections at a time; more are closed as they come.
-pub(crate) const PERSON_CONNECTIONS_MAX: usize = 256;
-/// Most of them that one person has.
+/// Most connections that one person has.
 pub(crate) const ONE_PERSON_CONNECTIONS_MAX: usize = 32;
-/// How long a new connection may take to show who it is.
-pub(crate) const PERSON_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a client may take for a request's head, or be idle.
-pub(crate) const PERSON_IDLE_TIMEOUT: Duration = Duration::from_mins(1);
-/// Longest head, bytes.
-const PERSON_HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Most headers.
-const PERSON_HEADERS_MAX: usize = 64;
 const ALPN: &[u8] = b"http/1.1";
 
 /// A listener for people that has its address.
 pub struct PeopleListening {
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-    shared: Arc<Shared>,
-}
-
-struct Shared {
+    door: Door,
     router: Router,
-    connections: Arc<Semaphore>,
-    of_person: Places<SpiffeId>,
-    ending: channel::Sender<bool>,
+    of_person: Arc<Places<SpiffeId>>,
 }
 
 impl PeopleListening {
@@ -67,19 +45,14 @@ impl PeopleListening {
         let people = SpiffePattern::parse(&people).expect("a trust domain, a segment and all below it");
         let policy = SharedPolicy::new(Policy::new(vec![people], Vec::new()));
         let acceptor = TlsAcceptor::from(store.server_config(policy, &[ALPN])?);
-        let listener = TcpListener::bind(address).await.map_err(ControlError::file(address.to_string()))?;
-        let shared = Shared {
-            router: answer::router(&server),
-            connections: Arc::new(Semaphore::new(PERSON_CONNECTIONS_MAX)),
-            of_person: Places::of_each(ONE_PERSON_CONNECTIONS_MAX),
-            ending: channel::Sender::new(false),
-        };
-        Ok(Self { listener, acceptor, shared: Arc::new(shared) })
+        let door = Door::bind(address, acceptor, "people").await?;
+        let of_person = Arc::new(Places::of_each(ONE_PERSON_CONNECTIONS_MAX));
+        Ok(Self { door, router: answer::router(&server), of_person })
     }
 
     /// Where it listens.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.door.address()
     }
 
     /// Answers until it is dropped.
@@ -89,74 +62,20 @@ impl PeopleListening {
 
     /// Answers until `end`; then takes nobody in, answers requests that are on their way, and closes what is open.
     pub async fn run_until(self, end: impl Future<Output = ()>) {
-        tokio::select! {
-            () = self.accept_all() => {}
-            () = end => {}
-        }
-        let Self { listener, shared, .. } = self;
-        drop(listener);
-        shared.ending.send_replace(true);
-        let all = shared.connections.acquire_many(PERSON_CONNECTIONS_MAX as u32);
-        if tokio::time::timeout(DRAIN_TIMEOUT, all).await.is_err() {
-            tracing::warn!("some people's connections were closed before they were answered");
-        }
-    }
-
-    async fn accept_all(&self) {
-        loop {
-            match self.listener.accept().await {
-                Ok((stream, source)) => self.admit(stream, source),
-                Err(error) => {
-                    tracing::warn!(%error, "no connection of a person could be taken");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
-    }
-
-    fn admit(&self, stream: TcpStream, source: SocketAddr) {
-        let Ok(place) = self.shared.connections.clone().try_acquire_owned() else {
-            tracing::warn!("a connection of a person was closed because too many are open");
-            return;
-        };
-        let (shared, acceptor) = (self.shared.clone(), self.acceptor.clone());
-        tokio::spawn(async move {
-            let _place = place;
-            serve(&shared, acceptor, stream, source).await;
-        });
+        let Self { door, router, of_person } = self;
+        door.run_until(end, move |guest| serve(of_person.clone(), router.clone(), guest)).await;
     }
 }
 
-async fn serve(shared: &Shared, acceptor: TlsAcceptor, stream: TcpStream, source: SocketAddr) {
-    let _ = stream.set_nodelay(true);
-    let stream = match tokio::time::timeout(PERSON_HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
-            log_refusal(source, &error);
-            return;
-        }
-        Err(_) => return,
-    };
-    let Some((session, life)) = identify(&stream) else { return };
-    let Some(_place) = shared.of_person.take(&session.id) else {
+async fn serve(of_person: Arc<Places<SpiffeId>>, router: Router, guest: Guest) {
+    let Some((session, life)) = identify(&guest.stream) else { return };
+    let Some(_place) = of_person.take(&session.id) else {
         tracing::warn!(person = %session.id, "a connection was closed because the person has too many");
         return;
     };
-    let _ = tokio::time::timeout(life, answer_all(shared, session, stream)).await;
-}
-
-async fn answer_all(shared: &Shared, session: SessionKey, stream: TlsStream<TcpStream>) {
-    let mut ending = shared.ending.subscribe();
-    let router = TowerToHyperService::new(shared.router.clone());
-    let service = service_fn(move |request: Request<Incoming>| {
-        let mut request = request.map(Body::new);
-        request.extensions_mut().insert(Caller::Certificate(session.clone()));
-        router.call(request)
-    });
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(PERSON_IDLE_TIMEOUT);
-    http.max_buf_size(PERSON_HEAD_BYTES_MAX).max_headers(PERSON_HEADERS_MAX);
-    serve_until_end(http.serve_connection(TokioIo::new(stream), service), &mut ending).await;
+    let caller = Caller::Certificate(session);
+    let mark = move |request: &mut Request<Body>| drop(request.extensions_mut().insert(caller.clone()));
+    let _ = tokio::time::timeout(life, guest.answer_all(router, mark)).await;
 }
 
 /// Who it is, and how long the connection may last.

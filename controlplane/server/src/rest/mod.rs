@@ -19,20 +19,32 @@ mod route;
 mod unit;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-pub(crate) use self::answer::{nowhere, paths};
+pub(crate) use self::answer::{nowhere, paths, whole};
 pub use self::document::openapi;
 pub use self::listener::PeopleListening;
 pub use self::permission::permission_table;
 
+pub(crate) use self::head::{Conditions, Tags};
+pub(crate) use self::json::parse;
+pub(crate) use self::permission::{Operation, may};
+pub(crate) use self::problem::{Fault, FieldError, Kind};
+pub(crate) use self::resources::routes;
+pub(crate) use self::route::{Route, Verb};
+pub(crate) use self::unit::{Answer, Call};
+
 use self::idempotency::Running;
 use crate::directory::Directory;
-use crate::{ControlError, Database, database, open_database};
+use crate::{ControlError, Database, Refusal, database, open_database};
 
 /// Most requests that are read or done at a time.
 pub(crate) const PERSON_WORK_MAX: usize = 16;
+
+/// How long a request waits for its turn.
+const PERSON_WORK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What all connections share.
 pub(crate) struct Server {
@@ -58,7 +70,18 @@ impl Server {
         }))
     }
 
-    fn database(&self) -> MutexGuard<'_, Database> {
+    /// Of all identities.
+    pub(crate) fn trust_domain(&self) -> &str {
+        &self.trust_domain
+    }
+
+    /// One of [`PERSON_WORK_MAX`], when it is free.
+    pub(crate) async fn turn(&self) -> Result<SemaphorePermit<'_>, Refusal> {
+        let turn = tokio::time::timeout(PERSON_WORK_TIMEOUT, self.work.acquire()).await;
+        turn.map_err(|_| Refusal::Busy)?.map_err(|_| Refusal::Ending)
+    }
+
+    pub(crate) fn database(&self) -> MutexGuard<'_, Database> {
         self.database.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,6 +3,7 @@
 mod audit;
 mod billing;
 mod bundles;
+mod changes;
 mod configurations;
 mod dead_letters;
 mod deliveries;
@@ -29,6 +30,7 @@ pub(crate) fn routes() -> Vec<Route> {
         billing::routes(),
         objects::routes(),
         bundles::routes(),
+        changes::routes(),
         configurations::routes(),
         denials::routes(),
         status::routes(),
