@@ -62,7 +62,7 @@ fn each_command_and_metric_is_named() {
         .filter(|word| word.starts_with("zen_agent_"))
         .filter(|word| *word != "zen_agent_")
         .collect();
-    assert_eq!(metrics.len(), 8, "{metrics:?}");
+    assert_eq!(metrics.len(), 11, "{metrics:?}");
     for metric in metrics {
         assert!(PAGE.contains(&format!("| `{metric}")), "{metric} has no row");
     }

@@ -12,7 +12,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -48,6 +48,8 @@ pub struct Site {
 
 /// What events are delivered to: bodies as they came.
 pub struct Target {
+    /// What it answers.
+    pub status: Arc<AtomicU16>,
     bodies: Arc<Mutex<Vec<Vec<u8>>>>,
     pub secret: String,
 }
@@ -172,7 +174,7 @@ impl Chain {
     fn core_text(&self, change: u32) -> String {
         let lab = &self.core.lab;
         format!(
-            "{}[egress]\n[[egress.ingesters]]\nname = \"edge\"\ndirection = \"egress-dials\"\n\
+            "{}[egress]\n[egress.receipts]\nbytes_max = 16777216\ndigest_receipts_max = 5\n[[egress.ingesters]]\nname = \"edge\"\ndirection = \"egress-dials\"\n\
              address = \"127.0.0.1:{}\"\nspiffe_ids = [\"spiffe://acme.example/edge/node\"]\n\
              keys = \"{{{{link_keys:{LINK}}}}}\"\n\
              [[egress.targets]]\nname = \"sink\"\nurl = \"http://localhost/hooks\"\nunix_socket = \"{}\"\n\
@@ -272,20 +274,25 @@ impl Target {
         let listener = UnixListener::bind(lab.path("sink.sock")).unwrap();
         let bodies: Arc<Mutex<Vec<Vec<u8>>>> = Arc::default();
         let kept = Arc::clone(&bodies);
+        let status = Arc::new(AtomicU16::new(200));
+        let answers = Arc::clone(&status);
         thread::spawn(move || {
             for stream in listener.incoming() {
-                let (mut stream, kept) = (stream.unwrap(), Arc::clone(&kept));
+                let (mut stream, kept, answers) = (stream.unwrap(), Arc::clone(&kept), Arc::clone(&answers));
                 thread::spawn(move || {
                     while let Some(body) = request(&mut stream) {
-                        kept.lock().unwrap().push(body);
-                        if stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").is_err() {
+                        let status = answers.load(Ordering::Relaxed);
+                        if status == 200 {
+                            kept.lock().unwrap().push(body);
+                        }
+                        if write!(stream, "HTTP/1.1 {status} x\r\ncontent-length: 0\r\n\r\n").is_err() {
                             break;
                         }
                     }
                 });
             }
         });
-        Self { bodies, secret: whsec() }
+        Self { status, bodies, secret: whsec() }
     }
 
     /// Bodies that came, each once.

@@ -201,6 +201,10 @@ impl Says {
                 None => Some((204, String::new(), Vec::new())),
             },
             "/agent/v1/status" => Some((204, String::new(), Vec::new())),
+            // It is of a version that has no audit log, no orders and no deliveries.
+            "/agent/v1/sync" | "/agent/v1/receipts" | "/agent/v1/deliveries" | "/agent/v1/dead-letters" => {
+                json(404, serde_json::to_value(ProblemType::NotFound.with("no such route")).unwrap())
+            }
             other => panic!("{other}"),
         }
     }

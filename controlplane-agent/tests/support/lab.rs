@@ -30,6 +30,7 @@ pub struct Lab {
     pub directory: TempDir,
     pub recipient: String,
     pub port: u16,
+    pub people_port: u16,
     lockd: Option<Process>,
     pub control: Option<Process>,
     /// What every program is started with from now on: a clock, for instance.
@@ -100,11 +101,13 @@ impl Lab {
     pub fn without_control() -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (port, people_port) = (free(), free());
         let mut lab = Self {
             directory,
             recipient: String::new(),
             port,
+            people_port,
             lockd: None,
             control: None,
             environment: Vec::new(),
@@ -159,7 +162,7 @@ impl Lab {
         let (directory, address) = (self.text("control"), format!("127.0.0.1:{}", self.port));
         let mut command = Command::new(program("zen-control"));
         command.args(["run", "--dir", &directory, "--listen", &address, "--long-poll", "5s"]);
-        command.args(["--people-listen", "127.0.0.1:0"]);
+        command.args(["--people-listen", &format!("127.0.0.1:{}", self.people_port)]);
         change(&mut command);
         let control = self.spawn("control.log", &mut command);
         wait_until("the control plane listens", || TcpStream::connect(&address).is_ok());
@@ -300,6 +303,11 @@ impl Lab {
                 let length = stream.read(&mut request).unwrap();
                 if length == 0 {
                     // Whoever asked was killed.
+                    continue;
+                }
+                if request.starts_with(b"GET /") {
+                    // It keeps no receipts and no dead letters.
+                    let _ = write!(stream, "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n");
                     continue;
                 }
                 assert!(request[..length].starts_with(b"POST /reload HTTP/1.1\r\n"));
