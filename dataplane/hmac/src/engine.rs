@@ -6,6 +6,7 @@
 use std::borrow::Borrow;
 use std::sync::OnceLock;
 
+use crate::kernel::Proof;
 use crate::kernels::LANES_MAX;
 use crate::stages::{self, Source, Stage};
 use crate::window::Window;
@@ -54,11 +55,9 @@ impl Engine {
         let (mut priced, mut failed) = (Vec::new(), Vec::new());
         for kernel in Kernel::ALL {
             let Some(proof) = kernel.detect() else { continue };
-            let engine = Self::of(vec![(kernel, Stage { kernel: proof, lanes_min: 1 })]);
-            if measure::equals_portable(&engine) {
-                priced.push((kernel, proof, measure::batch_cost_ns(&engine, kernel.lanes())));
-            } else {
-                failed.push(kernel);
+            match Self::tested(kernel, proof) {
+                Ok(engine) => priced.push((kernel, proof, measure::batch_cost_ns(&engine, kernel.lanes()))),
+                Err(_) => failed.push(kernel),
             }
         }
         let mut engine = Self::of(chosen(&priced));
@@ -72,11 +71,7 @@ impl Engine {
             return Ok(Self::of(Vec::new()));
         }
         let proof = kernel.detect().ok_or(KernelError::Missing(kernel))?;
-        let engine = Self::of(vec![(kernel, Stage { kernel: proof, lanes_min: 1 })]);
-        if !measure::equals_portable(&engine) {
-            return Err(KernelError::SelfTest(kernel));
-        }
-        Ok(engine)
+        Self::tested(kernel, proof)
     }
 
     /// Its kernels, the widest first, each with the fewest lanes for which it is used.
@@ -110,6 +105,15 @@ impl Engine {
         }
     }
 
+    /// This kernel alone, if it gives the portable tags.
+    fn tested(kernel: Kernel, proof: Proof) -> Result<Self, KernelError> {
+        let engine = Self::of(vec![(kernel, Stage { kernel: proof, lanes_min: 1 })]);
+        if !measure::equals_portable(&engine) {
+            return Err(KernelError::SelfTest(kernel));
+        }
+        Ok(engine)
+    }
+
     fn of(stages: Vec<(Kernel, Stage)>) -> Self {
         let steps = stages.iter().map(|(_, stage)| *stage).collect();
         Self { stages, steps, failed: Vec::new() }
@@ -117,21 +121,18 @@ impl Engine {
 }
 
 /// Keeps each kernel that beats the narrower ones for some number of lanes; the priced are in order of width.
-fn chosen<P: Copy>(priced: &[(Kernel, P, u64)]) -> Vec<(Kernel, Stage)>
-where
-    Stage: From<(P, usize)>,
-{
+fn chosen(priced: &[(Kernel, Proof, u64)]) -> Vec<(Kernel, Stage)> {
     let Some(single) = priced.iter().filter(|one| one.0.lanes() == 1).min_by_key(|one| one.2) else {
         return Vec::new();
     };
     // The least cost of a batch with as many messages.
     let mut best: [u64; LANES_MAX + 1] = std::array::from_fn(|count| single.2 * count as u64);
-    let mut kept = vec![(single.0, Stage::from((single.1, 1)))];
+    let mut kept = vec![(single.0, Stage { kernel: single.1, lanes_min: 1 })];
     for (kernel, proof, cost) in priced {
         let lanes = kernel.lanes();
         let pays = (2..=lanes).find(|&count| cost * 100 < best[count] * GAIN_PERCENT_MAX);
         let Some(lanes_min) = pays else { continue };
-        kept.insert(0, (*kernel, Stage::from((*proof, lanes_min))));
+        kept.insert(0, (*kernel, Stage { kernel: *proof, lanes_min }));
         for count in lanes_min..=LANES_MAX {
             best[count] = best[count].min(cost + best[count.saturating_sub(lanes)]);
         }
@@ -139,14 +140,52 @@ where
     kept
 }
 
-impl From<(crate::kernel::Proof, usize)> for Stage {
-    fn from((kernel, lanes_min): (crate::kernel::Proof, usize)) -> Self {
-        Self { kernel, lanes_min }
-    }
-}
-
 fn available() -> String {
     let here: Vec<_> =
         Kernel::ALL.into_iter().filter(|kernel| kernel.is_available()).map(Kernel::name).collect();
     here.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::one::One;
+    use crate::kernels::wrong::Wrong;
+
+    /// Costs of a full batch, and the kernels that are kept, each from its number of lanes on.
+    type Case = (&'static [(Kernel, u64)], &'static [(Kernel, usize)]);
+
+    #[test]
+    fn a_wrong_kernel_is_refused() {
+        let error = Engine::tested(Kernel::Avx2, Proof::Wrong(Wrong)).expect_err("its tags are wrong");
+        assert_eq!(error, KernelError::SelfTest(Kernel::Avx2));
+        assert!(error.to_string().contains("do not force it"), "{error}");
+    }
+
+    #[test]
+    fn a_kernel_is_kept_from_where_it_pays() {
+        use Kernel::{Avx2, Avx512, One as Single, ShaNi1, ShaNi2, ShaNi4};
+        let cases: [Case; 6] = [
+            (&[], &[]),
+            (&[(Single, 100)], &[(Single, 1)]),
+            // The cheaper of two that take one lane.
+            (&[(Single, 100), (ShaNi1, 90)], &[(ShaNi1, 1)]),
+            // Twice the lanes at twice the cost is no gain; sixteen for four pairs and one is.
+            (
+                &[(Single, 100), (ShaNi2, 120), (ShaNi4, 240), (Avx512, 500)],
+                &[(Avx512, 9), (ShaNi2, 2), (Single, 1)],
+            ),
+            // Without SHA extensions the wide ones pay early.
+            (&[(Single, 400), (Avx2, 1100), (Avx512, 920)], &[(Avx512, 3), (Avx2, 3), (Single, 1)]),
+            // A gain that could be noise is none.
+            (&[(Single, 100), (ShaNi2, 198)], &[(Single, 1)]),
+        ];
+        for (costs, expected) in cases {
+            let priced: Vec<_> =
+                costs.iter().map(|(kernel, cost)| (*kernel, Proof::One(One), *cost)).collect();
+            let kept: Vec<_> =
+                chosen(&priced).iter().map(|(kernel, stage)| (*kernel, stage.lanes_min)).collect();
+            assert_eq!(kept, expected, "{costs:?}");
+        }
+    }
 }

@@ -47,6 +47,8 @@ pub struct UnknownKernel {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Proof {
     One(One),
+    #[cfg(test)]
+    Wrong(crate::kernels::wrong::Wrong),
     #[cfg(target_arch = "x86_64")]
     ShaNi1(ShaNi),
     #[cfg(target_arch = "x86_64")]

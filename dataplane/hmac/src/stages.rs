@@ -64,6 +64,8 @@ pub(crate) fn run(stages: &[Stage], source: Source<'_, '_, '_>, tags: &mut Vec<T
     let rest = Rest { lanes_min: stage.lanes_min, narrower };
     match stage.kernel {
         Proof::One(one) => run_stage::<1, _>(one, rest, source, tags),
+        #[cfg(test)]
+        Proof::Wrong(wrong) => run_stage::<8, _>(wrong, rest, source, tags),
         #[cfg(target_arch = "x86_64")]
         Proof::ShaNi1(sha) => run_stage::<1, _>(sha, rest, source, tags),
         #[cfg(target_arch = "x86_64")]

@@ -15,6 +15,8 @@ pub(crate) mod one;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod sha_ni;
 mod wide;
+#[cfg(test)]
+pub(crate) mod wrong;
 
 use zeroize::Zeroize;
 
