@@ -367,6 +367,9 @@ pub enum ControlError {
         /// In what way.
         fault: &'static str,
     },
+    /// The server did not give a token.
+    #[error("no token: {0}")]
+    Login(String),
     /// Somebody has to be owner.
     #[error("the last owner of a tenant stays, as owner; make another one first")]
     LastOwner,

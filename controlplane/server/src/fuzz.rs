@@ -29,6 +29,11 @@ pub fn fuzz_person_request(data: &[u8]) {
     crate::rest::fuzz::check(data);
 }
 
+/// What browsers and providers of identities send at sign-in: no panic, no field or cookie twice, nobody let in unsigned.
+pub fn fuzz_sign_in(data: &[u8]) {
+    crate::sign_in::fuzz::check(data);
+}
+
 /// A tenant's objects: what the good ones come to is TOML, with places for keys where they belong and nowhere else.
 pub fn fuzz_compile(data: &[u8]) {
     crate::compile::fuzz::check(data);

@@ -2,6 +2,7 @@
 
 mod audit;
 mod authority;
+mod login;
 mod person;
 mod print;
 mod restore;
@@ -54,6 +55,8 @@ enum Command {
     /// The audit log: who did what.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Get a token for an hour, which somebody confirms in a browser.
+    Login(login::Login),
     /// Print the routes and types of the API for people, as `OpenAPI` 3.1.
     Openapi,
     /// Listen for agents and people.
@@ -80,6 +83,9 @@ struct Init {
     /// The first person, who may do everything.
     #[arg(long, default_value = "owner")]
     owner: String,
+    /// Where browsers will reach it, for the link with which the owner signs in.
+    #[arg(long, default_value = person::WEB_URL)]
+    web_url: String,
 }
 
 #[derive(Debug, Subcommand)]
@@ -221,6 +227,7 @@ fn run(command: Command) -> Result<(), ControlError> {
         Command::Recovery(recovery) => authority::recovery(&recovery),
         Command::Person(command) => person::run(command),
         Command::Audit(command) => audit::run(command),
+        Command::Login(login) => login::run(&login),
         Command::Openapi => {
             println!("{}", zen_control::openapi());
             Ok(())
@@ -237,7 +244,9 @@ fn initialize(init: &Init) -> Result<(), ControlError> {
     let directory = zen_control::initialize(&init.state.dir, &init.trust_domain, &init.tenant, now_ms())?;
     let mut database = zen_control::open_database(&directory)?;
     zen_control::add_person(&mut database, &init.owner, (None, Role::Owner), now_ms())?;
+    let token = zen_control::make_sign_in_link(&mut database, &init.owner, now_ms())?;
     print::made(&init.state.dir);
+    person::print_link(&init.web_url, &init.owner, &token);
     Ok(())
 }
 

@@ -17,6 +17,8 @@ pub(super) enum PersonCommand {
     Role(SetRole),
     /// Let somebody use the API no more, at once.
     Remove(Remove),
+    /// Make a link with which somebody sets a new password, once, within an hour: also the way in when nothing else works.
+    Link(Link),
     /// Make a key and a certificate of 12 hours for somebody.
     Certificate(Certificate),
 }
@@ -61,6 +63,18 @@ pub(super) struct Remove {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct Link {
+    #[command(flatten)]
+    state: State,
+    /// For whom.
+    #[arg(long)]
+    name: String,
+    /// Where browsers reach the server.
+    #[arg(long, default_value = WEB_URL)]
+    web_url: String,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct Certificate {
     #[command(flatten)]
     state: State,
@@ -70,6 +84,15 @@ pub(super) struct Certificate {
     /// A new directory, mode 0700, for `key.pem`, `certificate.pem` and `root.pem`.
     #[arg(long)]
     out: PathBuf,
+}
+
+/// Where the server listens for browsers in the documentation.
+pub(super) const WEB_URL: &str = "https://localhost:8446";
+
+/// A link is printed once, and is a secret until it is used or over.
+pub(super) fn print_link(web_url: &str, name: &str, token: &str) {
+    println!("{name} signs in with this link, once, within an hour (run --web-listen):");
+    println!("{}/sign-in/link?token={token}", web_url.trim_end_matches('/'));
 }
 
 pub(super) fn run(command: PersonCommand) -> Result<(), ControlError> {
@@ -93,6 +116,11 @@ pub(super) fn run(command: PersonCommand) -> Result<(), ControlError> {
         }
         PersonCommand::Remove(remove) => {
             zen_control::remove_person(&mut remove.state.open()?.1, &remove.name)
+        }
+        PersonCommand::Link(link) => {
+            let token = zen_control::make_sign_in_link(&mut link.state.open()?.1, &link.name, now_ms())?;
+            print_link(&link.web_url, &link.name, &token);
+            Ok(())
         }
         PersonCommand::Certificate(certificate) => {
             let (directory, mut database) = certificate.state.open()?;

@@ -20,7 +20,7 @@ pub use self::role::Role;
 pub(crate) use self::caller::{
     Caller, Person, SESSION_IDLE_MS, SESSION_LIFE_MS, SessionId, TokenId, find, is_denied,
 };
-pub(crate) use self::roles::{Member, Source, end_sessions, members, role_in, roles_of, set};
+pub(crate) use self::roles::{Member, Source, end_sessions, members, role_in, roles_of, set, with_source};
 pub(crate) use self::tables::TABLES;
 
 use crate::database::{begin, integer, owner};

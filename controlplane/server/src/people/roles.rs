@@ -31,6 +31,10 @@ impl Source {
             Self::Groups => "groups",
         }
     }
+
+    fn named(name: &str) -> Self {
+        if name == Self::Groups.name() { Self::Groups } else { Self::Here }
+    }
 }
 
 /// Somebody's role in a tenant.
@@ -53,6 +57,21 @@ pub(crate) fn roles_of(database: &Connection, person: &str) -> Result<Vec<(Strin
     rows.into_iter().map(|(tenant, role)| Ok((tenant, role.parse()?))).collect()
 }
 
+/// All roles of somebody, and where each comes from.
+pub(crate) fn with_source(
+    database: &Connection,
+    person: &str,
+) -> Result<Vec<(String, Role, Source)>, ControlError> {
+    let sql = "SELECT tenant, role, source FROM roles WHERE person = ?1 ORDER BY tenant";
+    let mut statement = database.prepare_cached(sql)?;
+    let rows = statement.query_map((person,), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let rows: Vec<(String, String, String)> = rows.collect::<Result<_, _>>()?;
+    let role = |(tenant, role, source): (String, String, String)| {
+        Ok((tenant, role.parse()?, Source::named(&source)))
+    };
+    rows.into_iter().map(role).collect()
+}
+
 /// At most `count` of a tenant's people, by name, after this one.
 pub(crate) fn members(
     database: &Connection,
@@ -68,8 +87,7 @@ pub(crate) fn members(
     })?;
     let rows: Vec<_> = rows.collect::<Result<_, _>>()?;
     let member = |(name, display, role, source): (String, String, String, String)| {
-        let source = if source == Source::Groups.name() { Source::Groups } else { Source::Here };
-        Ok(Member { name, display, role: role.parse()?, source })
+        Ok(Member { name, display, role: role.parse()?, source: Source::named(&source) })
     };
     rows.into_iter().map(member).collect()
 }
@@ -83,6 +101,9 @@ pub(crate) fn set(
     source: Source,
 ) -> Result<(), ControlError> {
     let before = role_in(transaction, person, tenant)?;
+    if before == Some(Role::Owner) && role != before && owners(transaction, tenant)? == 1 {
+        return Err(ControlError::LastOwner);
+    }
     match role {
         Some(role) => {
             let sql = "INSERT INTO roles (person, tenant, role, source) VALUES (?1, ?2, ?3, ?4)
@@ -92,9 +113,6 @@ pub(crate) fn set(
         None => {
             transaction.execute("DELETE FROM roles WHERE person = ?1 AND tenant = ?2", (person, tenant))?;
         }
-    }
-    if before == Some(Role::Owner) && !has_owner(transaction, tenant)? {
-        return Err(ControlError::LastOwner);
     }
     if role < before {
         end_sessions(transaction, person)?;
@@ -108,7 +126,7 @@ pub(crate) fn end_sessions(transaction: &Connection, person: &str) -> rusqlite::
     transaction.execute("DELETE FROM tokens WHERE person = ?1", (person,)).map(|_| ())
 }
 
-fn has_owner(database: &Connection, tenant: &str) -> rusqlite::Result<bool> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM roles WHERE tenant = ?1 AND role = 'owner')";
+fn owners(database: &Connection, tenant: &str) -> rusqlite::Result<i64> {
+    let sql = "SELECT count(*) FROM roles WHERE tenant = ?1 AND role = 'owner'";
     database.query_row(sql, (tenant,), |row| row.get(0))
 }

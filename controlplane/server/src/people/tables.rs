@@ -37,7 +37,6 @@ pub(crate) const TABLES: &[&str] = &[
         hash BLOB PRIMARY KEY,
         person TEXT NOT NULL REFERENCES people ON DELETE CASCADE,
         actor TEXT NOT NULL,
-        csrf BLOB NOT NULL,
         made_ms INTEGER NOT NULL,
         used_ms INTEGER NOT NULL
     ) STRICT",

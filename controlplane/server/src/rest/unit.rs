@@ -20,8 +20,8 @@ use super::{Server, json};
 use crate::audit::{self, Act};
 use crate::database::begin;
 use crate::directory::Directory;
-use crate::people::{self, Caller, Person, Role};
-use crate::{Database, database, store};
+use crate::people::{self, Caller, Person};
+use crate::{Database, database, sign_in, store};
 
 /// A request, read.
 pub(crate) struct Call {
@@ -44,8 +44,6 @@ pub(crate) struct Unit<'a> {
     pub(crate) trust_domain: &'a str,
     pub(crate) document: &'a str,
     pub(crate) person: &'a Person,
-    /// The one that counts here; none where none is needed.
-    pub(crate) role: Option<Role>,
     pub(crate) now_ms: u64,
 }
 
@@ -110,6 +108,9 @@ impl Server {
     /// Does what a request asks for, whole or not at all. What a role does not allow is kept as well.
     pub(crate) fn perform(&self, route: &Route, call: &Call, now_ms: u64) -> Result<Answer, Fault> {
         let mut database = self.database();
+        if let Caller::Session(session) = &call.caller {
+            sign_in::touch(&mut database, *session, now_ms)?;
+        }
         let answered = self.perform_in(&mut database, route, call, now_ms);
         if let Err(Fault::Role(_)) = answered {
             let person = people::find(&database, &self.trust_domain, &call.caller, now_ms)?;
@@ -129,14 +130,13 @@ impl Server {
     ) -> Result<Answer, Fault> {
         let transaction = if route.is_safe() { database.transaction()? } else { begin(database)? };
         let person = people::find(&transaction, &self.trust_domain, &call.caller, now_ms)?;
-        let role = role(&transaction, route, call, &person)?;
+        check_role(&transaction, route, call, &person)?;
         let unit = Unit {
             database: &transaction,
             directory: &self.directory,
             trust_domain: &self.trust_domain,
             document: &self.document,
             person: &person,
-            role,
             now_ms,
         };
         if let Some(key) = &call.key
@@ -181,10 +181,10 @@ fn act<'a>(
     Act { tenant, actor: &person.actor, action, target, outcome, request_id }
 }
 
-/// The role that lets somebody do this. To whom has none there, a tenant is one that is not.
-fn role(database: &Connection, route: &Route, call: &Call, person: &Person) -> Result<Option<Role>, Fault> {
+/// Whether a role lets somebody do this. To whom has none there, a tenant is one that is not.
+fn check_role(database: &Connection, route: &Route, call: &Call, person: &Person) -> Result<(), Fault> {
     let (role, missing) = match route.scope() {
-        Scope::Anybody => return Ok(None),
+        Scope::Anybody => return Ok(()),
         Scope::Tenant => {
             (people::role_in(database, &person.name, call.name("tenant"))?, Fault::NotFound("tenant"))
         }
@@ -193,5 +193,5 @@ fn role(database: &Connection, route: &Route, call: &Call, person: &Person) -> R
         }
     };
     let role = role.ok_or(missing)?;
-    if may(role, route.operation) { Ok(Some(role)) } else { Err(Fault::Role(role.name())) }
+    if may(role, route.operation) { Ok(()) } else { Err(Fault::Role(role.name())) }
 }

@@ -63,6 +63,10 @@ impl Lab {
         add_person(&mut self.database(), name, (None, role), now_ms()).unwrap();
     }
 
+    pub fn add_in(&self, name: &str, tenant: &str, role: Role) {
+        add_person(&mut self.database(), name, (Some(tenant), role), now_ms()).unwrap();
+    }
+
     /// Key, certificate and root in a new directory.
     pub fn certificate(&self, name: &str) -> PathBuf {
         let out = tempfile::tempdir_in(self.files.path()).unwrap().keep().join("person");

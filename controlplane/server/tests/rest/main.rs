@@ -10,4 +10,5 @@ mod lab;
 mod lists;
 mod people;
 mod requests;
+mod roles;
 mod things;

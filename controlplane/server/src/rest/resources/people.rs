@@ -9,9 +9,11 @@ use crate::rest::permission::Operation;
 use crate::rest::problem::Fault;
 use crate::rest::route::{Route, Verb};
 use crate::rest::unit::{Answer, Call, Unit};
+use crate::sign_in::{LINK_LIFE_MS, make_link};
 
 const PEOPLE: &str = "/v1/tenants/{tenant}/people";
 const PERSON: &str = "/v1/tenants/{tenant}/people/{name}";
+const LINK: &str = "/v1/tenants/{tenant}/people/{name}/link";
 
 /// What somebody is to be.
 #[derive(Deserialize, ToSchema)]
@@ -19,6 +21,15 @@ const PERSON: &str = "/v1/tenants/{tenant}/people/{name}";
 struct RoleRequest {
     /// In this tenant.
     role: Role,
+}
+
+/// A link with which somebody signs in for the first time, or sets a new password.
+#[derive(Serialize, ToSchema)]
+struct SignInLink {
+    /// Below the address of the listener for browsers: a secret until it is used or over, and given this once.
+    path: String,
+    /// Unix ms.
+    expires_at_ms: u64,
 }
 
 /// Somebody with a role in the tenant.
@@ -46,6 +57,10 @@ pub(super) fn routes() -> Vec<Route> {
             .says("Gives somebody a role in the tenant; who is new here is made")
             .takes::<RoleRequest>()
             .gives::<PersonView>(200),
+        Route::new(Verb::Post, LINK, Operation::People, link)
+            .says("A link with which somebody sets a new password, once, within an hour; only of whom no other tenant knows")
+            .acts("people.link")
+            .gives::<SignInLink>(201),
         Route::new(Verb::Delete, PERSON, Operation::People, delete)
             .says("Takes somebody's role in the tenant, from their next request on"),
     ]
@@ -73,6 +88,20 @@ fn delete(unit: &Unit<'_>, call: &Call) -> Result<Answer, Fault> {
     people::role_in(unit.database, name, tenant)?.ok_or(Fault::NotFound("person"))?;
     people::leave(unit.database, name, tenant)?;
     Ok(Answer::nothing())
+}
+
+/// Whoever has a link is that person, in other tenants too: so it is not made for people of these.
+fn link(unit: &Unit<'_>, call: &Call) -> Result<Answer, Fault> {
+    let (name, tenant) = (call.name("name"), call.name("tenant"));
+    people::role_in(unit.database, name, tenant)?.ok_or(Fault::NotFound("person"))?;
+    if people::roles_of(unit.database, name)?.len() != 1 {
+        let detail = "somebody with roles in other tenants gets a link by: zen-control person link";
+        return Err(Fault::Conflict(detail));
+    }
+    let token = make_link(unit.database, name, unit.now_ms)?;
+    let path = format!("/sign-in/link?token={}", *token);
+    let made = SignInLink { path, expires_at_ms: unit.now_ms + LINK_LIFE_MS };
+    Ok(Answer { is_once: true, ..Answer::json(201, &made) })
 }
 
 impl From<Member> for PersonView {
