@@ -227,6 +227,17 @@ fn neither_payloads_nor_keys_are_ever_in_the_control_plane() {
     wait_until("all is delivered", || chain.target.bodies().is_superset(&sent));
     chain.wait_linked();
     values.extend(secrets(&chain));
+    wait_until("what became of events is told", || {
+        let recorded = relay.recorded();
+        [
+            "POST /agent/v1/sync ",
+            "POST /agent/v1/receipts ",
+            "POST /agent/v1/dead-letters ",
+            "\"body_hmac\":\"",
+        ]
+        .iter()
+        .all(|said| recorded.windows(said.len()).any(|window| window == said.as_bytes()))
+    });
     for site in [&mut chain.edge, &mut chain.core] {
         assert!(site.agent.take().unwrap().stop());
     }
@@ -242,7 +253,17 @@ fn neither_payloads_nor_keys_are_ever_in_the_control_plane() {
             && has_all_forms(&memory(control, &plant.needles, &plant.values))
     });
     let recorded = relay.recorded();
-    for said in ["POST /v1/agents/bootstrap ", "/agent/v1/certificates", "/agent/v1/link-keys", "age1"] {
+    for said in [
+        "POST /v1/agents/bootstrap ",
+        "/agent/v1/certificates",
+        "/agent/v1/link-keys",
+        "age1",
+        "/agent/v1/sync",
+        "/agent/v1/deliveries",
+        "/agent/v1/receipts",
+        "/agent/v1/dead-letters",
+        "body_hmac",
+    ] {
         let is_there = recorded.windows(said.len()).any(|window| window == said.as_bytes());
         assert!(is_there, "{said} was said");
     }

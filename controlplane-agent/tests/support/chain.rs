@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "each test file uses what it needs")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
@@ -293,6 +293,15 @@ impl Target {
             }
         });
         Self { status, bodies, secret: whsec() }
+    }
+
+    /// How often each body came, and was taken.
+    pub fn counts(&self) -> BTreeMap<Vec<u8>, usize> {
+        let mut counts = BTreeMap::new();
+        for body in self.bodies.lock().unwrap().iter() {
+            *counts.entry(body.clone()).or_insert(0) += 1;
+        }
+        counts
     }
 
     /// Bodies that came, each once.
