@@ -56,7 +56,7 @@ fn operation(route: &Route) -> Value {
     let mut answers = Map::new();
     let mut success = json!({ "description": "Done" });
     if let Some(shape) = &route.answer {
-        success["content"] = json!({ "application/json": { "schema": reference(shape) } });
+        success["content"] = json!({ route.media: { "schema": reference(shape) } });
     }
     if route.verb == Verb::Put {
         answers.insert("201".to_owned(), success.clone());

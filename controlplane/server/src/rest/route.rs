@@ -16,6 +16,9 @@ use super::unit::{Answer, Call, Unit};
 /// What a route does: in one transaction, whose outcome is committed if this is a success.
 pub(crate) type Step = fn(&Unit<'_>, &Call) -> Result<Answer, Fault>;
 
+/// Of most answers.
+const JSON: &str = "application/json";
+
 /// A method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verb {
@@ -47,6 +50,8 @@ pub(crate) struct Route {
     pub(crate) body: Option<Shape>,
     pub(crate) status: u16,
     pub(crate) answer: Option<Shape>,
+    /// Of the answer.
+    pub(crate) media: &'static str,
     pub(crate) step: Step,
 }
 
@@ -91,6 +96,7 @@ impl Route {
             body: None,
             status: 204,
             answer: None,
+            media: JSON,
             step,
         }
     }
@@ -161,6 +167,12 @@ impl Route {
         let kind = self.path.split('/').rfind(|part| !part.starts_with('{')).unwrap_or_default();
         let verb = if self.verb == Verb::Post { "create" } else { self.verb.name() };
         format!("{kind}.{verb}")
+    }
+
+    /// What its answer is, if it is no JSON.
+    pub(crate) fn media(mut self, media: &'static str) -> Self {
+        self.media = media;
+        self
     }
 
     /// Whether it only looks.

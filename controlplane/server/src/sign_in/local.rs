@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::code::CodeKey;
 use super::password::{PASSWORD_BYTES_MAX, PASSWORD_BYTES_MIN};
 use super::{SignIn, account, password, sessions};
-use crate::audit::{Act, append};
+use crate::audit::{Act, append, append_refused};
 use crate::database::begin;
 use crate::people;
 use crate::{ControlError, Refusal};
@@ -114,13 +114,10 @@ impl SignIn {
         (name, address, request_id): (&str, IpAddr, &str),
         now_ms: u64,
     ) -> Result<(), ControlError> {
-        let mut database = self.server.database();
-        let transaction = begin(&mut database)?;
         let (actor, target) = (format!("address:{address}"), format!("people/{name}"));
         let target = target.trim_end_matches('/');
         let act = act(&actor, "people.sign-in", target, (Outcome::Refused, request_id));
-        append(&transaction, &act, now_ms)?;
-        Ok(transaction.commit()?)
+        append_refused(&mut self.server.database(), &act, now_ms).map(drop)
     }
 
     /// What the page of a link shows.

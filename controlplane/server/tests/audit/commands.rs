@@ -102,6 +102,13 @@ fn samples() -> Vec<Sample> {
             Some("tenants/acme/people/bob"),
         ),
         sample(
+            ("post", "/v1/tenants/{tenant}/people/{name}/link"),
+            "tenants/acme/people/bob/link",
+            None,
+            "people.link",
+            Some("tenants/acme/people/bob/link"),
+        ),
+        sample(
             ("delete", person),
             "tenants/acme/people/bob",
             None,
@@ -305,6 +312,7 @@ fn changes() -> Vec<(&'static [&'static str], &'static str, &'static str)> {
         (&["person", "add", "--name", "bob", "--role", "viewer"], "people.put", "tenants/acme/people/bob"),
         (&["person", "role", "--name", "bob", "--role", "editor"], "people.put", "tenants/acme/people/bob"),
         (&["person", "certificate", "--name", "bob", "--out", "bob"], "people.certify", "people/bob"),
+        (&["person", "link", "--name", "bob"], "people.link", "people/bob"),
         (&["person", "role", "--name", "bob"], "people.delete", "tenants/acme/people/bob"),
         (&["person", "remove", "--name", "bob"], "people.delete", "people/bob"),
         (&["backup", "--out", "copy.db"], "database.back-up", "database"),
@@ -386,7 +394,7 @@ fn each_command_is_known_to_these_tests() {
     let mut count = 0;
     for line in commands.take_while(|line| line.starts_with("  ")).filter(|line| !line.starts_with("   ")) {
         let command = line.split_whitespace().next().unwrap();
-        let reads = ["init", "status", "audit", "openapi", "run", "permissions"];
+        let reads = ["init", "status", "audit", "login", "openapi", "run"];
         assert!(changes.contains(&command) || reads.contains(&command), "{command}");
         count += 1;
     }

@@ -6,6 +6,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tempfile::TempDir;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use zen_audit::{Entry, Export, Finding, LogKey, Trust, verify_export};
 use zen_control::{
     Database, Directory, Listening, PeopleListening, Role, Settings, add_person, audit_key, audit_witnesses,
@@ -153,8 +155,11 @@ impl Place {
             .spawn()
             .unwrap();
         let mut program = Program { child, people };
+        let root = std::fs::read(self.state().join("roots.pem")).unwrap();
+        let root = CertificateDer::from_pem_slice(&root).unwrap();
         for _ in 0..3000 {
-            if tokio::net::TcpStream::connect(people).await.is_ok() {
+            // Once handshakes are answered, signals are heard as well.
+            if Client::with(people, root.clone(), None).await.is_ok() {
                 return program;
             }
             assert!(program.child.try_wait().unwrap().is_none(), "the server ended");

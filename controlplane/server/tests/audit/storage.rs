@@ -249,6 +249,9 @@ async fn a_tenant_sees_its_own_entries_and_proves_them() {
     for strange in [other.to_string(), "99999".to_owned()] {
         assert_eq!(owner.get(&format!("{log}/{strange}/proof")).await.problem(), "not_found", "{strange}");
     }
+    let one = owner.get(&format!("{log}/{sequence}")).await.json();
+    assert_eq!(one, all["items"][0]);
+    assert_eq!(owner.get(&format!("{log}/{other}")).await.problem(), "not_found");
     sign(&lab.place);
     let proof = owner.get(&format!("{log}/{sequence}/proof")).await.json();
     let (entry, proof) = (proof["entry"].as_str().unwrap(), proof["proof"].as_str().unwrap());

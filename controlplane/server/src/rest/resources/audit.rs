@@ -12,6 +12,7 @@ use crate::rest::route::{Route, Verb};
 use crate::rest::unit::{Answer, Call, Unit};
 
 const ENTRIES: &str = "/v1/tenants/{tenant}/audit";
+const ENTRY: &str = "/v1/tenants/{tenant}/audit/{sequence}";
 const PROOF: &str = "/v1/tenants/{tenant}/audit/{sequence}/proof";
 const TENANT_VERIFICATION: &str = "/v1/tenants/{tenant}/audit/verification";
 const EXPORT: &str = "/v1/audit/export";
@@ -19,6 +20,8 @@ const CHECKPOINT: &str = "/v1/audit/checkpoint";
 const KEY: &str = "/v1/audit/key";
 const VERIFICATION: &str = "/v1/audit/verification";
 const QUERY: &[&str] = &["limit", "cursor", "actor", "action", "from_ms", "until_ms"];
+/// What an export is.
+const LINES: &str = "application/jsonl";
 /// How many witnesses have to have cosigned what is called anchored here; `zen-audit verify` asks for as many as one likes.
 const QUORUM: usize = 1;
 
@@ -118,6 +121,7 @@ pub(super) fn routes() -> Vec<Route> {
             .says("Who did what in the tenant, newest first; actor whole, action by its beginning, times in Unix ms")
             .query(QUERY)
             .gives::<List<EntryView>>(200),
+        Route::new(Verb::Get, ENTRY, Operation::Audit, get).says("One entry").gives::<EntryView>(200),
         Route::new(Verb::Get, PROOF, Operation::Audit, proof)
             .says("One entry, and the proof that it is in the log")
             .gives::<ProofView>(200),
@@ -126,6 +130,7 @@ pub(super) fn routes() -> Vec<Route> {
             .gives::<VerificationView>(200),
         Route::new(Verb::Get, EXPORT, Operation::Audit, export)
             .says("The whole log with its checkpoints, for zen-audit verify: lines of JSON")
+            .media(LINES)
             .gives::<String>(200),
         Route::new(Verb::Get, CHECKPOINT, Operation::Audit, checkpoint)
             .says("The newest checkpoint")
@@ -170,15 +175,22 @@ fn list(unit: &Unit<'_>, call: &Call) -> Result<Answer, Fault> {
     Ok(Answer::json(200, &list))
 }
 
-fn proof(unit: &Unit<'_>, call: &Call) -> Result<Answer, Fault> {
+/// The path's entry, if it is the path's tenant's, and its bytes.
+fn entry(unit: &Unit<'_>, call: &Call) -> Result<(Entry, String), Fault> {
     let missing = || Fault::NotFound("entry of this tenant");
     let sequence = number(call.name("sequence"), "an entry is named by its number")?;
     let bytes = audit::entry_bytes(unit.database, sequence)?.ok_or_else(missing)?;
     let text = String::from_utf8(bytes).map_err(|_| damaged())?;
     let entry: Entry = serde_json::from_str(&text).map_err(|_| damaged())?;
-    if entry.tenant != call.name("tenant") {
-        return Err(missing());
-    }
+    if entry.tenant == call.name("tenant") { Ok((entry, text)) } else { Err(missing()) }
+}
+
+fn get(unit: &Unit<'_>, call: &Call) -> Result<Answer, Fault> {
+    Ok(Answer::json(200, &EntryView::from(entry(unit, call)?.0)))
+}
+
+fn proof(unit: &Unit<'_>, call: &Call) -> Result<Answer, Fault> {
+    let (Entry { sequence, .. }, text) = entry(unit, call)?;
     let proof = audit::entry_proof(unit.database, sequence)?;
     let proof = proof.ok_or(Fault::Conflict("no checkpoint has the entry yet; ask again in ten seconds"))?;
     Ok(Answer::json(200, &ProofView { entry: text, proof: proof.to_string() }))
@@ -191,7 +203,7 @@ fn export(unit: &Unit<'_>, _: &Call) -> Result<Answer, Fault> {
         text.push_str(&line);
         Ok(())
     })?;
-    Ok(Answer { body: Some(text), media: Some("application/jsonl"), status: 200, ..Answer::default() })
+    Ok(Answer { body: Some(text), media: Some(LINES), status: 200, ..Answer::default() })
 }
 
 fn checkpoint(unit: &Unit<'_>, _: &Call) -> Result<Answer, Fault> {
