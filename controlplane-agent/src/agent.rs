@@ -83,7 +83,7 @@ impl Agent {
             lockd: Lockd(config.lockd.clone()),
             links: LinkKeyring::load(&state)?,
             syncing: Syncing::load(&state, &enrolled)?,
-            relay: Relay::default(),
+            relay: Relay::of(config.lockd.receipts.clone()),
             acceptance: Acceptance::new(enrolled.clone(), 0),
             config,
             clock,

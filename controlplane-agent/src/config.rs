@@ -36,6 +36,8 @@ pub(crate) struct LockdConfig {
     pub(crate) listener: Listener,
     pub(crate) recipient: String,
     pub(crate) program: PathBuf,
+    /// Where it keeps its receipts.
+    pub(crate) receipts: Option<PathBuf>,
 }
 
 /// A node that is looked after.
@@ -93,6 +95,7 @@ struct Raw {
 struct RawLockd {
     socket: PathBuf,
     user: Option<String>,
+    receipts: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -154,6 +157,7 @@ fn raw_checked(raw: Raw, directory: &Path) -> Result<Config, ConfigError> {
             listener,
             recipient: raw.recipient,
             program: directory.join(raw.lockd_program),
+            receipts: raw.lockd.receipts.map(|receipts| directory.join(receipts)),
         },
         metrics_file: raw.metrics_file.map(|file| directory.join(file)),
         state_dir,

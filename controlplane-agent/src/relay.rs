@@ -4,6 +4,8 @@
 //! The control plane says how far it has come with each node, so nothing of this is on disk here: whoever is killed asks
 //! again. What the node does not have any more is not sent; its digests are kept for longer than what they are of.
 
+mod vault;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +15,7 @@ use zen_control_api::{
     DeliveryReport, DigestReport, LETTERS_MAX, RECEIPTS, RelayAnswer,
 };
 
+use self::vault::VaultCourse;
 use crate::clock::{Clock, random};
 use crate::control_plane::{Connection, ControlError, ControlPlane};
 use crate::core::{Backoff, jittered};
@@ -32,6 +35,7 @@ const ROUNDS_MAX: u32 = 4;
 #[derive(Default)]
 pub(crate) struct Relay {
     courses: BTreeMap<String, Course>,
+    vault: VaultCourse,
     due_steady_ms: u64,
     backoff: Backoff,
 }
@@ -132,6 +136,11 @@ impl From<String> for RelayError {
 }
 
 impl Relay {
+    /// With the directory of lockd's receipts, if its digests are to come as well.
+    pub(crate) fn of(vault: Option<PathBuf>) -> Self {
+        Self { vault: VaultCourse::of(vault), ..Self::default() }
+    }
+
     /// Until when nothing is due, ms.
     pub(crate) fn wait_ms(&self, steady_ms: u64) -> u64 {
         self.due_steady_ms.saturating_sub(steady_ms)
@@ -168,6 +177,16 @@ impl Relay {
                     course.trouble = is_trouble.then(|| error.to_string());
                     failed = Some(error);
                     break;
+                }
+            }
+        }
+        if failed.is_none() {
+            match self.vault.step(control, &mut connection).await {
+                Ok(more) => has_more |= more,
+                Err(RelayError::Node(reason)) => tracing::debug!(reason, "no receipts of lockd"),
+                Err(RelayError::Control(error)) => {
+                    tracing::warn!(%error, "digests of lockd's receipts are not taken");
+                    failed = Some(error);
                 }
             }
         }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -30,8 +30,8 @@ pub(super) struct Place {
     directory: PathBuf,
 }
 
-/// Whether this process is one of those that write receipts there: root, or the directory's owner. Others have nothing
-/// there that they could act on.
+/// Whether this process is one of those that act on a vault: root, or the owner of its receipts. Others have nothing there
+/// that they could act on, and root is told when it is not the owner.
 pub fn may_write(directory: &Path) -> bool {
     let own = geteuid().as_raw();
     own == 0 || fs::metadata(directory).is_ok_and(|metadata| metadata.uid() == own)
@@ -50,7 +50,7 @@ impl Place {
             [(directory.to_owned(), DIRECTORY_MODE), (place.digests_directory(), DIGESTS_MODE)]
         {
             match DirBuilder::new().mode(mode).create(&path) {
-                Ok(()) => place.give(&path, mode)?,
+                Ok(()) => Self::give(&path, mode)?,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(source) => return Err(ReceiptsError::Io { path, source }),
             }
@@ -83,7 +83,7 @@ impl Place {
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(true).mode(SEGMENT_MODE).custom_flags(O_NOFOLLOW | O_CLOEXEC);
         let file = options.open(&path).map_err(failed(&path))?;
-        self.give(&path, SEGMENT_MODE)?;
+        Self::give(&path, SEGMENT_MODE)?;
         Ok(file)
     }
 
@@ -93,7 +93,7 @@ impl Place {
         let mut options = OpenOptions::new();
         options.write(true).create(true).mode(SEGMENT_MODE).custom_flags(O_NOFOLLOW | O_CLOEXEC);
         let file = options.open(&path).map_err(failed(&path))?;
-        self.give(&path, SEGMENT_MODE)?;
+        Self::give(&path, SEGMENT_MODE)?;
         Ok(file)
     }
 
@@ -105,7 +105,7 @@ impl Place {
     pub(super) fn write_digest(&self, number: u64, note: &Note) -> Result<(), ReceiptsError> {
         let path = self.digest(number);
         replace(&path, note.to_string().as_bytes(), PUBLIC_MODE).map_err(failed(&path))?;
-        self.give(&path, PUBLIC_MODE)
+        Self::give(&path, PUBLIC_MODE)
     }
 
     pub(super) fn read_digest(&self, number: u64) -> Result<Note, ReceiptsError> {
@@ -146,7 +146,7 @@ impl Place {
         if !public.exists() {
             replace(&public, format!("{}\n", key.public()).as_bytes(), PUBLIC_MODE)
                 .map_err(failed(&public))?;
-            self.give(&public, PUBLIC_MODE)?;
+            Self::give(&public, PUBLIC_MODE)?;
         }
         Ok(key)
     }
@@ -168,7 +168,7 @@ impl Place {
         let name = name.unwrap_or_else(|| "lockd/host".to_owned());
         let text = Zeroizing::new(format!("{name} {}\n", &*Zeroizing::new(BASE64_STANDARD.encode(*seed))));
         create_new(path, text.as_bytes(), KEY_MODE).map_err(failed(path))?;
-        self.give(path, KEY_MODE)?;
+        Self::give(path, KEY_MODE)?;
         Ok(text)
     }
 
@@ -176,17 +176,9 @@ impl Place {
         self.directory.join("digests")
     }
 
-    /// The mode whatever the umask is, and the directory's owner, so that lockd's user can go on with what root began.
-    fn give(&self, path: &Path, mode: u32) -> Result<(), ReceiptsError> {
-        let (owner, metadata) = (fs::metadata(&self.directory), fs::metadata(path));
-        let (owner, metadata) = (owner.map_err(failed(path))?, metadata.map_err(failed(path))?);
-        if metadata.permissions().mode() & 0o7777 != mode {
-            fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed(path))?;
-        }
-        if metadata.uid() != owner.uid() {
-            chown(path, Some(owner.uid()), Some(owner.gid())).map_err(failed(path))?;
-        }
-        Ok(())
+    /// The mode, whatever the umask is.
+    fn give(path: &Path, mode: u32) -> Result<(), ReceiptsError> {
+        fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed(path))
     }
 }
 
