@@ -133,7 +133,7 @@ impl Place {
                 if !self.digests()?.is_empty() || !self.segments()?.is_empty() {
                     return Err(ReceiptsError::KeyTaken(path));
                 }
-                self.make_key(&path)?
+                Self::make_key(&path)?
             }
             Err(error) => return Err(error.into()),
         };
@@ -159,7 +159,7 @@ impl Place {
     }
 
     /// Its name stays when the host's changes, since digests bear it.
-    fn make_key(&self, path: &Path) -> Result<Zeroizing<String>, ReceiptsError> {
+    fn make_key(path: &Path) -> Result<Zeroizing<String>, ReceiptsError> {
         let mut seed = Zeroizing::new([0; SEED_BYTES]);
         let random = getrandom::fill(&mut *seed).map_err(io::Error::other);
         random.map_err(failed(path))?;
