@@ -15,9 +15,11 @@ const BATCHES: [usize; 10] = [1, 2, 3, 4, 6, 8, 12, 16, 32, 64];
 const SIZES_BYTES: [usize; 5] = [0, 64, 256, 1024, 16384];
 
 fn main() {
+    let begun = Instant::now();
     let measured = Engine::measured();
+    let took_ms = begun.elapsed().as_secs_f64() * 1e3;
     let chain: Vec<_> = measured.kernels().map(|(kernel, least)| format!("{kernel} from {least}")).collect();
-    println!("measured: {}; failed: {:?}", chain.join(", "), measured.failed());
+    println!("measured in {took_ms:.1} ms: {}; failed: {:?}", chain.join(", "), measured.failed());
     let named: Vec<Kernel> = std::env::args().skip(1).map(|name| name.parse().expect("a kernel")).collect();
     table("measured", &measured);
     for kernel in named {

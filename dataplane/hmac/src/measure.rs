@@ -1,6 +1,6 @@
 //! What a kernel costs here, and whether it is right: both by batches such as the node signs.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::engine::Engine;
 use crate::{Job, PreparedKey, Tag, portable};
@@ -10,6 +10,8 @@ const PARTS_BYTES: [usize; 2] = [200, 824];
 /// Batches in a round, and rounds; the least counts, as everything else is what the machine did meanwhile.
 const BATCHES: u32 = 6;
 const ROUNDS: u32 = 12;
+/// No kernel is priced for longer; a busy machine then gets fewer rounds.
+const PRICING: Duration = Duration::from_millis(2);
 /// Messages of the self-test: past two windows, and past every length of the padding's last two blocks.
 const TESTED_JOBS: usize = 200;
 
@@ -20,7 +22,11 @@ pub(crate) fn batch_cost_ns(engine: &Engine, lanes: usize) -> u64 {
     let job = Job { key: &key, parts: [&parts[0], &parts[1]] };
     let mut tags = Vec::with_capacity(lanes);
     let mut least = u64::MAX;
-    for _ in 0..ROUNDS {
+    let started = Instant::now();
+    for round in 0..ROUNDS {
+        if round > 0 && started.elapsed() > PRICING {
+            break;
+        }
         let begun = Instant::now();
         for _ in 0..BATCHES {
             engine.sign_jobs(std::iter::repeat_n(job, lanes), &mut tags);
@@ -42,7 +48,7 @@ pub(crate) fn equals_portable(engine: &Engine) -> bool {
         Job { key: &keys[at % keys.len()], parts: [head, body] }
     };
     let mut tags: Vec<Tag> = Vec::new();
-    (0..=40).chain([TESTED_JOBS]).all(|count| {
+    (0..=17).chain([33, TESTED_JOBS]).all(|count| {
         engine.sign_jobs((0..count).map(job), &mut tags);
         tags.len() == count
             && (0..count)
