@@ -33,7 +33,9 @@ async fn ask(device: &mut Browser, code: &str) -> Result<String, String> {
     }
 }
 
-async fn tenants(device: &mut Browser, token: &str) -> u16 {
+/// On a connection of its own: one that was refused is closed.
+async fn tenants(lab: &Lab, token: &str) -> u16 {
+    let mut device = lab.browser().await;
     device.ask("GET", "/v1/tenants", &[("Authorization", &format!("Bearer {token}"))], "").await.status
 }
 
@@ -69,13 +71,13 @@ async fn a_token_is_for_whom_a_person_says_yes_to() {
     let given = ask(&mut device, &code).await.unwrap();
     assert_eq!(ask(&mut device, &code).await.unwrap_err(), "expired_token", "once");
 
-    assert_eq!(tenants(&mut device, &given).await, 200);
+    assert_eq!(tenants(&lab, &given).await, 200);
     assert_eq!(device.get("/v1/tenants").await.status, 404, "nobody without it");
     for bad in [&given[1..], &"0".repeat(64), ""] {
-        assert!(tenants(&mut device, bad).await >= 400, "{bad}");
+        assert!(tenants(&lab, bad).await >= 400, "{bad}");
     }
     lab.database().execute("UPDATE tokens SET expires_ms = expires_ms - 3600000", ()).unwrap();
-    assert_eq!(tenants(&mut device, &given).await, 403, "an hour");
+    assert_eq!(tenants(&lab, &given).await, 403, "an hour");
     assert!(lab.acts().iter().any(|(action, _, actor)| action == "tokens.create" && actor == "person:owner"));
 
     let (code, user_code) = begin(&mut device).await;
@@ -94,9 +96,9 @@ async fn a_token_ends_with_the_role_of_its_person() {
     let token = csrf(&ann.cookies["__Host-zen-session"]);
     ann.post("/device", &[("csrf", &token), ("user_code", &user_code), ("answer", "allow")]).await;
     let given = ask(&mut device, &code).await.unwrap();
-    assert_eq!(tenants(&mut device, &given).await, 200);
+    assert_eq!(tenants(&lab, &given).await, 200);
     set_person_role(&mut lab.database(), "ann", (None, Some(Role::Viewer))).unwrap();
-    assert_eq!(tenants(&mut device, &given).await, 403);
+    assert_eq!(tenants(&lab, &given).await, 403);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,5 +121,5 @@ async fn the_program_gets_a_token_when_somebody_confirms() {
     let output = tokio::task::spawn_blocking(move || program.wait_with_output().unwrap()).await.unwrap();
     let given = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success());
-    assert_eq!(tenants(&mut lab.browser().await, given.trim()).await, 200);
+    assert_eq!(tenants(&lab, given.trim()).await, 200);
 }

@@ -157,6 +157,7 @@ impl Browser {
         let answer = self.get("/").await;
         match answer.header("location") {
             Some(location) if location.starts_with("/sign-in") => false,
+            None if answer.status == 403 => false,
             _ => {
                 assert!(answer.status < 400, "{}", answer.text());
                 true
