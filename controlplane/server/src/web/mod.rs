@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
@@ -95,7 +96,7 @@ async fn serve(of_address: Arc<Places<IpAddr>>, router: Router, guest: Guest) {
         tracing::warn!(%source, "a connection was closed because its address has too many");
         return;
     };
-    let mark = move |request: &mut axum::http::Request<Body>| {
+    let mark = move |request: &mut Request<Body>| {
         request.extensions_mut().insert(source);
     };
     guest.answer_all(router, mark).await;
