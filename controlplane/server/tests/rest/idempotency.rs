@@ -46,7 +46,7 @@ async fn a_key_is_of_one_request_and_one_person() {
     assert_eq!((other.status, other.problem().as_str()), (422, "idempotency_key_reused"));
     let elsewhere = owner.request("POST", "/v1/tenants", &[KEY], Some(&json!({"name": "b"}))).await;
     assert_eq!(elsewhere.problem(), "idempotency_key_reused");
-    lab.add("eve", Role::Editor);
+    lab.add("eve", Role::Admin);
     let theirs = lab.client("eve").await.request("POST", ENDPOINTS, &[KEY], Some(&endpoint("hub"))).await;
     assert_eq!(theirs.status, 201);
     for key in ["", "a b", "ü", &"a".repeat(129)] {

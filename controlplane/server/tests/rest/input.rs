@@ -224,6 +224,8 @@ fn right(schema: &str) -> Option<Value> {
             "ciphertext": "YWdlLWVuY3J5cHRpb24ub3JnL3YxCi0+IFgyNTUxOSBhCg=="}),
         "BundleRequest" => json!({"urls": ["https://control.example:8444"], "life_seconds": 60}),
         "DenialRequest" => json!({"serial": "ab", "reason": "a", "until_ms": 9_999_999_999_999_u64}),
+        "Billing" => json!({"plan": "large", "contact": "ann@acme.example"}),
+        "RoleRequest" => json!({"role": "viewer"}),
         _ => return None,
     };
     Some(right)
@@ -287,8 +289,13 @@ async fn each_field_refuses_what_it_is_not_and_keeps_what_it_takes() {
                     || kinds.iter().any(|right| right == kind || right == "number" && kind == "integer");
                 assert!(is_right, "{what} was taken");
                 if method == "PUT" && !value.is_null() {
-                    let kept = client.get(&path).await.json();
-                    let kept = kept["object"].pointer(&pointer);
+                    let kept = client.get(&path).await;
+                    // A role is seen in the list of people only.
+                    if kept.status == 405 {
+                        continue;
+                    }
+                    let kept = kept.json();
+                    let kept = kept.get("object").unwrap_or(&kept).pointer(&pointer);
                     assert!(kept.is_none_or(|kept| holds(kept, &value)), "{what}: {kept:?}");
                     assert!(kept.is_some() || is_nothing(&value), "{what} was lost");
                 }

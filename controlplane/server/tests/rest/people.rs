@@ -166,7 +166,7 @@ fn commands_make_and_remove_people() {
         (&["add", "--name", "bob", "--role", "owner"][..], "there is a person of this name"),
         (&["add", "--name", "a/b", "--role", "owner"], "letters"),
         (&["add", "--name", "eve", "--role", "king"], "a role is owner, admin, editor or viewer"),
-        (&["remove", "--name", "ann"], "the last owner stays"),
+        (&["remove", "--name", "ann"], "the last owner of a tenant stays"),
         (&["remove", "--name", "eve"], "nobody of this name"),
         (&["certificate", "--name", "eve", "--out", "e"], "nobody of this name"),
     ] {
@@ -182,6 +182,10 @@ fn commands_make_and_remove_people() {
         assert_eq!(mode & 0o7777, 0o600, "{name}");
     }
     assert!(!person(&["certificate", "--name", "bob", "--out", "b"]).0, "never over another");
+    assert!(person(&["role", "--name", "bob", "--role", "editor"]).0);
+    assert_eq!(person(&["list"]).1, "ann acme owner\nbob acme editor\n");
+    let (is_good, text) = person(&["link", "--name", "bob", "--web-url", "https://c.example/"]);
+    assert!(is_good && text.contains("https://c.example/sign-in/link?token="), "{text}");
     assert!(person(&["remove", "--name", "bob"]).0);
     assert_eq!(person(&["list"]).1, "ann acme owner\n");
 }
