@@ -138,7 +138,7 @@ fn receipts(desk: &Desk) -> String {
     desk.write("segment-0000000000-0000000000000000.jsonl", bytes);
     desk.write("segment-0000000001-0000000000000003.jsonl", "{\"sequence\":3}\n{\"torn");
     desk.write("digests.jsonl", format!("{line}\n{{\"torn"));
-    digest.hash().to_string()
+    digest.hash().0.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 #[test]
@@ -161,13 +161,21 @@ fn receipts_are_checked_against_their_digests_and_the_log() {
     let (code, said) = anchors(&desk);
     assert_eq!((code, said.lines().last()), (Some(3), Some("ANCHORED    [0,0) by digests in the log")));
     let mut log = Log::of(4);
-    log.add(&format!("clusters/edge/receipts/0/{hash}"));
+    log.add(&format!("tenants/acme/clusters/edge/members/inside/receipts/0/sha256:{hash}"));
     desk.export = Export { checkpoints: vec![log.checkpoint()], entries: log.entries };
     let (code, said) = anchors(&desk);
     assert_eq!((code, said.lines().last()), (Some(0), Some("ANCHORED    [0,3) by digests in the log")));
     desk.export.entries.swap(0, 1);
     let (code, said) = anchors(&desk);
     assert!(code == Some(4) && said.contains("FAIL        the log: entry 0"), "{said}");
+
+    // As lockd keeps them.
+    fs::create_dir(desk.directory.path().join("digests")).unwrap();
+    let lines = fs::read_to_string(desk.directory.path().join("digests.jsonl")).unwrap();
+    let line: serde_json::Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    desk.write("digests/0000000000.note", line["note"].as_str().unwrap());
+    fs::remove_file(desk.directory.path().join("digests.jsonl")).unwrap();
+    assert_eq!(run(&["receipts", "--key", &key, directory]).0, Some(0));
 
     desk.write("segment-0000000000-0000000000000000.jsonl", "{\"sequence\":0}\n{\"sequence\":1}\n");
     let (code, said) = run(&["receipts", "--key", &key, directory]);
@@ -176,6 +184,7 @@ fn receipts_are_checked_against_their_digests_and_the_log() {
         said.contains("FAIL        from 0: segment 0 has 2 whole lines, and its digest is of 3"),
         "{said}"
     );
+    fs::remove_dir_all(desk.directory.path().join("digests")).unwrap();
     desk.write("digests.jsonl", "{}\n");
     let (code, said) = run(&["receipts", "--key", &key, directory]);
     assert!(code == Some(2) && said.contains("digests.jsonl: line 1 is not a digest"), "{said}");

@@ -167,7 +167,8 @@ async fn order(admin: &Admin, peer: Peer, request: Request, work: &Work) -> Resu
         Work::Move(to) => ("dead-letters.move", &**to),
         Work::Discard => ("dead-letters.discard", ""),
     };
-    admin.tell(peer, act, &format!("dead-letters {about} {to}").trim_end().to_owned(), count)?;
+    let target = format!("dead-letters {about} {to}");
+    admin.tell(peer, act, target.trim_end(), count)?;
     let mut asked = Vec::new();
     for (worker, chosen) in chosen {
         let work = work.clone();

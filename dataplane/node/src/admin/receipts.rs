@@ -66,7 +66,7 @@ impl Admin {
     pub(super) fn tell(
         &self,
         peer: Peer,
-        act: &'static str,
+        action: &'static str,
         target: &str,
         count: Option<u64>,
     ) -> Result<(), Problem> {
@@ -75,7 +75,7 @@ impl Admin {
             return Ok(());
         };
         let (time_ms, uid, target) = (Clock::now().wall_ms, peer.uid, target.to_owned());
-        if receipts.handle_act(Act { time_ms, act, uid, target, count }) {
+        if receipts.handle_act(Act { time_ms, action, uid, target, count }) {
             return Ok(());
         }
         Err(Problem::Unavailable(

@@ -236,7 +236,9 @@ fn read_evidence(
         let Some(places) = by_handle.remove(&handle) else { return };
         if let Ok(event) = Event::decode(held.event) {
             let evidence = receipts.evidence(&event);
-            places.into_iter().for_each(|at| found[at].evidence = evidence.clone());
+            for at in places {
+                found[at].evidence = evidence.clone();
+            }
         }
     })? {}
     Ok(())

@@ -372,7 +372,9 @@ impl Egress {
 
     fn note_outcome(&mut self, wall_ms: u64, outcome: OutcomeRecord, receipt: Option<Receipt>) {
         let is_receipted = receipt.is_some();
-        receipt.into_iter().for_each(|receipt| self.receipts.handle_note(receipt));
+        if let Some(receipt) = receipt {
+            self.receipts.handle_note(receipt);
+        }
         self.push_note(DatedNote { wall_ms, note: Note::Outcome(outcome), is_receipted });
     }
 

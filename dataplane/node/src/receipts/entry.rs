@@ -57,7 +57,7 @@ pub struct Act {
     /// When, Unix ms.
     pub time_ms: u64,
     /// What.
-    pub act: &'static str,
+    pub action: &'static str,
     /// Who, as the kernel says.
     pub uid: Option<u32>,
     /// On what.
@@ -216,7 +216,7 @@ fn outcome_line<'a>(
 
 fn act_line(act: &Act, sequence: u64) -> ActLine<'_> {
     let actor = act.uid.map(|uid| format!("uid:{uid}"));
-    ActLine { sequence, time_ms: act.time_ms, act: act.act, actor, target: &act.target, count: act.count }
+    ActLine { sequence, time_ms: act.time_ms, act: act.action, actor, target: &act.target, count: act.count }
 }
 
 fn begin_line(begin: &Begin, sequence: u64) -> BeginLine<'_> {

@@ -10,6 +10,8 @@ mod entry;
 mod keys;
 mod read;
 mod recover;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -193,7 +193,7 @@ fn journal_id(text: &str) -> Option<[u8; 16]> {
 
 /// The last whole line's digest, and how long the file is up to there; what is behind it is cut off.
 fn last_digest(path: &Path) -> io::Result<(Option<Note>, u64)> {
-    let mut file = append_to(path)?;
+    let file = append_to(path)?;
     file.sync_all()?;
     let end = file.metadata()?.len();
     let mut file_read = File::open(path)?;
@@ -206,7 +206,7 @@ fn last_digest(path: &Path) -> io::Result<(Option<Note>, u64)> {
     let whole = end - torn.len() as u64;
     if !torn.is_empty() {
         file.set_len(whole)?;
-        file.flush()?;
+        file.sync_all()?;
     }
     let Some(last) = last else { return Ok((None, whole)) };
     let note = serde_json::from_slice::<DigestLine>(last).ok().and_then(|line| Note::parse(&line.note).ok());

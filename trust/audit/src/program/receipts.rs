@@ -12,8 +12,10 @@ use zen_audit::{
 
 use super::{CliError, FAILED, UNANCHORED, file, key, read, read_export, read_text};
 
-/// The digests in a directory of receipts.
+/// The digests of a node, a line of JSON each.
 const DIGESTS: &str = "digests.jsonl";
+/// The digests of lockd, a file each.
+const DIGEST_FILES: &str = "digests";
 
 #[derive(Debug, Args)]
 pub(super) struct Receipts {
@@ -32,7 +34,7 @@ pub(super) struct Receipts {
     /// How many witnesses must have signed.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     quorum: u16,
-    /// The directory: `digests.jsonl` and the segments.
+    /// The directory: `segment-….jsonl`, and `digests.jsonl` of a node or `digests` of lockd.
     directory: PathBuf,
 }
 
@@ -43,8 +45,8 @@ struct DigestLine {
 
 pub(super) fn run(receipts: &Receipts) -> Result<ExitCode, CliError> {
     let key = key(&receipts.key, SignatureKind::Note)?;
-    let digests = read_digests(&receipts.directory.join(DIGESTS))?;
-    let (mut unread, segments) = (None, segments(&receipts.directory)?);
+    let digests = read_digests(&receipts.directory)?;
+    let (mut unread, segments) = (None, numbered(&receipts.directory, "segment-", ".jsonl")?);
     let segments = segments.into_iter().map_while(|(number, path)| match read(&path) {
         Ok(bytes) => Some((number, bytes)),
         Err(error) => {
@@ -103,32 +105,42 @@ fn anchored(
         previous = Entry::leaf(bytes);
     }
     let is_named = |digest: &&Digest| {
-        let hash = digest.hash().to_string();
-        targets.iter().any(|target| target.contains(&hash))
+        let hash = digest.hash().0.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+        let name = format!("/{}/sha256:{hash}", digest.segment);
+        targets.iter().any(|target| target.ends_with(&name))
     };
     Ok(Some(Ok(digests.iter().rev().find(is_named).map_or(0, Digest::end))))
 }
 
-fn read_digests(path: &Path) -> Result<Vec<Note>, CliError> {
-    let text = read_text(path)?;
-    let wrong = |line| CliError::DigestLine { path: path.to_owned(), line };
+fn read_digests(directory: &Path) -> Result<Vec<Note>, CliError> {
+    let files = directory.join(DIGEST_FILES);
+    if files.is_dir() {
+        let files = numbered(&files, "", ".note")?;
+        return files.into_iter().map(|(_, path)| note(&path, 1, &read_text(&path)?)).collect();
+    }
+    let path = directory.join(DIGESTS);
+    let text = read_text(&path)?;
     // What is behind the last line feed is being written.
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    let note = |(at, line): (usize, &str)| {
-        let line: Option<DigestLine> = serde_json::from_str(line).ok();
-        line.and_then(|line| Note::parse(&line.note).ok()).ok_or_else(|| wrong(at + 1))
+    let line = |(at, line): (usize, &str)| {
+        let read: Option<DigestLine> = serde_json::from_str(line).ok();
+        note(&path, at + 1, &read.map_or_else(String::new, |read| read.note))
     };
-    whole.lines().enumerate().map(note).collect()
+    whole.lines().enumerate().map(line).collect()
 }
 
-/// `segment-NUMBER-FIRST.jsonl`, by number.
-fn segments(directory: &Path) -> Result<Vec<(u64, PathBuf)>, CliError> {
+fn note(path: &Path, line: usize, text: &str) -> Result<Note, CliError> {
+    Note::parse(text).map_err(|_| CliError::DigestLine { path: path.to_owned(), line })
+}
+
+/// Files whose names have a number between `prefix` and `suffix`, or another one behind it, by number.
+fn numbered(directory: &Path, prefix: &str, suffix: &str) -> Result<Vec<(u64, PathBuf)>, CliError> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).map_err(file(directory))? {
         let path = entry.map_err(file(directory))?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let numbers = name.strip_prefix("segment-").and_then(|name| name.strip_suffix(".jsonl"));
-        let number = numbers.and_then(|numbers| numbers.split_once('-')?.0.parse().ok());
+        let numbers = name.strip_prefix(prefix).and_then(|name| name.strip_suffix(suffix));
+        let number = numbers.and_then(|numbers| numbers.split('-').next()?.parse().ok());
         found.extend(number.map(|number| (number, path)));
     }
     found.sort_unstable();
