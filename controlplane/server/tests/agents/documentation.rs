@@ -11,7 +11,7 @@ fn pages() -> String {
     let read = |name: &str| {
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(name)).unwrap()
     };
-    ["control-plane.md", "people.md", "audit.md"].map(read).concat()
+    ["control-plane.md", "people.md", "audit.md", "dashboard.md"].map(read).concat()
 }
 
 fn page() -> String {

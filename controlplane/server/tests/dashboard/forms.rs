@@ -29,12 +29,9 @@ async fn somebody_gets_from_nothing_to_a_published_configuration() {
     let lab = Lab::start(None).await;
     let mut browser = owner(&lab).await;
     add(&mut browser, "clusters", &[("name", "edge"), ("description", "a host")]).await;
-    let member = [
-        ("cluster", "edge"),
-        ("roles", "ingester"),
-        ("roles", "egress"),
-        ("settings", "{\"node\": {\"data_dir\": \"/d\"}}"),
-    ];
+    let settings = r#"{"node": {"data_dir": "/d"}, "admin": {"socket": "/a"}, "lockd": {"socket": "/l"},
+        "egress": {"target_networks": ["192.0.2.0/24"]}}"#;
+    let member = [("cluster", "edge"), ("roles", "egress"), ("settings", settings)];
     let preview = add(&mut browser, "members", &[&[("name", "node-1")][..], &member].concat()).await;
     let text = preview.text();
     assert!(text.contains("member node-1") && text.contains("<ins>+ data_dir"), "{text}");
