@@ -1,6 +1,7 @@
 //! The control plane as agents meet it: real TLS over loopback, a client that is none of ours below the messages.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod acts;
 mod certificates;
 mod client;
 mod configurations;
