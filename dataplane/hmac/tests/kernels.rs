@@ -59,9 +59,9 @@ impl Batch {
 fn every_length_to_1000_in_one_batch() {
     let batch = Batch::of(0..=1000);
     for (name, engine) in engines() {
-        batch.check(&name, &engine, |_, _| 0);
-        batch.check(&name, &engine, |_, length| length);
-        batch.check(&name, &engine, |at, length| at * 37 % (length + 1));
+        batch.check(name, engine, |_, _| 0);
+        batch.check(name, engine, |_, length| length);
+        batch.check(name, engine, |at, length| at * 37 % (length + 1));
     }
 }
 
@@ -71,7 +71,7 @@ fn every_count_of_lanes_to_64() {
     for count in 0..=64 {
         let equal = Batch::of(std::iter::repeat_n(200, count));
         let mixed = Batch::of((0..count).map(|at| at * 113 % 700));
-        for (name, engine) in &engines {
+        for (name, engine) in engines {
             equal.check(name, engine, |_, length| length / 2);
             mixed.check(name, engine, |at, length| at * 29 % (length + 1));
         }
@@ -85,10 +85,10 @@ fn block_boundaries_cut_everywhere() {
     for (name, engine) in engines() {
         for length in lengths {
             let batch = Batch::of(std::iter::repeat_n(length, length + 1));
-            batch.check(&name, &engine, |at, _| at);
+            batch.check(name, engine, |at, _| at);
         }
         let batch = Batch::of(lengths.into_iter().cycle().take(100));
-        batch.check(&name, &engine, |at, length| (at / 3).min(length));
+        batch.check(name, engine, |at, length| (at / 3).min(length));
     }
 }
 
@@ -98,7 +98,7 @@ fn one_long_message_among_short_ones() {
     for (name, engine) in engines() {
         for place in 0..20 {
             let batch = Batch::of((0..20).map(|at| if at == place { 5000 } else { at }));
-            batch.check(&name, &engine, |_, length| length.min(100));
+            batch.check(name, engine, |_, length| length.min(100));
         }
     }
 }
@@ -153,7 +153,7 @@ proptest! {
     ) {
         let batch = Batch::of(jobs.iter().map(|job| job.0));
         for (name, engine) in engines() {
-            batch.check(&name, &engine, |at, length| jobs[at].1.min(length));
+            batch.check(name, engine, |at, length| jobs[at].1.min(length));
         }
     }
 }

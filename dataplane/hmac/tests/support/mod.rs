@@ -1,6 +1,8 @@
 //! What the tests share: an oracle, bytes, and every engine that this machine has.
 #![allow(dead_code, reason = "no test uses all of it")]
 
+use std::sync::LazyLock;
+
 use zen_hmac::{Engine, Kernel};
 
 pub fn oracle(secret: &[u8], message: &[u8]) -> Vec<u8> {
@@ -24,7 +26,12 @@ pub fn fixture(text: &str) -> Vec<Vec<&str>> {
 }
 
 /// The engine that measuring chooses, and each kernel forced; says which of them cannot run here.
-pub fn engines() -> Vec<(String, Engine)> {
+pub fn engines() -> &'static [(String, Engine)] {
+    static ENGINES: LazyLock<Vec<(String, Engine)>> = LazyLock::new(find_engines);
+    &ENGINES
+}
+
+fn find_engines() -> Vec<(String, Engine)> {
     let mut engines = vec![("measured".to_owned(), Engine::measured())];
     for kernel in Kernel::ALL {
         if kernel.is_available() {
