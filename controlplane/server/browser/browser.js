@@ -41,7 +41,9 @@ export class Browser {
 
     // A person with a fresh profile.
     async person({ javaScript = true, viewport = WIDE } = {}) {
-        const context = await this.chromium.newContext({ javaScriptEnabled: javaScript, viewport, locale: 'en-GB' });
+        const context = await this.chromium.newContext({ javaScriptEnabled: javaScript, viewport, locale: 'en-GB',
+            // Colours are measured, so none may be on its way to another.
+            reducedMotion: 'reduce' });
         context.setDefaultTimeout(ACTION_MS_MAX);
         const page = await context.newPage();
         return new Person(context, page);
@@ -71,7 +73,11 @@ export class Person {
             this.note(`dialog: ${dialog.message()}`);
             return dialog.dismiss();
         });
-        page.on('requestfailed', (request) => this.note(`${request.url()}: ${request.failure()?.errorText}`));
+        page.on('requestfailed', (request) => {
+            const why = request.failure()?.errorText;
+            // Somebody went on before a picture was there.
+            if (why !== 'net::ERR_ABORTED') this.note(`${request.url()}: ${why}`);
+        });
         page.on('response', (response) => {
             const isPage = response.request().isNavigationRequest();
             if (response.status() >= (isPage ? 500 : 400)) this.note(`${response.url()}: ${response.status()}`);
@@ -84,7 +90,7 @@ export class Person {
         this.problems.push(`${this.page.url()}: ${problem}`);
     }
 
-    // Everything that must be so on every page, light and dark, wide and narrow; with a picture of each width.
+    // Everything that must be so on every page, wide (light and dark) and narrow; with a picture of each width.
     async look(name) {
         const before = this.page.viewportSize();
         for (const viewport of [WIDE, NARROW]) {
@@ -92,7 +98,7 @@ export class Person {
             await this.noSidewaysScrolling(name);
             const file = path.join(SCREENSHOTS, `${name}-${viewport.width}.png`);
             await this.page.screenshot({ path: file, fullPage: true });
-            for (const colorScheme of ['dark', 'light']) {
+            for (const colorScheme of viewport === WIDE ? ['dark', 'light'] : ['light']) {
                 await this.page.emulateMedia({ colorScheme });
                 await this.accessible(`${name}, ${viewport.width}, ${colorScheme}`);
             }

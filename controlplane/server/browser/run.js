@@ -40,6 +40,8 @@ const stream = run({
     argv: ['--programs', path.resolve(programs), '--chromium', path.resolve(chromium), '--out', path.resolve(out)],
     // Two cores carry Chromium and five programs: one file at a time.
     concurrency: 1,
+    // What a failed test left running does not hold up the others.
+    execArgv: ['--test-force-exit'],
     timeout: TEST_MINUTES_MAX * 60_000,
 });
 const isTest = ({ details, skip, todo }) => details.type === 'test' && !skip && !todo;

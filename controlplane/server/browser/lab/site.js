@@ -15,22 +15,26 @@ export const CLUSTER = 'edge';
 export const INGESTER = 'edge-1';
 export const EGRESS = 'inside-1';
 const NAMESPACE = 'edge';
+// What the control plane hears of deliveries is receipts, which a node keeps only where it is told how many.
+const RECEIPTS_BYTES_MAX = 16 << 20;
 
 export class Site {
-    static async make(control) {
-        const site = new Site();
-        Object.assign(site, { control, directory: control.directory, processes: [] });
+    constructor(control) {
+        this.directory = control.directory;
+        this.processes = [];
+        this.secret = randomBytes(24).toString('hex');
+    }
+
+    async start() {
         // Where the agent publishes; lockd looks into it.
-        mkdirSync(site.file('agent'), { mode: 0o755 });
-        mkdirSync(site.file('agent/secrets'), { mode: 0o700 });
-        mkdirSync(site.file('public'));
-        site.tls = makeCertificates(site.file('public'));
-        [site.publicPort, site.linkPort] = [await freePort(), await freePort()];
-        site.secret = randomBytes(24).toString('hex');
-        await site.startTarget();
-        await site.startVault();
-        site.writeAgent();
-        return site;
+        mkdirSync(this.file('agent'), { mode: 0o755 });
+        mkdirSync(this.file('agent/secrets'), { mode: 0o700 });
+        mkdirSync(this.file('public'));
+        this.tls = makeCertificates(this.file('public'));
+        [this.publicPort, this.linkPort] = [await freePort(), await freePort()];
+        await this.startTarget();
+        await this.startVault();
+        this.writeAgent();
     }
 
     file(name) {
@@ -67,7 +71,7 @@ key_file = "own.key"
 [secrets]
 generations = "agent/secrets"
 [receipts]
-file = "receipts.jsonl"
+directory = "receipts"
 [memory]
 lock = "try"
 [[grants]]
@@ -117,7 +121,7 @@ ${member(INGESTER)}${member(EGRESS)}`);
         return {
             [`members/${INGESTER}`]: { cluster: CLUSTER, roles: ['ingester'], link: { listen: link, address: link },
                 settings: { ...own(INGESTER), ingester } },
-            [`members/${EGRESS}`]: { cluster: CLUSTER, roles: ['egress'], settings: own(EGRESS) },
+            [`members/${EGRESS}`]: { cluster: CLUSTER, roles: ['egress'], settings: { ...own(EGRESS), egress: { receipts: { bytes_max: RECEIPTS_BYTES_MAX } } } },
             'credentials/public': await sealed('public', 'tls.key', readFileSync(this.tls.key, 'utf8')),
             'credentials/github': await sealed('webhooks', 'github', this.secret),
             'credentials/billing': await sealed('targets', 'billing', signing),
@@ -163,6 +167,7 @@ ${member(INGESTER)}${member(EGRESS)}`);
 
     async stop() {
         for (const running of this.processes.reverse()) await running.stop();
+        if (!this.target) return;
         this.target.closeAllConnections();
         await new Promise((resolve) => this.target.close(resolve));
     }
