@@ -34,6 +34,7 @@ use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderValue, LOCATIO
 use axum::http::{Method, Response, StatusCode};
 use axum::{RequestExt as _, Router, routing};
 
+use self::ask::query_of;
 use self::form::Form;
 use self::frame::Frame;
 use self::session::{Session, check_form};
@@ -70,11 +71,13 @@ impl Dashboard {
 
     async fn answer(&self, step: Step, request: Request) -> Response<Body> {
         let request_id = log_of_acts::new_request_id();
-        let Some(session) = Session::of(request.headers()) else { return redirection("/sign-in") };
+        let next = if *request.method() == Method::GET { request.uri().path() } else { "" };
+        let sign_in = format!("/sign-in{}", query_of([("next", next.trim_end_matches('/'))]));
+        let Some(session) = Session::of(request.headers()) else { return redirection(&sign_in) };
         let answered = self.done(step, session, request, request_id.clone()).await;
         match answered {
             Ok(reply) => response(reply),
-            Err(Fault::Refused(Refusal::Client(_))) => redirection("/sign-in"),
+            Err(Fault::Refused(Refusal::Client(_))) => redirection(&sign_in),
             Err(fault) => refusal(Frame::default(), fault, &request_id),
         }
     }
@@ -148,7 +151,8 @@ fn response(reply: Reply) -> Response<Body> {
             let headers = response.headers_mut();
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
             let name = format!("attachment; filename=\"{name}\"");
-            headers.insert(CONTENT_DISPOSITION, HeaderValue::try_from(name).expect("names of files are ours"));
+            headers
+                .insert(CONTENT_DISPOSITION, HeaderValue::try_from(name).expect("names of files are ours"));
             return response;
         }
     };
@@ -172,11 +176,8 @@ fn refusal(frame: Frame, fault: Fault, request_id: &str) -> Response<Body> {
     }
     let problem = fault.problem(request_id);
     let errors = problem.errors.iter().map(|error| format!("{}: {}", error.pointer, error.detail));
-    let detail = if problem.errors.is_empty() {
-        problem.detail
-    } else {
-        errors.collect::<Vec<_>>().join("; ")
-    };
+    let detail =
+        if problem.errors.is_empty() { problem.detail } else { errors.collect::<Vec<_>>().join("; ") };
     let frame = Frame { title: problem.title.to_owned(), ..frame };
     let page = ProblemPage { frame, detail, request_id: request_id.to_owned() };
     response(visit::page(problem.status, &page))

@@ -7,22 +7,30 @@ use crate::people::Caller;
 use crate::rest::{Fault, Server};
 use crate::sign_in::{csrf_token, may_post, session_id, touch};
 
+/// What the script of a list sends with each reading.
+const REFRESH: &str = "zen-refresh";
+
 /// A session that somebody claims to have.
 pub(super) struct Session {
     pub(super) caller: Caller,
     /// What forms bring back.
     pub(super) csrf: String,
+    /// The page reads itself again: nobody has to be there for that.
+    is_refresh: bool,
 }
 
 impl Session {
     /// None without a cookie.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
-        Some(Self { caller: Caller::Session(session_id(headers)?), csrf: csrf_token(headers)? })
+        let (caller, csrf) = (Caller::Session(session_id(headers)?), csrf_token(headers)?);
+        Some(Self { caller, csrf, is_refresh: headers.contains_key(REFRESH) })
     }
 
     /// It is in use, so that it does not end for being idle.
     pub(super) fn touch(&self, server: &Server) -> Result<(), Fault> {
-        if let Caller::Session(id) = self.caller {
+        if let Caller::Session(id) = self.caller
+            && !self.is_refresh
+        {
             touch(&mut server.database(), id, now_ms())?;
         }
         Ok(())

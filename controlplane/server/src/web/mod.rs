@@ -12,12 +12,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
-use aws_lc_rs::digest::{SHA256, digest};
 use tokio_rustls::TlsAcceptor;
 use zen_identity::{PrivateKeySource, Reloaded, ReloadingCertificate, public_server_config};
 

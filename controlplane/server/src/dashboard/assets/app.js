@@ -44,7 +44,7 @@ for (const list of document.querySelectorAll("[data-refresh]")) {
   const seconds = Number(list.dataset.refresh);
   setInterval(async () => {
     if (document.hidden || list.contains(document.activeElement)) return;
-    const answer = await fetch(location.href, { headers: { Accept: "text/html" } }).catch(() => null);
+    const answer = await fetch(location.href, { headers: { Accept: "text/html", "Zen-Refresh": "1" } }).catch(() => null);
     if (!answer || !answer.ok || answer.redirected) return;
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     const next = page.getElementById(list.id);
