@@ -36,11 +36,18 @@ pub(super) struct Confirmed {
     pub(super) actor: String,
 }
 
+#[derive(PartialEq, Eq)]
+enum Verdict {
+    Open,
+    Yes(Confirmed),
+    No,
+}
+
 struct Device {
     user_code: String,
     begun_ms: u64,
     next_ms: u64,
-    verdict: Option<Option<Confirmed>>,
+    verdict: Verdict,
 }
 
 /// All that wait, by the hash of their long code.
@@ -61,8 +68,12 @@ impl Devices {
             }
         };
         let (text, hash) = secret::new();
-        let device =
-            Device { user_code: user_code.clone(), begun_ms: now_ms, next_ms: now_ms, verdict: None };
+        let device = Device {
+            user_code: user_code.clone(),
+            begun_ms: now_ms,
+            next_ms: now_ms,
+            verdict: Verdict::Open,
+        };
         self.0.insert(hash, device);
         Some((text, user_code))
     }
@@ -73,11 +84,11 @@ impl Devices {
             typed.chars().filter(char::is_ascii_alphabetic).collect::<String>().to_ascii_uppercase();
         let is_it = |device: &&mut Device| {
             device.user_code.replace('-', "") == typed
-                && device.verdict.is_none()
+                && device.verdict == Verdict::Open
                 && device.begun_ms + DEVICE_LIFE_MS > now_ms
         };
         let Some(device) = self.0.values_mut().find(is_it) else { return false };
-        device.verdict = Some(verdict);
+        device.verdict = verdict.map_or(Verdict::No, Verdict::Yes);
         true
     }
 
@@ -86,13 +97,15 @@ impl Devices {
         let hash = secret::hash(code).ok_or(Asked::Expired)?;
         let device = self.0.get_mut(&hash).filter(|device| device.begun_ms + DEVICE_LIFE_MS > now_ms);
         let device = device.ok_or(Asked::Expired)?;
-        if device.verdict.is_none() {
+        if device.verdict == Verdict::Open {
             let is_early = now_ms < device.next_ms;
             device.next_ms = now_ms + DEVICE_INTERVAL_MS;
             return Err(if is_early { Asked::SlowDown } else { Asked::Pending });
         }
-        let verdict = self.0.remove(&hash).and_then(|device| device.verdict).flatten();
-        verdict.ok_or(Asked::Denied)
+        match self.0.remove(&hash).map(|device| device.verdict) {
+            Some(Verdict::Yes(confirmed)) => Ok(confirmed),
+            _ => Err(Asked::Denied),
+        }
     }
 }
 

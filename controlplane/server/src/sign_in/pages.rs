@@ -223,7 +223,7 @@ pub(super) fn done(answer: Result<Answered, tokio::task::JoinError>) -> Answered
 
 pub(super) fn address_of(request: &Request) -> IpAddr {
     let address = request.extensions().get::<SocketAddr>();
-    address.map_or(Ipv4Addr::UNSPECIFIED.into(), |address| address.ip())
+    address.map_or(Ipv4Addr::UNSPECIFIED.into(), SocketAddr::ip)
 }
 
 /// A path of ours to go to, or the first page.

@@ -1,4 +1,4 @@
-//! What a provider says of itself (OpenID Connect Discovery), and addresses as they may be.
+//! What a provider says of itself (`OpenID` Connect Discovery), and addresses as they may be.
 
 use axum::http::Uri;
 use serde::Deserialize;

@@ -1,7 +1,7 @@
-//! Single sign-on with OpenID Connect: code flow with PKCE, state and nonce.
+//! Single sign-on with `OpenID` Connect: code flow with PKCE, state and nonce.
 //!
 //! Enters: settings, and what a browser brings back from the provider. Leaves: a session of a person who is known by issuer and
-//! subject. Refused: whatever breaks a rule of OpenID Connect Core, RFC 8725 or RFC 9207, each for its own reason, which the log
+//! subject. Refused: whatever breaks a rule of `OpenID` Connect Core, RFC 8725 or RFC 9207, each for its own reason, which the log
 //! and the page have.
 
 mod discovery;

@@ -1,4 +1,4 @@
-//! ID tokens (OpenID Connect Core section 3.1.3.7, RFC 8725): a token, keys and what is expected in; who it is, or which rule it
+//! ID tokens (`OpenID` Connect Core section 3.1.3.7, RFC 8725): a token, keys and what is expected in; who it is, or which rule it
 //! breaks, out. Pure: no clock, no network.
 //!
 //! The algorithm is one of a list, and the key's own; keys come from the provider's set and never from the token.
