@@ -99,10 +99,12 @@ impl Engine {
     fn sign_in_lanes(&self, jobs: &mut dyn Iterator<Item = Job<'_>>, tags: &mut Vec<Tag>) {
         let mut window = Window::new(jobs);
         let count = window.fill(tags);
-        let first = self.steps.iter().position(|stage| stage.lanes_min <= count);
-        if let Some(first) = first {
-            stages::run(&self.steps[first..], Source::jobs(&mut window), tags);
+        if count == 0 {
+            return;
         }
+        let first = self.steps.iter().position(|stage| stage.lanes_min <= count);
+        let first = first.expect("the last stage takes a single lane");
+        stages::run(&self.steps[first..], Source::jobs(&mut window), tags);
     }
 
     /// This kernel alone, if it gives the portable tags.

@@ -60,7 +60,7 @@ impl<'a, 'j, 's> Source<'a, 'j, 's> {
 
 /// Takes all that is in `source` to its tags; the last stage takes a single lane.
 pub(crate) fn run(stages: &[Stage], source: Source<'_, '_, '_>, tags: &mut Vec<Tag>) {
-    let Some((stage, narrower)) = stages.split_first() else { return };
+    let (stage, narrower) = stages.split_first().expect("the last stage takes a single lane");
     let rest = Rest { lanes_min: stage.lanes_min, narrower };
     match stage.kernel {
         Proof::One(one) => run_stage::<1, _>(one, rest, source, tags),
