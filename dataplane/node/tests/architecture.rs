@@ -20,7 +20,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("zen-audit", &[]),
     ("zen-svid-faults", &[]),
     ("zen-control-api", &[]),
-    ("zen-control", &["zen-control-api", "zen-identity"]),
+    ("zen-control", &["zen-audit", "zen-control-api", "zen-identity"]),
     ("zen-agent", &["zen-audit", "zen-control-api", "zen-identity", "zen-lock"]),
     ("zen-lock", &[]),
     ("zen-lockd", &["zen-audit", "zen-lock"]),
