@@ -54,6 +54,12 @@ pub(crate) struct Kept {
     pub(crate) locked: u64,
     /// Changes that agents wait for, ever.
     pub(crate) changes: u64,
+    /// Entries of the audit log.
+    pub(crate) entries: u64,
+    /// How many of them the log itself has signed for.
+    pub(crate) signed: u64,
+    /// How many of them some witness has cosigned.
+    pub(crate) cosigned: u64,
 }
 
 impl Counter {
@@ -126,7 +132,7 @@ impl Metrics {
 }
 
 impl Gauges {
-    fn rows(&self) -> [(&'static str, u64); 8] {
+    fn rows(&self) -> [(&'static str, u64); 11] {
         [
             ("zen_control_connections", self.connections),
             ("zen_control_arrivals", self.arrivals),
@@ -135,6 +141,9 @@ impl Gauges {
             ("zen_control_clusters_behind", self.kept.behind),
             ("zen_control_identities_locked", self.kept.locked),
             ("zen_control_changes", self.kept.changes),
+            ("zen_control_audit_entries", self.kept.entries),
+            ("zen_control_audit_signed", self.kept.signed),
+            ("zen_control_audit_cosigned", self.kept.cosigned),
             ("zen_control_issuing_ca_not_after_seconds", self.issuing_end_ms / 1000),
         ]
     }
@@ -151,7 +160,7 @@ mod tests {
         metrics.count_request("configuration", "ok");
         metrics.count_as(Counter::Handshakes, "denied");
         metrics.count(Counter::DatabaseErrors);
-        let kept = Kept { clusters: 3, behind: 1, locked: 0, changes: 9 };
+        let kept = Kept { clusters: 3, behind: 1, locked: 0, changes: 9, entries: 7, signed: 6, cosigned: 5 };
         let text =
             metrics.text(&Gauges { connections: 2, arrivals: 0, waiting: 1, kept, issuing_end_ms: 5000 });
         for line in [
@@ -159,6 +168,7 @@ mod tests {
             "zen_control_handshakes_total{outcome=\"denied\"} 1",
             "zen_control_database_errors_total 1",
             "zen_control_clusters_behind 1",
+            "zen_control_audit_cosigned 5",
             "zen_control_issuing_ca_not_after_seconds 5",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}: {text}");

@@ -51,6 +51,9 @@ pub(crate) fn kept(database: &Connection) -> rusqlite::Result<Kept> {
         )?,
         locked: count("SELECT count(*) FROM identities WHERE locked_at_ms IS NOT NULL")?,
         changes: count("SELECT changes FROM watched")?,
+        entries: count("SELECT coalesce(max(sequence) + 1, 0) FROM audit_entries")?,
+        signed: count("SELECT coalesce(max(size), 0) FROM audit_checkpoints")?,
+        cosigned: count("SELECT coalesce(max(size), 0) FROM audit_cosignatures")?,
     })
 }
 
