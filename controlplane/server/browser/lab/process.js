@@ -8,8 +8,8 @@ import { promisify } from 'node:util';
 import { program } from './options.js';
 
 const POLL_MS = 50;
-// Longer than anything here takes on a busy machine.
-const PATIENCE_MS = 60_000;
+// An agent tells a node that was not there again after half a minute, and a busy machine doubles it.
+const PATIENCE_MS = 120_000;
 const STOP_MS_MAX = 10_000;
 
 // Waits until `ask` gives something true, and gives that.
@@ -26,7 +26,9 @@ export async function until(what, ask, patienceMs = PATIENCE_MS) {
 // Runs a program to its end; what it printed. `input` goes to its standard input.
 export async function runToEnd(name, args, { input, codes = [0], cwd } = {}) {
     const running = promisify(execFile)(program(name), args, { cwd, encoding: 'utf8' });
-    running.child.stdin.end(input ?? '');
+    // A command that does not read says itself what is wrong.
+    running.child.stdin.on('error', () => {});
+    running.child.stdin.end(input);
     const { code = 0, stdout, stderr } = await running.catch((error) => error);
     if (!codes.includes(code)) throw new Error(`${name} ${args.join(' ')}: exit ${code}\n${stdout}${stderr}`);
     return { code, stdout, stderr };
