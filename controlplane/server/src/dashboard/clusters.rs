@@ -122,6 +122,7 @@ struct ClusterPage {
     frame: Frame,
     status: ClusterStatus,
     health: Health,
+    trust_domain: String,
     bundles: Vec<Bundle>,
     next: String,
     urls: String,
@@ -221,6 +222,14 @@ impl MemberStatus {
     }
 }
 
+impl ClusterPage {
+    /// The form of denials, filled in: the member's name is what the agent says.
+    fn denial(&self, member: &str) -> String {
+        let id = format!("spiffe://{}/{}/{member}", self.trust_domain, self.status.cluster);
+        format!("/tenants/{}/denials{}", self.frame.tenant, query_of([("whom", id.as_str())]))
+    }
+}
+
 fn list(visit: &mut Visit<'_>) -> Result<Reply, Fault> {
     visit.check_tenant()?;
     let ask = visit.get("/v1/tenants/{tenant}/status").query("limit", LISTED);
@@ -255,6 +264,7 @@ fn cluster_page(visit: &Visit<'_>, status: u16, errors: Vec<String>) -> Result<R
         &ClusterPage {
             frame: visit.section(format!("Cluster {}", found.cluster), "/clusters"),
             health,
+            trust_domain: visit.dashboard.trust_domain().to_owned(),
             status: found,
             bundles: bundles.items,
             next: query_of([("cursor", bundles.next_cursor.as_str())]),

@@ -63,6 +63,10 @@ impl Dashboard {
         Self { server: server.clone(), routes: routes().into() }
     }
 
+    fn trust_domain(&self) -> &str {
+        self.server.trust_domain()
+    }
+
     /// There is no such page.
     pub(crate) async fn nowhere(&self, request: Request) -> Response<Body> {
         let nowhere: Step = |_| Err(Fault::NotFound("page"));

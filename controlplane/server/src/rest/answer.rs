@@ -18,8 +18,8 @@ use super::resources::routes;
 use super::route::{Conditional, Route, Verb};
 use super::unit::{Answer, Call};
 use super::{Server, head, json};
-use crate::listener::now_ms;
 use crate::Refusal;
+use crate::listener::now_ms;
 use crate::people::Caller;
 
 /// Longest body, bytes.
@@ -90,19 +90,13 @@ async fn done(
     let call = read(&route, caller, request, request_id).await?;
     let working = server.clone();
     let work = move || {
-        let _run =
-            call.key.as_ref().map(|key| working.running.begin(&call.caller.key(), key)).transpose()?;
+        let _run = call.key.as_ref().map(|key| working.running.begin(&call.caller.key(), key)).transpose()?;
         working.perform(&route, &call, now_ms())
     };
     tokio::task::spawn_blocking(work).await.map_err(|_| Refusal::Ending)?
 }
 
-async fn read(
-    route: &Route,
-    caller: Caller,
-    mut request: Request,
-    request_id: &str,
-) -> Result<Call, Fault> {
+async fn read(route: &Route, caller: Caller, mut request: Request, request_id: &str) -> Result<Call, Fault> {
     let names = request.extract_parts::<RawPathParams>().await;
     let names = names.map_err(|_| Fault::Malformed("the path is not percent-encoded UTF-8".to_owned()))?;
     let names = names.iter().map(|(name, value)| {

@@ -108,7 +108,7 @@ async fn fill(lab: &Lab, browser: &mut Browser) {
     assert_eq!(raw(browser, "/tenants/acme/denials", &deny).await.status, 303);
     let bundle = format!("urls=https%3A%2F%2Flocalhost%3A1&csrf={token}");
     assert_eq!(raw(browser, "/tenants/acme/clusters/edge/bundles", &bundle).await.status, 200);
-    let member = json!({ "outcome": { "rejected": { "version": 1, "reason": MARKUP } }, "certificate_not_after_ms": 1 });
+    let member = json!({ "outcome": { "outcome": "rejected", "version": 1, "reason": MARKUP }, "certificate_not_after_ms": 1 });
     let report = json!({ "agent_version": MARKUP, "configuration": 1, "members": { MARKUP: member } });
     let sql = "INSERT INTO statuses (cluster, received_at_ms, report) VALUES ('edge', ?1, ?2)";
     lab.database().execute(sql, (i64::try_from(now_ms()).unwrap(), report.to_string())).unwrap();
@@ -122,12 +122,11 @@ async fn every_page_shows_what_is_kept_and_none_of_it_is_markup() {
     let (seen, found) = walk(&mut browser).await;
     assert!(seen.len() > 40 && found.len() > 25, "{} pages, {} forms", seen.len(), found.len());
     for (path, shown) in [
-        ("/tenants/acme/clusters", "&#60;zen-canary"),
         ("/tenants/acme/clusters/edge", "&#60;zen-canary"),
         ("/tenants/acme/denials", "&#60;zen-canary"),
         ("/tenants/acme/destinations", "&#60;zen-canary"),
         ("/tenants/acme/members/node-1/edit", "&#60;zen-canary"),
-        ("/tenants/acme/clusters/edge/configuration", "&#60;zen-canary"),
+        ("/tenants/acme/members", "&#60;zen-canary"),
     ] {
         let page = browser.get(path).await.text();
         assert!(page.contains(shown), "{path} shows it: {page}");
@@ -163,7 +162,8 @@ async fn every_field_of_every_form_gets_what_it_should_not() {
             continue;
         }
         for name in names {
-            for value in values {
+            // A query of that length is no head of a request any more.
+            for value in values.into_iter().filter(|value| form.is_post || value.len() < 4096) {
                 let step = if sent % 2 == 0 { "save" } else { "preview" };
                 let answer = send(&mut browser, form, &[(name, value), ("step", step)]).await;
                 let size = value.len().min(40);

@@ -68,8 +68,10 @@ async fn only_our_own_names_are_answered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_opens_no_route_of_the_api() {
     let lab = Lab::start(None).await;
-    let mut browser = owner(&lab).await;
+    let cookies = owner(&lab).await.cookies;
     for path in ["/v1/tenants", "/v1/tenants/acme/clusters", "/v1/denials", "/healthz"] {
+        let mut browser = lab.browser().await;
+        browser.cookies.clone_from(&cookies);
         assert_eq!(browser.get(path).await.status, 404, "a cookie is no token: {path}");
         let with =
             [("Authorization", "Bearer 0000000000000000000000000000000000000000000000000000000000000000")];

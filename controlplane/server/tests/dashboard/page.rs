@@ -30,7 +30,8 @@ pub async fn person(lab: &Lab, name: &str, role: Option<Role>) -> Browser {
     let cookie = hex(digest(&SHA256, name.as_bytes()).as_ref());
     let sql = "INSERT INTO sessions (hash, person, actor, made_ms, used_ms) VALUES (?1, ?2, ?3, ?4, ?4)";
     let now = i64::try_from(now_ms()).unwrap();
-    let row = (digest(&SHA256, cookie.as_bytes()).as_ref(), name, format!("person:{name}"), now);
+    let hash = digest(&SHA256, cookie.as_bytes());
+    let row = (hash.as_ref(), name, format!("person:{name}"), now);
     lab.database().execute(sql, row).unwrap();
     browser.cookies.insert(SESSION.to_owned(), cookie);
     browser
