@@ -160,8 +160,10 @@ impl Syncing {
             if !orders.is_empty() {
                 // Nodes may take longer than an idle connection lasts.
                 drop(connection);
+                let before = self.orders.clone();
                 self.carry_out(&orders, means).await?;
-                return Ok(true);
+                // What was refused comes again, and is asked for no sooner than anything else.
+                return Ok(self.orders != before);
             }
             if !is_newer {
                 return Ok(false);

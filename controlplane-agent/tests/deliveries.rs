@@ -185,7 +185,7 @@ fn whoever_is_killed_each_delivery_is_told_once_and_no_order_done_twice() {
         send(&chain, round * 10, 4);
         dead += 4;
         wait_until("letters are told", || {
-            person.deliveries("dead") == dead && !person.all("dead-letters?").is_empty()
+            person.deliveries("dead") == dead && person.all("dead-letters?").len() == 4
         });
         let letters = person.all("dead-letters?");
         chain.target.status.store(200, Ordering::Relaxed);

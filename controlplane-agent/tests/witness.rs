@@ -11,7 +11,6 @@ use std::path::Path;
 use std::process::Command;
 
 use lab::{Lab, Process, TRUST_DOMAIN, run, wait_until};
-use nix::sys::signal::Signal;
 
 /// A control plane and an agent that is its witness.
 fn witnessed() -> (Lab, Process) {
@@ -39,7 +38,7 @@ fn cosigned(lab: &Lab) -> u64 {
 /// Something that is an entry.
 fn act(lab: &Lab, number: u32) {
     let (directory, id) = (lab.text("control"), format!("spiffe://acme.example/somebody/{number}"));
-    run("zen-control", &["deny", "--dir", &directory, "--id", &id]);
+    run("zen-control", &["deny", "--dir", &directory, "--spiffe-id", &id]);
 }
 
 fn alarm(lab: &Lab) -> Option<String> {
@@ -81,7 +80,6 @@ fn what_continues_is_cosigned_over_restarts_of_both() {
         stop_control(&mut lab);
         lab.start_control();
         wait_until("it is seen", || seen(&lab) > before);
-        agent.signal(Signal::SIGHUP);
         wait_until("and cosigned", || cosigned(&lab) > before);
     }
     drop(agent);
@@ -118,6 +116,7 @@ fn an_old_copy_of_the_database_is_noticed_and_so_is_another_history() {
     for number in 10..18 {
         act(&lab, number);
     }
+    run("zen-control", &["audit", "checkpoint", "--dir", &lab.text("control")]);
     fs::remove_file(lab.path("state/audit-alarm.json")).unwrap();
     wait_alarm(&lab, "does not continue the one with");
     assert_eq!(seen(&lab), size, "what was seen stays");
