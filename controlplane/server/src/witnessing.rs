@@ -55,6 +55,14 @@ impl Control {
         self.write(key, now_ms, write)
     }
 
+    /// Whether there is an order that was not handed out and is not over.
+    pub(crate) fn has_open_order(&self, cluster: &str, now_ms: u64) -> Result<bool, Refusal> {
+        let sql =
+            "SELECT EXISTS (SELECT 1 FROM orders WHERE cluster = ?1 AND state = 'open' AND expires_ms > ?2)";
+        let wanted = (cluster, integer(now_ms));
+        Ok(self.reader().prepare_cached(sql)?.query_row(wanted, |row| row.get(0))?)
+    }
+
     /// Whether there is an order above the last one that an agent has begun.
     pub(crate) fn has_orders(&self, cluster: &str, last: u64, now_ms: u64) -> Result<bool, Refusal> {
         let sql = "SELECT EXISTS (SELECT 1 FROM orders

@@ -105,7 +105,7 @@ pub(crate) fn hand_out(
 ) -> Result<Vec<SignedOrder>, Refusal> {
     let sql = "SELECT number, text, signature FROM orders
         WHERE cluster = ?1 AND state IN ('open', 'sent') AND number > ?2 AND expires_ms > ?3 ORDER BY number LIMIT ?4";
-    let wanted = (cluster, integer(last), integer(now_ms), SYNC_ORDERS_MAX as i64);
+    let wanted = (cluster, integer(last), integer(now_ms), integer(SYNC_ORDERS_MAX as u64));
     let mut statement = transaction.prepare_cached(sql)?;
     let found = statement.query_map(wanted, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let found: Vec<(i64, String, String)> = found.collect::<Result<_, _>>()?;

@@ -49,9 +49,10 @@ pub(super) async fn sync(
     }
     let log = server.look(|control, _| control.log_report(size))?;
     let has_orders = server.look(|control, now| control.has_orders(&session.cluster, last_order, now))?;
-    let orders = match has_orders {
-        true => server.work(move |control, now| control.hand_out(&key, last_order, now)).await?,
-        false => Vec::new(),
+    let orders = if has_orders {
+        server.work(move |control, now| control.hand_out(&key, last_order, now)).await?
+    } else {
+        Vec::new()
     };
     Ok(json(StatusCode::OK, &SyncAnswer { log, orders }))
 }

@@ -169,7 +169,8 @@ async fn configuration(
             return Ok(json(StatusCode::OK, &found));
         }
         // Nothing newer, and the agent asks for orders next.
-        if news.borrow().has_order(&session.cluster) {
+        let has_order = news.borrow().has_order(&session.cluster);
+        if has_order && server.look(|control, now| control.has_open_order(&session.cluster, now))? {
             return Ok(Success::Nothing);
         }
         let is_there = tokio::select! {
