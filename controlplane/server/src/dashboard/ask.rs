@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -87,7 +88,7 @@ impl<'a> Ask<'a> {
         }
         for (index, (name, value)) in query.iter().enumerate() {
             let sign = if index == 0 { '?' } else { '&' };
-            target.push_str(&format!("{sign}{name}={}", encoded(value)));
+            let _ = write!(target, "{sign}{name}={}", encoded(value));
         }
         let call = Call {
             request_id: visit.request_id.clone(),

@@ -78,7 +78,8 @@ pub(super) struct Health {
 
 #[derive(Deserialize)]
 struct Bundle {
-    bundle_id: String,
+    #[serde(rename = "bundle_id")]
+    id: String,
     state: String,
     expires_at_ms: i64,
     #[serde(default)]
@@ -94,7 +95,8 @@ struct NewBundle {
 
 #[derive(Deserialize)]
 struct Denial {
-    denial_id: String,
+    #[serde(rename = "denial_id")]
+    id: String,
     #[serde(default)]
     spiffe_id: String,
     #[serde(default)]
@@ -128,10 +130,6 @@ struct ClusterPage {
     urls: String,
     life: String,
     errors: Vec<String>,
-    may_enroll: bool,
-    may_deny: bool,
-    may_publish: bool,
-    may_manage: bool,
 }
 
 #[derive(Template)]
@@ -271,10 +269,6 @@ fn cluster_page(visit: &Visit<'_>, status: u16, errors: Vec<String>) -> Result<R
             urls: visit.form.text("urls").to_owned(),
             life: visit.form.text("life").to_owned(),
             errors,
-            may_enroll: visit.may(Operation::Enroll),
-            may_deny: visit.may(Operation::Deny),
-            may_publish: visit.may(Operation::Publish),
-            may_manage: visit.may(Operation::Manage),
         },
     ))
 }

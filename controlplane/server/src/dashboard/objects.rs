@@ -139,7 +139,7 @@ fn new(visit: &mut Visit<'_>) -> Result<Reply, Fault> {
     }
     let mut draft = Draft { kind, name: String::new(), revision: None, values: Vec::new() };
     if visit.is_post {
-        draft.name = visit.form.text("name").to_owned();
+        visit.form.text("name").clone_into(&mut draft.name);
         draft.values = fields::of_form(kind, &visit.form);
         return draft.decide(visit);
     }

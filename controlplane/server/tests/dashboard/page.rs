@@ -76,7 +76,8 @@ pub fn forms(page: &str, path: &str) -> Vec<Form> {
             let value = attribute(tag, "value").unwrap_or_default();
             if name.is_empty() {
                 continue;
-            } else if tag.starts_with("input") {
+            }
+            if tag.starts_with("input") {
                 let is_box = tag.contains("type=\"checkbox\"");
                 if !is_box || tag.contains(" checked") {
                     fields.push((name, value));
@@ -109,8 +110,9 @@ pub fn links(page: &str) -> BTreeSet<String> {
 
 pub fn encoded(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    let one = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-    text.bytes().map(one).collect()
+    text.bytes().fold(String::new(), |text, byte| {
+        if plain(byte) { text + &char::from(byte).to_string() } else { text + &format!("%{byte:02X}") }
+    })
 }
 
 fn attribute(tag: &str, name: &str) -> Option<String> {
@@ -133,5 +135,5 @@ fn unescaped(text: &str) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
