@@ -50,12 +50,12 @@ fn object(kind: &'static str, name: &'static str, body: Value) -> [Sample; 2] {
     ]
 }
 
-fn samples() -> Vec<Sample> {
+/// One of each kind of object.
+fn objects() -> [[Sample; 2]; 6] {
     let place = "edge/webhooks/github";
-    let endpoint = json!({"cluster": "edge", "scheme": "github", "secrets": [place]});
-    let objects = [
+    [
         object("members", "a", json!({"cluster": "edge", "roles": ["ingester"]})),
-        object("endpoints", ID, endpoint.clone()),
+        object("endpoints", ID, endpoint()),
         object(
             "destinations",
             "billing",
@@ -74,26 +74,16 @@ fn samples() -> Vec<Sample> {
             json!({"clusters": ["edge"], "place": place,
             "ciphertext": "YWdlLWVuY3J5cHRpb24ub3JnL3YxCi0+IFgyNTUxOSBhCg=="}),
         ),
-    ];
-    let [cluster, no_cluster] = object("clusters", "edge", json!({}));
-    let bundles = "/v1/tenants/{tenant}/clusters/{cluster}/bundles";
+    ]
+}
+
+fn endpoint() -> Value {
+    json!({"cluster": "edge", "scheme": "github", "secrets": ["edge/webhooks/github"]})
+}
+
+fn people() -> [Sample; 3] {
     let person = "/v1/tenants/{tenant}/people/{name}";
-    let mut all = vec![
-        cluster,
-        sample(
-            ("post", "/v1/tenants"),
-            "tenants",
-            Some(json!({"name": "beta"})),
-            "tenants.create",
-            Some("tenants/beta"),
-        ),
-        sample(
-            ("put", "/v1/tenants/{tenant}/billing"),
-            "tenants/acme/billing",
-            Some(json!({"plan": "large", "contact": "ann"})),
-            "billing.put",
-            Some("tenants/acme/billing"),
-        ),
+    [
         sample(
             ("put", person),
             "tenants/acme/people/bob",
@@ -114,6 +104,28 @@ fn samples() -> Vec<Sample> {
             None,
             "people.delete",
             Some("tenants/acme/people/bob"),
+        ),
+    ]
+}
+
+fn samples() -> Vec<Sample> {
+    let [cluster, no_cluster] = object("clusters", "edge", json!({}));
+    let bundles = "/v1/tenants/{tenant}/clusters/{cluster}/bundles";
+    let mut all = vec![
+        cluster,
+        sample(
+            ("post", "/v1/tenants"),
+            "tenants",
+            Some(json!({"name": "beta"})),
+            "tenants.create",
+            Some("tenants/beta"),
+        ),
+        sample(
+            ("put", "/v1/tenants/{tenant}/billing"),
+            "tenants/acme/billing",
+            Some(json!({"plan": "large", "contact": "ann"})),
+            "billing.put",
+            Some("tenants/acme/billing"),
         ),
         sample(
             ("post", "/v1/tenants/{tenant}/dead-letters/replay"),
@@ -144,11 +156,12 @@ fn samples() -> Vec<Sample> {
             Some("denials/serial/ab"),
         ),
     ];
-    all.extend(objects.into_iter().flatten());
+    all.extend(people());
+    all.extend(objects().into_iter().flatten());
     all.push(sample(
         ("post", "/v1/tenants/{tenant}/endpoints"),
         "tenants/acme/endpoints",
-        Some(endpoint),
+        Some(endpoint()),
         "endpoints.create",
         None,
     ));

@@ -27,7 +27,6 @@ pub struct Place {
 pub struct Lab {
     pub place: Place,
     pub address: SocketAddr,
-    pub agents: SocketAddr,
     listening: [tokio::task::JoinHandle<()>; 2],
 }
 
@@ -114,7 +113,8 @@ impl Place {
             let mut statement = database.prepare(&format!("SELECT * FROM {table}")).unwrap();
             let columns = statement.column_count();
             let row = |row: &rusqlite::Row<'_>| {
-                Ok((0..columns).map(|index| format!("{:?} ", row.get_ref(index).unwrap())).collect())
+                let values: Vec<_> = (0..columns).map(|index| row.get_ref(index).unwrap()).collect();
+                Ok(format!("{values:?}"))
             };
             let mut rows: Vec<String> = statement.query_map((), row).unwrap().map(Result::unwrap).collect();
             rows.sort();
@@ -176,9 +176,9 @@ impl Lab {
         let settings = Settings { listen: loopback, long_poll: Duration::from_secs(5) };
         let listening = Listening::bind(place.directory(), &settings).await.unwrap();
         let people = PeopleListening::bind(place.directory(), loopback, listening.identity()).await.unwrap();
-        let (agents, address) = (listening.address().unwrap(), people.address().unwrap());
+        let address = people.address().unwrap();
         let listening = [tokio::spawn(listening.run()), tokio::spawn(people.run())];
-        Self { place, address, agents, listening }
+        Self { place, address, listening }
     }
 
     pub fn add(&self, name: &str, role: Role) {

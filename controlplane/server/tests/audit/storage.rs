@@ -24,7 +24,7 @@ fn cut(place: &Place, count: u64) {
         "DELETE FROM audit_nodes WHERE ((idx + 1) << level) > ?1",
         "DELETE FROM audit_checkpoints WHERE size > ?1",
     ] {
-        database.execute(sql, (size as i64,)).unwrap();
+        database.execute(sql, (i64::try_from(size).unwrap(),)).unwrap();
     }
 }
 
