@@ -26,7 +26,7 @@ fn each_key_of_the_configuration_has_its_row() {
     for (name, table) in nested {
         keys.extend(fields(name).into_iter().map(|key| format!("{table}.{key}")));
     }
-    assert_eq!(keys.len(), 9, "{keys:?}");
+    assert_eq!(keys.len(), 10, "{keys:?}");
     for key in keys {
         assert!(PAGE.contains(&format!("| `{key}` |")), "{key} has no row");
     }
