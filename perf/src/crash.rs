@@ -1,7 +1,7 @@
 //! The `crash` command: SIGKILLs nodes at random moments under load, then looks for every promised event.
 //!
 //! Half of the kills come right behind a 202, when a promise that is not on disk would break. Out: seed,
-//! kills, accepted, delivered, duplicates and LOST; success if nothing was lost and nothing accepted twice,
+//! kills, accepted, delivered, duplicates and LOST; success if nothing was lost, nothing accepted twice, and each delivery has its one receipt,
 //! or with `--expect-loss` only if something was lost.
 
 use std::path::PathBuf;
@@ -14,9 +14,10 @@ use tokio::net::TcpListener;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::error::LabError;
-use crate::lab::{Io, Lab, Node, Process, Shape, TARGET_IDENTITY, node_program, wait_ready};
+use crate::lab::{Io, Lab, Node, Process, Shape, TARGET_IDENTITY, Tuning, node_program, wait_ready};
 use crate::load::{LoadPlan, LoadReport, LoadState, Record, Repeats, run_load};
 use crate::random::{Random, system_seed};
+use crate::receipts;
 use crate::record::{Accepted, Comparison};
 use crate::samples::{Samples, Sizes};
 use crate::sink::{Sink, SinkState};
@@ -85,7 +86,8 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
     let seed = options.seed.unwrap_or_else(system_seed);
     println!("crash: seed {seed}, {} kills", options.kills);
     let program = node_program(options.node.as_deref())?;
-    let mut lab = Lab::make(&options.dir, Shape::CRASH, options.workers)?;
+    let tuning = Tuning { sections: ["", receipts::SECTION], ..Tuning::NONE };
+    let mut lab = Lab::make_tuned(&options.dir, Shape::CRASH, options.workers, tuning)?;
     lab.io = options.io;
     let sink = serve_targets(&lab).await?;
     let plan = load_plan(&lab, options.connections, options.rate)?;
@@ -99,8 +101,12 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
     arena.load.stop();
     let report = sending.await.expect("the load does not panic");
     await_arrivals(&report.accepted, &sink, || arena.check()).await?;
-    let complaints = arena.stop().await;
-    let comparison = Comparison::new(&report.accepted, &sink.arrivals());
+    let mut complaints = arena.stop().await;
+    let arrivals = sink.arrivals();
+    let (lines, faults) = receipts::check(&arena.lab, &arrivals)?;
+    println!("crash: {lines} lines of receipts");
+    complaints.extend(faults);
+    let comparison = Comparison::new(&report.accepted, &arrivals);
     Ok(arena.judge(&options, seed, &report, &comparison, complaints))
 }
 

@@ -19,6 +19,7 @@ mod pairs;
 mod pki;
 mod power;
 mod random;
+mod receipts;
 mod record;
 mod relay;
 mod samples;

@@ -8,6 +8,7 @@ mod costs;
 mod ebpf;
 mod flights;
 mod isolation;
+mod receipts;
 mod replay;
 mod stage;
 mod targets;
@@ -24,7 +25,7 @@ use crate::lab::node_program;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// What is compared.
-    #[arg(value_enum, value_delimiter = ',', default_values_t = [Comparison::Isolation, Comparison::Replay, Comparison::Costs, Comparison::Ebpf])]
+    #[arg(value_enum, value_delimiter = ',', default_values_t = [Comparison::Isolation, Comparison::Replay, Comparison::Costs, Comparison::Ebpf, Comparison::Receipts])]
     comparisons: Vec<Comparison>,
     /// Rounds of each comparison.
     #[arg(long, default_value_t = 9)]
@@ -70,6 +71,8 @@ enum Comparison {
     Replay,
     /// CPU per event with all BPF programs on, beside all off.
     Ebpf,
+    /// CPU per event with receipts, beside none.
+    Receipts,
     /// CPU per event of a condition, a transform and a fan-out beside the plain path.
     Costs,
 }
@@ -88,6 +91,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
             Comparison::Isolation => isolation::run(&options, &program).await?,
             Comparison::Replay => replay::run(&options, &program).await?,
             Comparison::Ebpf => ebpf::run(&options, &program).await?,
+            Comparison::Receipts => receipts::run(&options, &program).await?,
             Comparison::Costs => costs::run(&options, &program).await?,
         };
         println!();
