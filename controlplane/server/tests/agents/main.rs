@@ -15,5 +15,6 @@ mod link_keys;
 mod operation;
 mod programs;
 mod recovery;
+mod relays;
 mod roots;
 mod time;
