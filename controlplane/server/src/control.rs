@@ -22,7 +22,8 @@ use crate::session::{check_session, is_seen, mark_seen};
 use crate::witnessing::keep_cosigned;
 use crate::{
     Advanced, AgentSession, AuditSettings, Authority, ControlError, Database, Directory, Refusal, SessionKey,
-    audit, authority, certificates, configuration, deliveries, enrollment, link_keys, open_database, overview,
+    audit, authority, certificates, configuration, deliveries, enrollment, link_keys, open_database,
+    overview,
 };
 
 /// Most members of a report.

@@ -348,7 +348,9 @@ pub enum ControlError {
     )]
     AuditDamaged,
     /// Something in the audit log does not hold.
-    #[error("the audit log was changed: {0}; keep control.db as it is, and compare with an export or a backup")]
+    #[error(
+        "the audit log was changed: {0}; keep control.db as it is, and compare with an export or a backup"
+    )]
     AuditFault(ExportError),
     /// The key of the audit log is lost.
     #[error("{}: is not there; restore it from a backup: no agent takes checkpoints of another key", path.display())]

@@ -44,7 +44,8 @@ mod web;
 mod witnessing;
 
 pub use audit::{
-    AuditRange, AuditSettings, accept_truncation, audit_key, audit_ranges, audit_witnesses, export_audit, sign_audit,
+    AuditRange, AuditSettings, accept_truncation, audit_key, audit_ranges, audit_witnesses, export_audit,
+    sign_audit,
 };
 pub use authority::{
     Advanced, Authority, Force, LEAF_LIFE_MS, Need, RootSpread, Straggler, advance, authority_lines,
@@ -62,7 +63,8 @@ pub use listener::{Listening, Settings, serve};
 pub use nonces::{NONCE_LIFE_MS, NONCES_MAX};
 pub use overview::{ClusterOverview, overview};
 pub use people::{
-    PERSON_LIFE_MS, Role, RoleOfPerson, add_person, certify_person, list_people, remove_person, set_person_role,
+    PERSON_LIFE_MS, Role, RoleOfPerson, add_person, certify_person, list_people, remove_person,
+    set_person_role,
 };
 pub use recovery::{
     RECOVERY_WITHIN_MS, RecoveryFault, RecoveryPolicy, RecoveryState, recovery_state, set_recovery,

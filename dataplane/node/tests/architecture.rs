@@ -26,7 +26,16 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("zen-lockd", &["zen-audit", "zen-lock"]),
     (
         "zen-dataplane",
-        &["zen-audit", "zen-core", "zen-ebpf", "zen-hmac", "zen-identity", "zen-lock", "zen-rules", "zen-uring"],
+        &[
+            "zen-audit",
+            "zen-core",
+            "zen-ebpf",
+            "zen-hmac",
+            "zen-identity",
+            "zen-lock",
+            "zen-rules",
+            "zen-uring",
+        ],
     ),
     ("zen-search", &[]),
     ("zen-perf", &["zen-control-api", "zen-core", "zen-hmac", "zen-lock", "zen-search", "zen-uring"]),

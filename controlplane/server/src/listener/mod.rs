@@ -30,9 +30,9 @@ use self::notes::{Notes, Waiting};
 pub(crate) use self::places::Places;
 use self::places::Shed;
 use self::scrape::Scraped;
+use crate::audit::accept_truncation;
 use crate::directory::{self, Directory};
 use crate::metrics::{Counter, Metrics};
-use crate::audit::accept_truncation;
 use crate::news::News;
 use crate::{Control, ControlError, MetricsPlace, PeopleListening, Refusal, RunSettings, WebListening};
 
