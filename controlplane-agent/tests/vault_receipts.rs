@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[path = "support/lab.rs"]
-#[allow(dead_code, reason = "other tests use all of it")]
 mod lab;
 
 use std::fs;

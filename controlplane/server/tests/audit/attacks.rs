@@ -109,7 +109,7 @@ impl Scene {
         let sql = "INSERT OR IGNORE INTO audit_witnesses (cluster, key, since_ms) VALUES ('edge', ?1, 1)";
         database.execute(sql, (&key,)).unwrap();
         let sql = "INSERT OR REPLACE INTO audit_cosignatures (size, witness, line) VALUES (?1, ?2, ?3)";
-        database.execute(sql, (size as i64, &key, line)).unwrap();
+        database.execute(sql, (size.cast_signed(), &key, line)).unwrap();
         Ok(size)
     }
 
@@ -149,11 +149,11 @@ impl Scene {
         database.execute_batch("DELETE FROM audit_entries; DELETE FROM audit_nodes").unwrap();
         for (sequence, bytes) in entries.iter().enumerate() {
             let sql = "INSERT INTO audit_entries (sequence, bytes) VALUES (?1, ?2)";
-            database.execute(sql, (sequence as i64, bytes)).unwrap();
+            database.execute(sql, (i64::try_from(sequence).unwrap(), bytes)).unwrap();
         }
         for (node, hash) in Tree::of(entries).nodes {
             let sql = "INSERT INTO audit_nodes (level, idx, hash) VALUES (?1, ?2, ?3)";
-            database.execute(sql, (node.level, node.index as i64, &hash.0[..])).unwrap();
+            database.execute(sql, (node.level, node.index.cast_signed(), &hash.0[..])).unwrap();
         }
     }
 
@@ -168,7 +168,9 @@ impl Scene {
         let database = self.place.database();
         database.execute_batch("DELETE FROM audit_checkpoints; DELETE FROM audit_cosignatures").unwrap();
         let sql = "INSERT INTO audit_checkpoints (size, made_ms, note) VALUES (?1, ?2, ?3)";
-        database.execute(sql, (entries.len() as i64, now_ms() as i64, note.to_string())).unwrap();
+        database
+            .execute(sql, (i64::try_from(entries.len()).unwrap(), now_ms().cast_signed(), note.to_string()))
+            .unwrap();
         fs::write(self.place.state().join(FILE), note.to_string()).unwrap();
     }
 
@@ -272,7 +274,7 @@ fn a_tail_that_was_cut_off_is_caught_by_the_second_file_or_by_a_witness() {
     assert!(status == FAILED && said.contains("are missing"), "{said}");
 
     // With its checkpoints and an older second file, nobody on this host can know.
-    let size = (scene.signed as i64,);
+    let size = (i64::try_from(scene.signed).unwrap(),);
     let database = scene.place.database();
     database.execute("DELETE FROM audit_checkpoints WHERE size >= ?1", size).unwrap();
     database.execute("DELETE FROM audit_cosignatures WHERE size >= ?1", size).unwrap();

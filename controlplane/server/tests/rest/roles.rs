@@ -49,16 +49,20 @@ fn entry(method: &str, path: &str) -> &'static str {
         ("POST", ["clusters", _, "bundles"]) | ("DELETE", ["clusters", _, "bundles", _]) => "enroll",
         ("POST", ["clusters", _, "configurations"]) => "publish",
         ("POST", ["changes"]) | ("PUT", ["destinations" | "delivery-flows", _]) => "draft",
-        ("DELETE", ["destinations" | "delivery-flows", _]) | ("POST", ["endpoints"]) => "manage",
-        ("PUT" | "DELETE", ["clusters" | "members" | "endpoints" | "policies" | "credentials", _]) => {
+        ("DELETE", ["destinations" | "delivery-flows", _])
+        | ("POST", ["endpoints"])
+        | ("PUT" | "DELETE", ["clusters" | "members" | "endpoints" | "policies" | "credentials", _]) => {
             "manage"
-        }
-        ("GET", [] | ["status" | "deliveries" | "dead-letters"] | ["orders", ..] | ["clusters", ..]) => {
-            "read"
         }
         (
             "GET",
-            ["members" | "endpoints" | "destinations" | "delivery-flows" | "policies" | "credentials", ..],
+            []
+            | ["status" | "deliveries" | "dead-letters"]
+            | [
+                "orders" | "clusters" | "members" | "endpoints" | "destinations" | "delivery-flows"
+                | "policies" | "credentials",
+                ..,
+            ],
         ) => "read",
         _ => panic!("{method} {path} is new: say who may"),
     }

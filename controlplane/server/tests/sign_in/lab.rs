@@ -180,7 +180,11 @@ pub fn secret_of(page: &str) -> Vec<u8> {
 /// What forms of a session have.
 pub fn csrf(cookie: &str) -> String {
     let hash = digest(&SHA256, format!("zen-csrf\n{cookie}").as_bytes());
-    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    hash.as_ref().iter().flat_map(|byte| [byte >> 4, byte & 15]).map(digit).collect()
+}
+
+fn digit(value: u8) -> char {
+    char::from_digit(value.into(), 16).unwrap()
 }
 
 /// The code of some steps from now.

@@ -40,7 +40,7 @@ async fn a_link_lets_somebody_in_once_and_in_time() {
     assert_eq!(other.get(&format!("/sign-in/link?token={first}")).await.status, 410);
     assert_eq!(other.get(&format!("/sign-in/link?token={second}")).await.status, 200);
     let sql = "UPDATE sign_in_links SET expires_ms = expires_ms - ?1";
-    lab.database().execute(sql, (LINK_LIFE_MS as i64,)).unwrap();
+    lab.database().execute(sql, (LINK_LIFE_MS.cast_signed(),)).unwrap();
     assert_eq!(other.get(&format!("/sign-in/link?token={second}")).await.status, 410, "an hour");
     assert!(browser.is_in().await, "making a link ends nothing");
     lab.signed_in("owner").await;

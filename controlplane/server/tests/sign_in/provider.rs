@@ -129,7 +129,7 @@ impl Provider {
     pub fn rotate(&self, key_id: &str) {
         let mut state = self.state.lock().unwrap();
         state.key = Ed25519KeyPair::generate().unwrap();
-        state.key_id = key_id.to_owned();
+        key_id.clone_into(&mut state.key_id);
     }
 
     /// How often a path was asked for.
