@@ -152,7 +152,8 @@ fn a_dead_letter_is_seen_ordered_and_sent_again() {
     // Who ordered and what came of it is in the log, and so are digests of the node's receipts, each once.
     assert_eq!(person.audited("dead-letters.replay"), [format!("tenants/acme/orders/{order}")]);
     assert_eq!(person.audited("orders.done"), [format!("tenants/acme/clusters/core/orders/{order}")]);
-    wait_until("digests are in the log", || person.audited("receipts.digest").len() >= 3);
+    // A segment ends with the write that gives it its fifth line: one or more for 14 lines, one more for the five after those.
+    wait_until("digests are in the log", || person.audited("receipts.digest").len() >= 2);
     let digests = person.audited("receipts.digest");
     assert_eq!(digests.iter().collect::<BTreeSet<_>>().len(), digests.len(), "each once: {digests:#?}");
     let place = "tenants/acme/clusters/core/members/edge-1/receipts/0/sha256:";

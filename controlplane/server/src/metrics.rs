@@ -173,6 +173,6 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line}: {text}");
         }
-        assert_eq!(text.lines().filter(|line| line.starts_with("# TYPE")).count(), 13);
+        assert_eq!(text.lines().filter(|line| line.starts_with("# TYPE")).count(), 16);
     }
 }

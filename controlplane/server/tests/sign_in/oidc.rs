@@ -165,7 +165,8 @@ async fn what_a_provider_may_not_say_is_refused_each_for_its_reason() {
         .acts()
         .into_iter()
         .filter(|(action, outcome, _)| action == "people.sign-in" && outcome == "refused");
-    assert_eq!(refused.count(), 21);
+    // Of 21: so many of one address are entries, and the rest would only push others out.
+    assert_eq!(refused.count(), 20);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -108,9 +108,18 @@ const HEAD_BYTES: usize = 128;
 /// A note, stamped when it was made: what is due is told from then on, however long it waits for room.
 struct DatedNote {
     wall_ms: u64,
-    note: Note,
-    is_receipted: bool,
+    said: Said,
 }
+
+/// What a note says. Thousands may wait, so whether a receipt does is in the same word as which note it is.
+enum Said {
+    /// An outcome whose receipt waits for its record.
+    Receipted(OutcomeRecord),
+    /// All else.
+    Note(Note),
+}
+
+const _: () = assert!(size_of::<Said>() == size_of::<Note>());
 
 struct Arrival {
     record: Sequence,
@@ -371,11 +380,14 @@ impl Egress {
     }
 
     fn note_outcome(&mut self, wall_ms: u64, outcome: OutcomeRecord, receipt: Option<Receipt>) {
-        let is_receipted = receipt.is_some();
-        if let Some(receipt) = receipt {
-            self.receipts.handle_note(receipt);
-        }
-        self.push_note(DatedNote { wall_ms, note: Note::Outcome(outcome), is_receipted });
+        let said = match receipt {
+            Some(receipt) => {
+                self.receipts.handle_note(receipt);
+                Said::Receipted(outcome)
+            }
+            None => Said::Note(Note::Outcome(outcome)),
+        };
+        self.push_note(DatedNote { wall_ms, said });
     }
 
     /// A note for the journal. While that is full the oldest go: a lost one costs a delivery twice at most.
@@ -384,7 +396,7 @@ impl Egress {
     }
 
     fn note_at(&mut self, wall_ms: u64, note: Note) {
-        self.push_note(DatedNote { wall_ms, note, is_receipted: false });
+        self.push_note(DatedNote { wall_ms, said: Said::Note(note) });
     }
 
     fn push_note(&mut self, note: DatedNote) {
@@ -392,7 +404,7 @@ impl Egress {
         if self.notes.len() > NOTES_MAX {
             let dropped = self.notes.pop_front();
             self.metrics.notes_dropped.add(1);
-            if dropped.is_some_and(|dropped| dropped.is_receipted) {
+            if dropped.is_some_and(|dropped| matches!(dropped.said, Said::Receipted(_))) {
                 self.receipts.handle_written(None, false);
             }
         }
@@ -402,9 +414,13 @@ impl Egress {
         let wall_ms = self.clock.wall_ms;
         self.checkpoint_if_new_segment();
         let holds = self.settings().receipts.as_ref().is_some_and(|receipts| receipts.holds_journals());
-        while let Some(DatedNote { wall_ms, note, is_receipted }) = self.notes.front() {
+        while let Some(DatedNote { wall_ms, said }) = self.notes.front() {
+            let (note, is_receipted) = match said {
+                Said::Receipted(outcome) => (Note::Outcome(*outcome), true),
+                Said::Note(note) => (*note, false),
+            };
             let Ok(record) = self.journal.append(note.kind(), *wall_ms, &[&note.encode()]) else { return };
-            if *is_receipted {
+            if is_receipted {
                 self.receipts.handle_written(Some(record), holds);
             }
             self.notes.pop_front();
