@@ -63,6 +63,7 @@ impl Ports {
         );
         let control = trust.into_iter().flat_map(|trust| [trust.listen(), trust.people()]);
         ports.extend(control.map(|listen| (listen.port(), Purpose::Mutual)));
+        ports.extend(trust.map(|trust| (trust.browsers().port(), Purpose::Public)));
         Self(ports)
     }
 

@@ -40,6 +40,7 @@ pub(crate) struct Trust {
     workers: u32,
     listen: SocketAddr,
     people: SocketAddr,
+    browsers: SocketAddr,
     control: PathBuf,
     agent: PathBuf,
 }
@@ -48,10 +49,10 @@ impl Trust {
     /// Makes a control plane with its owner, and the directories that zen-lockd and the nodes watch.
     pub(super) fn make(lab: &Lab, shape: Shape, workers: u32) -> Result<Self, LabError> {
         let mut ports = ground::Ports::default();
-        let (listen, people) = (ports.claim(None)?, ports.claim(None)?);
+        let (listen, people, browsers) = (ports.claim(None)?, ports.claim(None)?, ports.claim(None)?);
         let (control, agent) = (beside(CONTROL)?, beside(AGENT)?);
         let directory = lab.directory.clone();
-        let trust = Self { directory, shape, workers, listen, people, control, agent };
+        let trust = Self { directory, shape, workers, listen, people, browsers, control, agent };
         let (dir, owner) = (text(&trust.control_dir()), text(&trust.owner_dir()));
         let init =
             ["init", "--dir", &dir, "--trust-domain", TRUST_DOMAIN, "--tenant", TENANT, "--owner", OWNER];
@@ -76,6 +77,11 @@ impl Trust {
         self.people
     }
 
+    /// Where browsers connect.
+    pub(crate) fn browsers(&self) -> SocketAddr {
+        self.browsers
+    }
+
     /// The directory that a node watches.
     pub(crate) fn managed(&self, node: &str) -> PathBuf {
         self.state_dir().join("members").join(node)
@@ -83,8 +89,9 @@ impl Trust {
 
     /// Starts the control plane; call it on the main thread.
     pub(crate) fn start_control(&self, lab: &Lab) -> Result<Process, LabError> {
-        let (control, listen, people) =
-            (self.control_dir(), self.listen.to_string(), self.people.to_string());
+        let control = self.control_dir();
+        let [listen, people, browsers] =
+            [self.listen, self.people, self.browsers].map(|address| address.to_string());
         let arguments = [
             "run".as_ref(),
             "--dir".as_ref(),
@@ -93,6 +100,8 @@ impl Trust {
             listen.as_ref(),
             "--people-listen".as_ref(),
             people.as_ref(),
+            "--web-listen".as_ref(),
+            browsers.as_ref(),
         ];
         Process::start(CONTROL, &self.control, &arguments, &lab.log(CONTROL))
     }
@@ -234,11 +243,16 @@ impl fmt::Display for Trust {
              what the lab is was said over its API; look with the owner's certificate and key ({owner}, mode 0600, good for 12 hours):\n\n\
              curl -sS --cacert {owner}/root.pem --cert {owner}/certificate.pem --key {owner}/key.pem \\\n  \
              https://localhost:{}/v1/tenants/{TENANT}/members\n\n\
-             delivery-flows, destinations, endpoints, clusters/{CLUSTER}/configurations, /v1/openapi.json are there too",
+             delivery-flows, destinations, endpoints, clusters/{CLUSTER}/configurations, /v1/openapi.json are there too\n\
+             the dashboard is at https://localhost:{web}, for a browser that trusts {owner}/root.pem; sign in once with the link of\n\n\
+             {program} person link --dir {control} --name {OWNER} --web-url https://localhost:{web}\n",
             self.listen,
             self.control_dir().display(),
             self.state_dir().display(),
-            self.people.port()
+            self.people.port(),
+            web = self.browsers.port(),
+            program = self.control.display(),
+            control = self.control_dir().display(),
         )
     }
 }
