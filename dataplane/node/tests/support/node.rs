@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -21,6 +21,7 @@ pub struct Node {
     child: Child,
     admin: SocketAddr,
     log: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Node {
@@ -79,14 +80,14 @@ impl Node {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Mutex::new(String::new()));
         let (lines, kept) = (BufReader::new(child.stderr.take().unwrap()), Arc::clone(&log));
-        thread::spawn(move || {
+        let reader = thread::spawn(move || {
             for line in lines.lines().map_while(Result::ok) {
                 let mut log = kept.lock().unwrap();
                 log.push_str(&line);
                 log.push('\n');
             }
         });
-        Self { child, admin, log }
+        Self { child, admin, log, reader: Some(reader) }
     }
 
     /// Waits for `/readyz`.
@@ -128,11 +129,12 @@ impl Node {
         self.child.wait().unwrap();
     }
 
-    /// Waits for the end.
+    /// Waits for the end, and for all that was written until then.
     pub fn wait(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
+                self.reader.take().into_iter().for_each(|reader| reader.join().unwrap());
                 return status;
             }
             assert!(Instant::now() < deadline, "the node does not end\n{}", self.log());
