@@ -257,6 +257,8 @@ impl Batch {
             if self.entries.is_empty() {
                 break;
             }
+            // What comes during a sync waits for the next one, instead of having one of its own.
+            let is_all = self.entries.len() < BATCH_MAX;
             let written = book.append(&self.entries);
             let count = self.entries.len() as u64;
             failed |= self.has_failed(&written);
@@ -269,6 +271,9 @@ impl Batch {
             }
             self.entries.drain(..).for_each(|entry| receipts.release(&entry));
             receipts.publish(book);
+            if is_all {
+                break;
+            }
         }
         let closed = book.close_if_due(Clock::now().wall_ms);
         self.is_failing = self.has_failed(&closed) || failed;
