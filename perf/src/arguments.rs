@@ -9,8 +9,8 @@ use clap::{Parser, Subcommand};
 use crate::error::LabError;
 use crate::pki::{Pki, Role};
 use crate::{
-    agents, bench, crash, deliver, demo, duplicates, faults, flood, idle, lab, pairs, power, send, sign,
-    sink, soak, vault,
+    agents, bench, compare, crash, deliver, demo, duplicates, faults, flood, generator, idle, lab, pairs,
+    power, report, scenario, send, sign, sink, soak, vault,
 };
 
 /// Zen Mesh lab: certificates, load, targets, demo, crash test and benchmark.
@@ -51,6 +51,14 @@ enum Command {
     Duplicates(duplicates::Options),
     /// Measure events per second, CPU per event and latency of the 202.
     Bench(bench::Options),
+    /// Send signed webhooks from one core, at a rate or as fast as they are answered, and measure the answers.
+    Load(generator::Options),
+    /// Run scenarios on the nodes and their peers, in interleaved rounds, and say which goals are met.
+    Scenarios(scenario::Options),
+    /// Hold two nodes, or two systems, against each other in interleaved rounds.
+    Compare(compare::Options),
+    /// Make a page with plots of a run's results.
+    Report(report::Options),
     /// Measure what one thing costs another, in paired rounds at half load.
     Pairs(pairs::Options),
     /// Measure how fast lockd answers, and a node's start with many secrets.
@@ -135,6 +143,10 @@ fn dispatch(command: Command) -> Result<ExitCode, LabError> {
         }
         Command::Duplicates(options) => block_on(2, duplicates::run(options)),
         Command::Bench(options) => block_on(2, bench::run(options)),
+        Command::Load(options) => generator::run(&options),
+        Command::Scenarios(options) => block_on(2, scenario::run(options)),
+        Command::Compare(options) => block_on(2, compare::run(options)),
+        Command::Report(options) => report::run(&options),
         Command::Pairs(options) => block_on(2, pairs::run(options)),
         Command::Vault(options) => block_on(2, vault::run(options)),
         Command::Agents(options) => block_on(2, agents::run(options)),
