@@ -9,8 +9,8 @@ use clap::{Parser, Subcommand};
 use crate::error::LabError;
 use crate::pki::{Pki, Role};
 use crate::{
-    agents, bench, compare, crash, deliver, demo, duplicates, faults, flood, generator, idle, lab, pairs,
-    power, report, scenario, send, sign, sink, soak, vault,
+    agents, bench, compare, crash, deliver, demo, duplicates, faults, flood, generator, idle, lab, machines,
+    pairs, power, report, scenario, send, sign, sink, soak, vault,
 };
 
 /// Zen Mesh lab: certificates, load, targets, demo, crash test and benchmark.
@@ -55,6 +55,8 @@ enum Command {
     Load(generator::Options),
     /// Run scenarios on the nodes and their peers, in interleaved rounds, and say which goals are met.
     Scenarios(scenario::Options),
+    /// Run one lab on two machines.
+    Machines(machines::Options),
     /// Hold two nodes, or two systems, against each other in interleaved rounds.
     Compare(compare::Options),
     /// Make a page with plots of a run's results.
@@ -145,6 +147,7 @@ fn dispatch(command: Command) -> Result<ExitCode, LabError> {
         Command::Bench(options) => block_on(2, bench::run(options)),
         Command::Load(options) => generator::run(&options),
         Command::Scenarios(options) => block_on(2, scenario::run(options)),
+        Command::Machines(options) => block_on(2, machines::run(options)),
         Command::Compare(options) => block_on(2, compare::run(options)),
         Command::Report(options) => report::run(&options),
         Command::Pairs(options) => block_on(2, pairs::run(options)),

@@ -17,6 +17,7 @@ mod http;
 mod idle;
 mod lab;
 mod load;
+mod machines;
 mod pairs;
 mod peers;
 mod pki;

@@ -80,6 +80,11 @@ impl Pki {
         Ok(pki)
     }
 
+    /// What an earlier [`Self::make`] left there.
+    pub(crate) fn at(directory: &Path) -> Self {
+        Self { directory: directory.to_owned() }
+    }
+
     /// As [`Self::make`], but the keys stay in memory.
     pub(crate) fn certify(
         directory: &Path,

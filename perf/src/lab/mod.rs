@@ -67,6 +67,8 @@ pub(crate) struct Tuning {
     pub(crate) sections: [&'static str; 2],
     /// Where sources connect, if not on 127.0.0.1.
     pub(crate) public: Option<IpAddr>,
+    /// Where egresses dial the ingester, if not on 127.0.0.1.
+    pub(crate) link: Option<IpAddr>,
 }
 
 impl Tuning {
@@ -81,6 +83,7 @@ impl Tuning {
         pin_workers: false,
         sections: [""; 2],
         public: None,
+        link: None,
     };
 }
 
@@ -257,6 +260,9 @@ impl Lab {
             _lock: lock,
         };
         lab.links = (0..=shape.egresses.len()).map(|_| ports.claim(None)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(address) = tuning.link {
+            lab.links[0].set_ip(address);
+        }
         for name in tuning.relayed {
             let to = config::link_of(shape, &lab.links, name).unwrap_or(lab.target);
             lab.routes.push(Route { name, listen: ports.claim(None)?, to });
