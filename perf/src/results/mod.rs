@@ -116,7 +116,10 @@ pub(crate) struct CpuPerEvent {
 }
 
 /// What a load generator saw: the whole JSON of `load --json`.
-#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+///
+/// A request belongs to the span in which it was due (open loop) or sent (closed loop), whenever its answer came:
+/// `sent` is `accepted`, all `refused`, `failed` and `junk` together, and `offered` is `sent` and `unsent`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Load {
     /// [`FORMAT`].
@@ -127,12 +130,33 @@ pub(crate) struct Load {
     pub(crate) offered: Option<u64>,
     /// Requests sent in it.
     pub(crate) sent: u64,
+    /// Events that were due and never sent: the queue was full, or the end came first.
+    #[serde(default)]
+    pub(crate) unsent: u64,
+    /// Accepting answers that came within the span, per second: the throughput, also beyond saturation.
+    #[serde(default)]
+    pub(crate) accepted_per_s: f64,
     /// Answered with 200 or 202.
     pub(crate) accepted: u64,
     /// Of them, those that were called duplicates.
     pub(crate) duplicates: u64,
+    /// Of `sent`, those of an event that had been accepted before.
+    #[serde(default)]
+    pub(crate) repeated: u64,
     /// Other answers, by status.
     pub(crate) refused: std::collections::BTreeMap<u16, u64>,
+    /// Of `refused`, those of wrong signatures, which must be refused with 401 or 403.
+    #[serde(default)]
+    pub(crate) expected_refusals: u64,
+    /// Of `accepted`, those of wrong signatures, which must not be.
+    #[serde(default)]
+    pub(crate) wrongly_accepted: u64,
+    /// Bytes that are no HTTP, for which the server ended the connection.
+    #[serde(default)]
+    pub(crate) junk: u64,
+    /// The longest pause that a `retry-after` asked for, seconds.
+    #[serde(default)]
+    pub(crate) retry_after_s_max: Option<u64>,
     /// Requests whose connection failed, or whose answer did not come in time.
     pub(crate) failed: u64,
     /// Connections opened, and of them those that resumed a session.
@@ -141,6 +165,12 @@ pub(crate) struct Load {
     pub(crate) resumed: u64,
     /// Whether the client itself could not hold the rate; then latencies are the client's.
     pub(crate) client_fell_behind: bool,
+    /// Whether events that were due had to wait for a connection more often than not: the server is slower.
+    #[serde(default)]
+    pub(crate) server_fell_behind: bool,
+    /// Share of the span in which the client's thread ran, or waited for its core.
+    #[serde(default)]
+    pub(crate) client_busy: f64,
     /// How late the client sent, at the 99th percentile; `None` in a closed loop.
     pub(crate) send_lag_p99_us: Option<f64>,
     /// CPU of the client, for each answer.
