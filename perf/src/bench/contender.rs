@@ -12,10 +12,10 @@ use tokio_rustls::TlsConnector;
 
 use super::calibration::Calibration;
 use super::cpu::{Cpu, CpuTimes};
-use super::haproxy;
 use crate::error::LabError;
 use crate::lab::{Io, Lab, Metrics, Process, Shape, TARGET_IDENTITY, Tuning, wait_ready};
 use crate::load::{LoadPlan, LoadReport, LoadState, Record, Repeats, run_load};
+use crate::peers::{self, Hops, Peer, Settings};
 use crate::random::system_seed;
 use crate::samples::{Endpoint, Samples, Sizes};
 use crate::tls::{KeyExchange, client_config};
@@ -29,6 +29,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(50);
 const DELIVERED: &str = "zen_deliveries_total";
 const DELIVERED_LABEL: &str = "=\"delivered\"";
+/// How the rival of the race runs.
+pub(super) const RIVAL: Settings =
+    Settings { threads: 1, key_exchange: KeyExchange::X25519, hops: Hops::Both };
 const ENTERS: &str = "zen_ring_enters_total";
 
 /// Who runs.
@@ -91,8 +94,6 @@ pub(super) struct Figures {
 pub(crate) struct Programs {
     /// The node.
     pub(crate) node: PathBuf,
-    /// HAProxy.
-    pub(crate) haproxy: PathBuf,
 }
 
 /// A running contender.
@@ -141,7 +142,8 @@ impl Contender {
         lab.io = if kind == Kind::Epoll { Io::Epoll } else { Io::Uring };
         let sink = start_sink(&lab)?;
         let hops = if kind == Kind::HaProxy {
-            haproxy::start(&lab, &programs.haproxy)?
+            let started = peers::start(Peer::HaProxy, &lab, &RIVAL).await?;
+            started.try_into().expect("two hops of one process each")
         } else {
             let mut egress = lab.start(&lab.egresses[0], &programs.node)?;
             let mut ingester = lab.start(&lab.ingester, &programs.node)?;
@@ -202,7 +204,7 @@ impl Contender {
 
     /// A load without end, to be spawned.
     pub(super) fn plan(&self, cell: Cell) -> Result<LoadPlan, LabError> {
-        let plan = self.load_plan(vec![haproxy::endpoint(&self.lab)].into(), cell.body_bytes)?;
+        let plan = self.load_plan(vec![peers::endpoint(&self.lab)].into(), cell.body_bytes)?;
         Ok(LoadPlan { connections: cell.connections, ..plan })
     }
 
@@ -287,7 +289,8 @@ fn check_answers(kind: Kind, report: &LoadReport) -> Result<(), LabError> {
     Err(LabError::Unequal(format!("{} refused events, by status: {:?}", kind.label(), report.refused)))
 }
 
-fn start_sink(lab: &Lab) -> Result<Process, LabError> {
+/// A sink that counts, for the targets of a lab.
+pub(crate) fn start_sink(lab: &Lab) -> Result<Process, LabError> {
     let own = std::env::current_exe()
         .map_err(|source| LabError::Start { program: PathBuf::from("zen-perf"), source })?;
     let listen = lab.target.to_string();

@@ -9,20 +9,21 @@ mod calibration;
 mod contender;
 mod cpu;
 mod goals;
-mod haproxy;
 mod profile;
 mod stacks;
 pub(crate) mod syscalls;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use self::contender::{Cell, Figures};
-pub(crate) use self::contender::{Contender, Kind, Programs};
-pub(crate) use self::cpu::{CpuTimes, machine};
+pub(crate) use self::calibration::Calibration;
+use self::contender::{Cell, Figures, RIVAL};
+pub(crate) use self::contender::{Contender, Kind, Programs, start_sink};
+pub(crate) use self::cpu::{CpuTimes, family, machine};
 use crate::error::LabError;
 use crate::lab::node_program;
+use crate::peers::{self, Peer};
 
 /// The cell of the goals, the profile and the counts.
 const GOAL_CELL: Cell = Cell { body_bytes: 1024, connections: 256 };
@@ -54,9 +55,6 @@ pub(crate) struct Options {
     /// Connections at once.
     #[arg(long, value_delimiter = ',', default_values_t = [32, 256])]
     connections: Vec<u32>,
-    /// The rival.
-    #[arg(long, default_value = "/usr/sbin/haproxy")]
-    haproxy: PathBuf,
     /// Fail if a goal is missed.
     #[arg(long)]
     strict: bool,
@@ -86,8 +84,7 @@ impl Row {
 
 /// Measures and prints.
 pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
-    let programs =
-        Programs { node: node_program(options.node.as_deref())?, haproxy: options.haproxy.clone() };
+    let programs = Programs { node: node_program(options.node.as_deref())? };
     if options.profile || options.allocations {
         let mut contender = Contender::start(Kind::Uring, &options.dir, options.workers, &programs).await?;
         let length = Duration::from_secs(options.seconds);
@@ -100,6 +97,31 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
         return Ok(ExitCode::SUCCESS);
     }
     race(&options, &programs).await
+}
+
+/// Allocations of each hop for an event, and CPU by stage of each hop, of a mesh on `io_uring` at 256 connections and 1 KiB.
+pub(crate) struct Insights {
+    /// Ingester and egress.
+    pub(crate) allocations: [f64; 2],
+    /// Hop, and µs per event of each stage, the largest first.
+    pub(crate) stages: Vec<(&'static str, Vec<(String, f64)>)>,
+}
+
+/// Looks into a mesh of its own, with `perf`; without `profile_length` there are no stages. Call it on the main thread.
+pub(crate) async fn insights(
+    directory: &Path,
+    node: &Path,
+    profile_length: Option<Duration>,
+) -> Result<Insights, LabError> {
+    let programs = Programs { node: node.to_owned() };
+    let mut contender = Contender::start(Kind::Uring, directory, 1, &programs).await?;
+    let allocations = allocations::count(&mut contender, GOAL_CELL).await?;
+    let stages = match profile_length {
+        Some(length) => profile::stages(&mut contender, GOAL_CELL, length, node).await?,
+        None => Vec::new(),
+    };
+    contender.stop().await;
+    Ok(Insights { allocations, stages })
 }
 
 async fn race(options: &Options, programs: &Programs) -> Result<ExitCode, LabError> {
@@ -144,11 +166,7 @@ async fn race(options: &Options, programs: &Programs) -> Result<ExitCode, LabErr
 }
 
 async fn check_haproxy(contender: &Contender, bodies: &[usize]) -> Result<(), LabError> {
-    if let Some(bytes) = bodies.iter().find(|&&bytes| bytes > haproxy::BODY_BYTES_MAX) {
-        let most = haproxy::BODY_BYTES_MAX;
-        return Err(LabError::Unequal(format!("HAProxy hashes at most {most} of a body of {bytes} bytes")));
-    }
-    haproxy::check_refusals(&contender.lab, bodies).await?;
+    peers::check(Peer::HaProxy, &contender.lab, &RIVAL, bodies).await?;
     println!("HAProxy: both hops refuse a wrong signature and a changed last byte with 403.\n");
     Ok(())
 }

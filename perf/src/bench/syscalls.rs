@@ -67,7 +67,7 @@ type Calls = BTreeMap<String, u64>;
 
 /// Measures, prints, and says whether both bounds hold.
 pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
-    let programs = Programs { node: node_program(options.node.as_deref())?, haproxy: PathBuf::new() };
+    let programs = Programs { node: node_program(options.node.as_deref())? };
     let mut bench = Contender::start(Kind::Uring, &options.dir, 1, &programs).await?;
     let length = Duration::from_secs(options.seconds);
     let trace = options.dir.join("strace.txt");

@@ -150,7 +150,7 @@ async fn phase(
     phase: Phase,
     pace: u64,
 ) -> Result<Figures, LabError> {
-    let programs = Programs { node: program.to_owned(), haproxy: program.to_owned() };
+    let programs = Programs { node: program.to_owned() };
     let tuning = Tuning { public: Some(INSIDE), sections: [phase.sections(), ""], ..Tuning::NONE };
     let (directory, workers) = (&options.dir, options.workers);
     let mut mesh =

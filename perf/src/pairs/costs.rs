@@ -18,7 +18,7 @@ const FULL: Duration = Duration::from_secs(3);
 
 /// Prints a table; there is no goal.
 pub(super) async fn run(options: &Options, program: &Path) -> Result<bool, LabError> {
-    let programs = Programs { node: program.to_owned(), haproxy: program.to_owned() };
+    let programs = Programs { node: program.to_owned() };
     let mut contender =
         Contender::start_shaped(Kind::Uring, &options.dir, options.workers, &programs, Shape::COSTS).await?;
     let rate = match options.rate {

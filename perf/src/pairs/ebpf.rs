@@ -23,7 +23,7 @@ const ALL_ON: &str = "[ebpf.guard]\nmode = \"enforce\"\ndeny = [\"192.0.2.0/24\"
 
 /// Prints both and their ratio; whether the goal was met.
 pub(super) async fn run(options: &Options, program: &Path) -> Result<bool, LabError> {
-    let programs = Programs { node: program.to_owned(), haproxy: program.to_owned() };
+    let programs = Programs { node: program.to_owned() };
     let workers = options.workers.max(WORKERS);
     let mut meshes = Vec::new();
     for (name, sections) in [("off", ""), ("on", ALL_ON)] {

@@ -18,7 +18,7 @@ const PLAIN: usize = 0;
 
 /// Prints both and their ratio; whether the goal was met.
 pub(super) async fn run(options: &Options, program: &Path) -> Result<bool, LabError> {
-    let programs = Programs { node: program.to_owned(), haproxy: program.to_owned() };
+    let programs = Programs { node: program.to_owned() };
     let mut meshes = Vec::new();
     for (name, sections) in [("off", ""), ("on", SECTION)] {
         let tuning = Tuning { sections: ["", sections], ..Tuning::NONE };
