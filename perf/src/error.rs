@@ -51,6 +51,24 @@ pub(crate) enum LabError {
         /// Where it stops making sense.
         source: serde_json::Error,
     },
+    /// A scenario's file does not parse.
+    #[error("{path}: {source}")]
+    Toml {
+        /// The file.
+        path: PathBuf,
+        /// Where it stops making sense.
+        source: Box<toml::de::Error>,
+    },
+    /// Nothing is called so.
+    #[error("no {what} is called {name}; there are: {known}")]
+    Unknown {
+        /// What was named.
+        what: &'static str,
+        /// As it was named.
+        name: String,
+        /// All that could have been.
+        known: String,
+    },
     /// A program could not be started.
     #[error("{program}: {source}; build it, or name it with --node or --python")]
     Start {
@@ -76,6 +94,14 @@ pub(crate) enum LabError {
         what: &'static str,
         /// Who has it.
         package: &'static str,
+    },
+    /// A file is not what a report is made of.
+    #[error("{path}: {reason}; name a directory or a result.json that scripts/bench has written")]
+    NotARun {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
     },
     /// Something did not happen.
     #[error("{what}: not within {seconds} s")]
