@@ -28,22 +28,22 @@ const WAIT_MS: u16 = 5000;
 
 /// Nanoseconds of CPU.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Calibration {
+pub(crate) struct Calibration {
     /// One HMAC-SHA256 of 1 KiB.
-    pub(super) hmac_ns: f64,
+    pub(crate) hmac_ns: f64,
     /// One request to a server on epoll, the server's side.
-    pub(super) request_ns: f64,
+    pub(crate) request_ns: f64,
 }
 
 impl Calibration {
     /// Runs both loops, about 50 ms.
-    pub(super) fn measure() -> Result<Self, LabError> {
+    pub(crate) fn measure() -> Result<Self, LabError> {
         let request_ns = request_ns().map_err(LabError::socket("cannot calibrate"))?;
         Ok(Self { hmac_ns: hmac_ns(), request_ns })
     }
 
     /// How many times slower than the reference machine.
-    pub(super) fn slowdown(&self) -> f64 {
+    pub(crate) fn slowdown(&self) -> f64 {
         (self.hmac_ns / REFERENCE_HMAC_NS * (self.request_ns / REFERENCE_REQUEST_NS)).sqrt()
     }
 }

@@ -12,17 +12,17 @@ const KERNEL_THREAD: u64 = 0x0020_0000;
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Cpu {
     /// The first hop's process.
-    pub(super) first: f64,
+    pub(crate) first: f64,
     /// The second hop's process.
-    pub(super) second: f64,
+    pub(crate) second: f64,
     /// The sink.
-    pub(super) sink: f64,
+    pub(crate) sink: f64,
     /// The sender.
-    pub(super) sender: f64,
+    pub(crate) sender: f64,
     /// Threads of the kernel: workers of the block layer, of the network, and so on.
-    pub(super) kernel: f64,
+    pub(crate) kernel: f64,
     /// Processes that have nothing to do with the run.
-    pub(super) others: f64,
+    pub(crate) others: f64,
     /// All processors, without time stolen by the hypervisor.
     pub(crate) busy: f64,
 }
@@ -53,27 +53,27 @@ pub(crate) struct CpuTimes {
 }
 
 impl CpuTimes {
-    /// Reads `/proc`; `processes` are first hop, second hop, sink and sender.
+    /// Reads `/proc`; `processes` are first hop, second hop, sink and sender, 0 for one that is not there. What a hop
+    /// has forked counts as the hop.
     pub(crate) fn read(processes: [u32; 4]) -> Self {
-        let mut own: BTreeMap<u32, f64> = processes.iter().map(|&id| (id, 0.0)).collect();
         let mut times = Cpu::default();
+        let mut own = [0.0; 4];
         let mut kernel = BTreeMap::new();
-        let ids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-        for id in ids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
-            let Some(stat) = Stat::parse(&read_to_string(format!("/proc/{id}/stat")).unwrap_or_default())
-            else {
-                continue;
-            };
-            if let Some(slot) = own.get_mut(&id) {
-                *slot = stat.own_ticks as f64 * TICK_US;
+        let stats = Stat::all();
+        for (&id, stat) in &stats {
+            let us = stat.own_ticks as f64 * TICK_US;
+            if let Some(at) = owner(id, processes, &stats) {
+                own[at] += us;
             } else if stat.is_kernel {
-                kernel.insert(id, stat.own_ticks as f64 * TICK_US);
+                kernel.insert(id, us);
             } else {
                 // A compiler that began and ended between two snapshots shows in its parent's children.
-                times.others += (stat.own_ticks + stat.children_ticks) as f64 * TICK_US;
+                times.others += us + stat.children_ticks as f64 * TICK_US;
             }
         }
-        [times.first, times.second, times.sink, times.sender] = processes.map(|id| own[&id]);
+        // One process may be two of them.
+        let slot = |id| processes.iter().position(|&one| one == id).expect("it is one of these");
+        [times.first, times.second, times.sink, times.sender] = processes.map(|id| own[slot(id)]);
         times.busy = machine_ticks(&read_to_string("/proc/stat").unwrap_or_default()) as f64 * TICK_US;
         Self { total: times, kernel }
     }
@@ -96,20 +96,53 @@ fn machine_ticks(stat: &str) -> u64 {
     fields.filter(|(at, _)| !matches!(at, 3 | 4)).filter_map(|(_, ticks)| ticks.parse::<u64>().ok()).sum()
 }
 
+/// The place in `processes` of whoever a process belongs to: itself, or the hop that it descends from.
+fn owner(id: u32, processes: [u32; 4], stats: &BTreeMap<u32, Stat>) -> Option<usize> {
+    if let Some(at) = processes.iter().position(|&one| one == id) {
+        return Some(at);
+    }
+    let hops = &processes[..2];
+    let mut parent = stats.get(&id)?.parent;
+    while parent > 1 {
+        if let Some(at) = hops.iter().position(|&one| one == parent) {
+            return Some(at);
+        }
+        parent = stats.get(&parent)?.parent;
+    }
+    None
+}
+
+/// A process and all that descend from it.
+pub(crate) fn family(id: u32) -> Vec<u32> {
+    let stats = Stat::all();
+    stats.keys().copied().filter(|&one| owner(one, [id, 0, 0, 0], &stats).is_some()).collect()
+}
+
 /// What is read of `/proc/<id>/stat`.
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
+    parent: u32,
     own_ticks: u64,
     children_ticks: u64,
     is_kernel: bool,
 }
 
 impl Stat {
-    /// Fields 9 and 14 to 17, counted behind the name in parentheses.
+    /// Of all processes.
+    fn all() -> BTreeMap<u32, Self> {
+        let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let ids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let read =
+            |id| Some((id, Self::parse(&read_to_string(format!("/proc/{id}/stat")).unwrap_or_default())?));
+        ids.filter_map(read).collect()
+    }
+
+    /// Fields 4, 9 and 14 to 17, counted behind the name in parentheses.
     fn parse(stat: &str) -> Option<Self> {
         let (_, fields) = stat.rsplit_once(')')?;
         let field = |at: usize| fields.split_ascii_whitespace().nth(at - 3)?.parse::<u64>().ok();
         Some(Self {
+            parent: u32::try_from(field(4)?).ok()?,
             own_ticks: field(14)? + field(15)?,
             children_ticks: field(16)? + field(17)?,
             is_kernel: field(9)? & KERNEL_THREAD != 0,
@@ -137,11 +170,22 @@ mod tests {
     fn ticks_are_the_documented_fields() {
         assert_eq!(machine_ticks("cpu  1 2 4 1000 2000 8 16 32 64 128\ncpu0 9"), 31);
         let stat = Stat::parse("7 (a) b) S 1 7 7 0 -1 4194560 100 0 0 0 30 12 5 6 20 0 1 0 99");
-        assert_eq!(stat, Some(Stat { own_ticks: 42, children_ticks: 11, is_kernel: false }));
+        assert_eq!(stat, Some(Stat { parent: 1, own_ticks: 42, children_ticks: 11, is_kernel: false }));
         let kernel =
             Stat::parse("2 (kworker/0:1) I 2 0 0 0 -1 69238880 0 0 0 0 0 7 0 0 20 0 1 0 99").unwrap();
         assert!(kernel.is_kernel);
         assert_eq!(Stat::parse(""), None);
+    }
+
+    #[test]
+    fn what_a_hop_forked_is_the_hop_and_what_the_sender_forked_is_a_stranger() {
+        let stat = |parent| Stat { parent, own_ticks: 0, children_ticks: 0, is_kernel: false };
+        let tree = [(1, 0), (10, 1), (20, 10), (21, 20), (30, 10), (31, 30)];
+        let stats: BTreeMap<u32, Stat> = tree.map(|(id, parent)| (id, stat(parent))).into();
+        let of = |id| owner(id, [20, 0, 0, 30], &stats);
+        assert_eq!([20, 21, 30].map(of), [Some(0), Some(0), Some(3)]);
+        assert_eq!([1, 10, 31, 99].map(of), [None; 4]);
+        assert!(family(std::process::id()).contains(&std::process::id()));
     }
 
     #[test]

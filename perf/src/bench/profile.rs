@@ -73,6 +73,30 @@ pub(super) async fn run(
     length: Duration,
     program: &Path,
 ) -> Result<(), LabError> {
+    println!("{}", super::cpu::machine());
+    for (name, profile, cpu_us) in record_both(contender, cell, length, program).await? {
+        profile.print(name, cell, cpu_us);
+    }
+    Ok(())
+}
+
+/// The same as data: hop, and µs per event of each stage, the largest first.
+pub(super) async fn stages(
+    contender: &mut Contender,
+    cell: Cell,
+    length: Duration,
+    program: &Path,
+) -> Result<Vec<(&'static str, Vec<(String, f64)>)>, LabError> {
+    let both = record_both(contender, cell, length, program).await?;
+    Ok(both.into_iter().map(|(name, profile, cpu_us)| (name, profile.stages_us(cpu_us))).collect())
+}
+
+async fn record_both(
+    contender: &mut Contender,
+    cell: Cell,
+    length: Duration,
+    program: &Path,
+) -> Result<Vec<(&'static str, Profile, f64)>, LabError> {
     let plain = contender.measure(cell, length).await?;
     let recording = contender.lab.directory.join("perf.data");
     let pids = [contender.hops[0].id(), contender.hops[1].id()];
@@ -91,13 +115,12 @@ pub(super) async fn run(
 
     let stacks = read(&recording)?;
     let places = Places::resolve(program, &stacks)?;
-    println!("{}", super::cpu::machine());
-    for (name, pid, cpu_us) in [("ingester", pids[0], plain.cpu.first), ("egress", pids[1], plain.cpu.second)]
-    {
+    let hops = [("ingester", pids[0], plain.cpu.first), ("egress", pids[1], plain.cpu.second)];
+    let of = |(name, pid, cpu_us)| {
         let own = stacks.iter().filter(|stack| stack.process == pid);
-        fold(own, &places).print(name, cell, cpu_us);
-    }
-    Ok(())
+        (name, fold(own, &places), cpu_us)
+    };
+    Ok(hops.map(of).into())
 }
 
 /// Starts `perf record` on both hops for `length`.
@@ -171,6 +194,14 @@ fn short(symbol: &str) -> String {
 }
 
 impl Profile {
+    fn stages_us(&self, cpu_us: f64) -> Vec<(String, f64)> {
+        let us = |samples: u64| samples as f64 / self.samples.max(1) as f64 * cpu_us;
+        let mut stages: Vec<(String, f64)> =
+            self.stages.iter().map(|(name, stage)| ((*name).to_owned(), us(stage.samples))).collect();
+        stages.sort_by(|left, right| right.1.total_cmp(&left.1));
+        stages
+    }
+
     fn print(&self, hop: &str, cell: Cell, cpu_us: f64) {
         let us = |samples: u64| samples as f64 / self.samples.max(1) as f64 * cpu_us;
         println!(
@@ -227,6 +258,7 @@ mod tests {
         let stage = &profile.stages["send (kernel)"];
         assert_eq!((profile.samples, stage.samples, stage.in_allocator), (2, 2, 1));
         assert_eq!(stage.leaves["tcp_ack"], 1);
+        assert_eq!(profile.stages_us(7.5), [("send (kernel)".to_owned(), 7.5)]);
         assert_eq!(short("zen_core::http1::request::RequestParser<T>::x"), "request::RequestParser");
     }
 }

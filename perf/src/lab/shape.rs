@@ -10,6 +10,7 @@ const TWENTY_TARGETS: [&str; 20] = [
     "dead", "slow", "lying", "t04", "t05", "t06", "t07", "t08", "t09", "t10", "t11", "t12", "t13", "t14",
     "t15", "t16", "t17", "t18", "t19", "t20",
 ];
+const TEN_TARGETS: [&str; 10] = ["dead", "t02", "t03", "t04", "t05", "t06", "t07", "t08", "t09", "t10"];
 /// The target of [`Shape::REPLAY`] that refuses what becomes dead letters.
 pub(crate) const DARK_TARGET: &str = "dark";
 /// What [`Shape::COSTS`] has an endpoint for, with how many deliveries an event comes to.
@@ -142,6 +143,13 @@ impl Shape {
             targets: &TWENTY_TARGETS,
         }],
         endpoints: TWENTY_TARGETS.len(),
+        ..Self::SMALLEST
+    };
+
+    /// Ten endpoints, each with a target of its own; the first may die.
+    pub(crate) const TEN: Self = Self {
+        egresses: &[EgressShape { name: "inside", direction: Direction::EgressDials, targets: &TEN_TARGETS }],
+        endpoints: TEN_TARGETS.len(),
         ..Self::SMALLEST
     };
 

@@ -51,6 +51,38 @@ pub(super) async fn run(options: &Options, program: &Path) -> Result<bool, LabEr
     Ok(goal("isolation-p99", &ratios, P99_RATIO_MAX))
 }
 
+/// Ten targets at half load, all healthy and then one of them dead, in turns: p99 of deliveries to the nine, ms, of each
+/// round. Call it on the main thread.
+pub(crate) async fn nine_of_ten(
+    directory: &Path,
+    program: &Path,
+    (rounds, seconds): (usize, u64),
+    connections: u32,
+) -> Result<Vec<[f64; 2]>, LabError> {
+    let options = Options::of(directory, (rounds, seconds), connections);
+    let tuning = Tuning { relayed: &BAD_TARGETS[..1], ..TUNING };
+    let mut stage = Stage::start(&options, program, Shape::TEN, tuning, Mood::Good).await?;
+    let endpoints = stage.lab.endpoints.to_vec();
+    let is_healthy = |endpoint| endpoint > 0;
+    let rate = stage.half_load(&options, &endpoints, is_healthy).await?;
+    let mut p99_ms = Vec::new();
+    for round in 0..rounds {
+        let mut both = [0.0; 2];
+        for turn in 0..2 {
+            let is_dead = (round + turn) % 2 == 1;
+            stage.moody[0].set(if is_dead { Mood::Dead } else { Mood::Good });
+            let latency_us = stage.measure(&endpoints, is_healthy, rate, options.length()).await?;
+            both[usize::from(is_dead)] = latency_us.value_at_quantile(0.99) as f64 / 1000.0;
+            stage.moody[0].set(Mood::Good);
+            stage.await_metric("the backlog is delivered", async |metrics| is_idle(metrics)).await?;
+        }
+        eprintln!("dead target: {rate} events/s, p99 {:.2} ms, beside a dead one {:.2} ms", both[0], both[1]);
+        p99_ms.push(both);
+    }
+    stage.stop(program).await?;
+    Ok(p99_ms)
+}
+
 fn is_idle(metrics: &crate::lab::Metrics) -> bool {
     metrics.sum("zen_events_live", "") == 0.0
 }

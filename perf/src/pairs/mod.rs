@@ -13,10 +13,11 @@ mod replay;
 mod stage;
 mod targets;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+pub(crate) use self::isolation::nine_of_ten;
 use crate::bench::machine;
 use crate::error::LabError;
 use crate::lab::node_program;
@@ -57,6 +58,22 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// What a scenario asks for.
+    fn of(directory: &Path, (rounds, seconds): (usize, u64), connections: u32) -> Self {
+        Self {
+            comparisons: Vec::new(),
+            rounds,
+            seconds,
+            connections,
+            rate: None,
+            letters: 0,
+            dir: directory.to_owned(),
+            node: None,
+            workers: 1,
+            strict: false,
+        }
+    }
+
     fn length(&self) -> Duration {
         Duration::from_secs(self.seconds)
     }
