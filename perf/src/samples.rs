@@ -59,6 +59,8 @@ pub(crate) struct Endpoint {
 pub(crate) enum Sizes {
     /// As sources send them, 1 to 30 KB.
     Realistic,
+    /// Those of GitHub's events, from every source.
+    GitHub,
     /// All of so many bytes.
     Fixed(usize),
 }
@@ -92,20 +94,23 @@ impl Samples {
         }
         let samples: Vec<GitHubSample> = serde_json::from_str(GITHUB)
             .map_err(|source| LabError::Json { path: Path::new("samples/github.json").to_owned(), source })?;
-        let github = samples
+        let github: Vec<Template> = samples
             .into_iter()
             .map(|sample| Template {
                 kind: sample.event,
                 tail: sample.payload.to_string().into_bytes().split_off(1),
             })
             .collect();
-        let invoices = INVOICE_BYTES.iter().map(|&bytes| invoice(bytes)).collect();
+        let invoices = match sizes {
+            Sizes::GitHub => github.clone(),
+            _ => INVOICE_BYTES.iter().map(|&bytes| invoice(bytes)).collect(),
+        };
         Ok(Self { github, invoices })
     }
 
     /// Body number `choice` for an endpoint, with the id of its source.
     fn body(&self, scheme: SchemeName, choice: u64, source_id: &str) -> (&str, Vec<u8>) {
-        let templates = if scheme == SchemeName::GitHub { &self.github } else { &self.invoices };
+        let templates = self.of(scheme);
         let template = &templates[(choice % templates.len() as u64) as usize];
         let mut body = Vec::with_capacity(PREFIX_BYTES + template.tail.len());
         body.extend_from_slice(b"{\"lab_event\":\"");
@@ -113,6 +118,15 @@ impl Samples {
         body.extend_from_slice(b"\",");
         body.extend_from_slice(&template.tail);
         (&template.kind, body)
+    }
+
+    /// How many bodies there are for an endpoint.
+    pub(crate) fn choices(&self, scheme: SchemeName) -> usize {
+        self.of(scheme).len()
+    }
+
+    fn of(&self, scheme: SchemeName) -> &[Template] {
+        if scheme == SchemeName::GitHub { &self.github } else { &self.invoices }
     }
 
     /// A signed webhook; sign it anew before sending it again.
