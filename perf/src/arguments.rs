@@ -9,8 +9,8 @@ use clap::{Parser, Subcommand};
 use crate::error::LabError;
 use crate::pki::{Pki, Role};
 use crate::{
-    agents, bench, compare, crash, deliver, demo, duplicates, faults, flood, generator, idle, lab, machines,
-    pairs, power, report, scenario, send, sign, sink, soak, vault,
+    account, agents, bench, compare, crash, deliver, demo, duplicates, faults, flood, generator, idle, lab,
+    machines, pairs, peers, power, report, scenario, send, sign, sink, soak, vault,
 };
 
 /// Zen Mesh lab: certificates, load, targets, demo, crash test and benchmark.
@@ -31,6 +31,8 @@ enum Command {
     Sign(sign::Options),
     /// Receive deliveries over mutual TLS and check them.
     Sink(sink::Options),
+    /// Hold what `load --record` sent against what `sink --record` saw.
+    Account(account::Options),
     /// Start ingester, egress and target, send samples and show each arriving.
     Demo(demo::Options),
     /// Kill nodes at random moments under load and count what was lost.
@@ -61,6 +63,8 @@ enum Command {
     Compare(compare::Options),
     /// Make a page with plots of a run's results.
     Report(report::Options),
+    /// Start each peer of the comparison, and show that it does what its row claims.
+    Peers(peers::Options),
     /// Measure what one thing costs another, in paired rounds at half load.
     Pairs(pairs::Options),
     /// Measure how fast lockd answers, and a node's start with many secrets.
@@ -132,6 +136,7 @@ fn dispatch(command: Command) -> Result<ExitCode, LabError> {
         Command::Send(options) => block_on(options.threads(), send::run(options)),
         Command::Sign(options) => sign::run(&options),
         Command::Sink(options) => block_on(2, sink::run(options)),
+        Command::Account(options) => account::run(&options),
         Command::Demo(options) => block_on(2, demo::run(options)),
         Command::Crash(options) => block_on(2, crash::run(options)),
         Command::Deliver(options) => block_on(2, deliver::run(options)),
@@ -150,6 +155,7 @@ fn dispatch(command: Command) -> Result<ExitCode, LabError> {
         Command::Machines(options) => block_on(2, machines::run(options)),
         Command::Compare(options) => block_on(2, compare::run(options)),
         Command::Report(options) => report::run(&options),
+        Command::Peers(options) => block_on(2, peers::run(options)),
         Command::Pairs(options) => block_on(2, pairs::run(options)),
         Command::Vault(options) => block_on(2, vault::run(options)),
         Command::Agents(options) => block_on(2, agents::run(options)),

@@ -26,7 +26,7 @@ const BUFFER_BYTES: usize = 32 * 1024;
 const HEAD_BYTES: usize = 2048;
 /// The longest body that HAProxy can be measured with.
 pub(crate) const BODY_BYTES_MAX: usize = BUFFER_BYTES - HEAD_BYTES;
-/// More than any scenario holds; HAProxy wants twice as many file descriptors.
+/// More than any scenario holds; HAProxy asks for twice as many file descriptors, and does with fewer.
 const CONNECTIONS_MAX: usize = 11_000;
 
 /// Its version.

@@ -3,9 +3,13 @@
 //! In: a lab, and how many hops. Out: processes that listen where the lab's nodes would, the last hop delivering to
 //! the lab's target. Their configuration is in `perf/peers/`; [`check`] shows that each does what its row claims.
 
+mod baseline;
 mod check;
+mod command;
+mod durable;
 mod haproxy;
 mod hop;
+mod nginx;
 mod template;
 mod version;
 
@@ -15,6 +19,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 
 pub(crate) use self::check::check;
+pub(crate) use self::command::{Options, run};
 use crate::error::LabError;
 use crate::lab::{Lab, Process};
 use crate::samples::{Endpoint, SchemeName};
@@ -29,6 +34,16 @@ pub(crate) enum Peer {
     /// HAProxy of Debian, with its `hmac` converter.
     #[value(name = "haproxy")]
     HaProxy,
+    /// nginx of Debian, which has no HMAC.
+    Nginx,
+    /// The same with HMACs in Lua.
+    NginxLua,
+    /// Our own ingest hop on plain tokio.
+    Tokio,
+    /// The same on tokio-uring with its default flags.
+    TokioUring,
+    /// The same with `COOP_TASKRUN`.
+    TokioUringCoop,
 }
 
 /// How a peer is started.
@@ -56,41 +71,36 @@ impl Peer {
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::HaProxy => "HAProxy",
+            Self::Nginx => "nginx",
+            Self::NginxLua => "nginx with Lua",
+            Self::Tokio => "tokio",
+            Self::TokioUring => "tokio-uring",
+            Self::TokioUringCoop => "tokio-uring, COOP_TASKRUN",
         }
     }
 
     /// What it does not do of the mesh's work.
     pub(crate) fn lacks(self) -> &'static [&'static str] {
         match self {
-            Self::HaProxy => &["durability", "dedupe", "retry"],
+            Self::HaProxy | Self::NginxLua => &["durability", "dedupe", "retry"],
+            Self::Nginx => &["signature check", "signing", "durability", "dedupe", "retry"],
+            Self::Tokio | Self::TokioUring | Self::TokioUringCoop => {
+                &["dedupe across restarts", "signing", "link", "delivery", "retry"]
+            }
         }
     }
 
     /// How many hops it can have.
     pub(crate) fn hops(self) -> usize {
-        match self {
-            Self::HaProxy => 2,
-        }
+        if self.is_baseline() { 1 } else { 2 }
     }
 
     /// The longest body that it hashes, or keeps in memory.
     pub(crate) fn body_bytes_max(self) -> usize {
         match self {
             Self::HaProxy => haproxy::BODY_BYTES_MAX,
-        }
-    }
-
-    /// Whether it refuses what is not signed as it should be.
-    pub(crate) fn checks_signatures(self) -> bool {
-        match self {
-            Self::HaProxy => true,
-        }
-    }
-
-    /// The status of an event that it takes.
-    pub(crate) fn accepts(self) -> u16 {
-        match self {
-            Self::HaProxy => 200,
+            Self::Nginx | Self::NginxLua => nginx::BODY_BYTES_MAX,
+            Self::Tokio | Self::TokioUring | Self::TokioUringCoop => baseline::BODY_BYTES_MAX,
         }
     }
 
@@ -98,18 +108,40 @@ impl Peer {
     pub(crate) fn check_installed(self) -> Result<String, LabError> {
         match self {
             Self::HaProxy => haproxy::check_installed(),
+            Self::Nginx | Self::NginxLua => nginx::check_installed(self),
+            Self::Tokio | Self::TokioUring | Self::TokioUringCoop => baseline::check_installed(),
         }
+    }
+
+    /// Whether it refuses what is not signed as it should be.
+    fn checks_signatures(self) -> bool {
+        self != Self::Nginx
+    }
+
+    /// The status of an event that it takes: a proxy hands on what the target says.
+    fn accepts(self) -> u16 {
+        if self.is_baseline() { 202 } else { 200 }
+    }
+
+    /// Whether it is a hop of our own, which keeps what it takes and sends nothing on.
+    fn is_baseline(self) -> bool {
+        matches!(self, Self::Tokio | Self::TokioUring | Self::TokioUringCoop)
     }
 }
 
 /// Starts a peer and waits until it listens: the first hop's processes, then the second's. Call it on the main thread.
 pub(crate) async fn start(peer: Peer, lab: &Lab, settings: &Settings) -> Result<Vec<Process>, LabError> {
     peer.check_installed()?;
+    if peer.is_baseline() && settings.hops == Hops::Both {
+        return Err(LabError::Unequal(format!("{} is an ingest hop: it has no second one", peer.label())));
+    }
     for address in listeners(lab, settings.hops) {
         check_free(address)?;
     }
     let mut processes = match peer {
         Peer::HaProxy => haproxy::start(lab, settings)?,
+        Peer::Nginx | Peer::NginxLua => nginx::start(peer, lab, settings)?,
+        Peer::Tokio | Peer::TokioUring | Peer::TokioUringCoop => vec![baseline::start(peer, lab, settings)?],
     };
     for address in listeners(lab, settings.hops) {
         await_listening(address, &mut processes).await?;
