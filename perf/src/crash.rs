@@ -255,12 +255,8 @@ pub(crate) async fn await_arrivals(
 pub(crate) async fn serve_targets(lab: &Lab) -> Result<Arc<SinkState>, LabError> {
     let (certificate, key) = (lab.pki.certificate(TARGET_IDENTITY), lab.pki.key(TARGET_IDENTITY));
     let state = Arc::new(SinkState::default());
-    let sink = Sink {
-        tls: TlsAcceptor::from(target_config(&certificate, &key, &lab.pki.bundle())?),
-        targets: Arc::clone(&lab.targets),
-        record: Record::Events,
-        state: Arc::clone(&state),
-    };
+    let tls = TlsAcceptor::from(target_config(&certificate, &key, &lab.pki.bundle())?);
+    let sink = Sink::new(tls, &lab.targets, Record::Events, Arc::clone(&state));
     let listener =
         TcpListener::bind(lab.target).await.map_err(LabError::socket("cannot listen as the targets"))?;
     tokio::spawn(sink.serve(listener));

@@ -104,7 +104,7 @@ fn find_head_end(bytes: &[u8]) -> Option<usize> {
 }
 
 /// The message without its body, and the length of the body.
-fn parse_head(head: &[u8]) -> io::Result<(Message, usize)> {
+pub(crate) fn parse_head(head: &[u8]) -> io::Result<(Message, usize)> {
     let text = std::str::from_utf8(head).map_err(|_| invalid("head is not UTF-8"))?;
     let mut lines = text.split_terminator("\r\n");
     let start = lines.next().unwrap_or_default().to_owned();

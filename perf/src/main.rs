@@ -1,6 +1,7 @@
 //! `zen-perf`: everything around the nodes that shows what they do. Makes a lab with its own CA, sends
 //! signed webhooks, plays the target, and drives the demo, the crash and power tests and the benchmark.
 
+mod account;
 mod agents;
 mod arguments;
 mod bench;

@@ -85,7 +85,7 @@ mod tests {
         let foreign = page.matches("http").count() - page.matches("http://www.w3.org/2000/svg").count();
         assert_eq!(foreign, 0, "the page names another address");
         for inside in [
-            "104,999 (100,000 to 110,000)",
+            "105,000 (100,000 to 110,000)",
             "durability, dedupe, retry",
             "nothing of the work",
             "scripts/bench --quick",
