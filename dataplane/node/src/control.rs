@@ -17,6 +17,7 @@ use crate::deny_age::DenyListAge;
 use crate::ebpf;
 use crate::ebpf::{Drops, Programs};
 use crate::egress::Paused;
+use crate::hmac::Kernels;
 use crate::ingester::Access;
 use crate::mesh::{Mesh, Message};
 use crate::metrics::{Metrics, NodeMetrics};
@@ -70,6 +71,8 @@ pub struct Shared {
     pub drops: Mutex<Drops>,
     /// What the process gave up.
     pub privileges: Privileges,
+    /// What computes HMACs.
+    pub hmac: Kernels,
     /// What the last reload came to.
     pub status: ArcSwap<String>,
     /// How old the deny list is: a line, or nothing.

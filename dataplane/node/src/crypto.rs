@@ -6,6 +6,8 @@ use zen_core::crypto::{
 };
 use zen_hmac::{Job, PreparedKey};
 
+use crate::hmac::BatchSizes;
+
 /// The node's cryptography; has no state.
 #[derive(Clone, Copy, Debug)]
 pub struct NodeCrypto;
@@ -23,6 +25,27 @@ impl Mac for NodeCrypto {
 
     fn sha256(&self, bytes: &[u8]) -> Digest {
         digest::digest(&digest::SHA256, bytes).as_ref().try_into().expect("SHA-256 has 32 bytes")
+    }
+}
+
+/// The same, which counts how many messages its batches have.
+#[derive(Clone, Copy, Debug)]
+pub struct Counted<'m>(pub &'m BatchSizes);
+
+impl Mac for Counted<'_> {
+    type Key = PreparedKey;
+
+    fn prepare(&self, secret: &[u8]) -> PreparedKey {
+        NodeCrypto.prepare(secret)
+    }
+
+    fn sign(&self, jobs: &[MacJob<'_, PreparedKey>], tags: &mut Vec<Tag>) {
+        self.0.record(jobs.len());
+        NodeCrypto.sign(jobs, tags);
+    }
+
+    fn sha256(&self, bytes: &[u8]) -> Digest {
+        NodeCrypto.sha256(bytes)
     }
 }
 

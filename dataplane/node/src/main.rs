@@ -11,6 +11,7 @@ mod deny_age;
 mod ebpf;
 mod egress;
 mod entropy;
+mod hmac;
 mod ingester;
 mod journal;
 mod link;
@@ -53,6 +54,9 @@ struct Arguments {
     /// What drives sockets and files: `uring`, `epoll`, or `auto`, which is epoll where `io_uring` is blocked.
     #[arg(long, value_name = "auto|uring|epoll", default_value_t)]
     io: zen_uring::Io,
+    /// What computes HMACs: the name of a kernel, or `auto`, which measures what is the fastest on this processor.
+    #[arg(long, value_name = "auto|KERNEL", default_value = "auto")]
+    hmac: hmac::Choice,
     /// Check the file and everything it names, say what is wrong, and exit.
     #[arg(long)]
     check_config: bool,
@@ -73,6 +77,7 @@ fn main() -> ExitCode {
     if let Some(command) = arguments.command {
         return exit_code(cli::run(command));
     }
+    let kernels = hmac::Kernels::install(arguments.hmac);
     let managed = arguments.managed.map(config::Place::Managed);
     let place = managed.or_else(|| arguments.config.map(config::Place::File));
     let place = place.expect("one of both is required without a command");
@@ -81,7 +86,7 @@ fn main() -> ExitCode {
     } else if arguments.check_config {
         start::check_config(&place)
     } else {
-        start::run(place, arguments.io)
+        start::run(place, arguments.io, kernels)
     })
 }
 

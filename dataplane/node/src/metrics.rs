@@ -15,6 +15,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Unit;
 
+use crate::hmac::HmacBatches;
 use crate::trials::Trials;
 
 /// Upper bounds of latency buckets, microseconds: 10 µs to about 170 s in steps of the square root of 2.
@@ -113,6 +114,7 @@ macro_rules! worker_metrics {
     (@type reasons) => { Labeled };
     (@type outcomes) => { Labeled };
     (@type latency) => { Latency };
+    (@type batches) => { HmacBatches };
     (@encode counter, $name:ident, $help:literal, $self:ident, $encoder:ident) => {
         let counter = ConstCounter::new($self.workers.iter().map(|worker| worker.$name.value()).sum::<u64>());
         let metric = $encoder.encode_descriptor(concat!("zen_", stringify!($name)), $help, None, MetricType::Counter)?;
@@ -145,6 +147,11 @@ macro_rules! worker_metrics {
         let mut metric = $encoder.encode_descriptor(concat!("zen_", stringify!($name)), $help, Some(&unit), MetricType::Histogram)?;
         let (sum, total, buckets) = $self.histogram(|worker| &worker.$name);
         metric.encode_histogram::<prometheus_client::encoding::NoLabelSet>(sum, total, &buckets, None)?;
+    };
+    (@encode batches, $name:ident, $help:literal, $self:ident, $encoder:ident) => {
+        let metric =
+            $encoder.encode_descriptor(concat!("zen_", stringify!($name)), $help, None, MetricType::Histogram)?;
+        HmacBatches::encode_sums($self.workers.iter().map(|worker| &worker.$name), metric)?;
     };
 }
 
@@ -221,6 +228,7 @@ worker_metrics! {
     gauge source_connections "Open connections of sources";
     gauge link_connections "Open links";
     gauge target_connections "Open connections to targets";
+    batches hmac_batch_messages "Messages whose HMAC was computed side by side, a batch at a time, by use";
     counter ring_enters "Calls of `io_uring_enter` or `epoll_wait` by workers";
     counter ring_completions "Completions handled";
     gauge drain "1 while draining";
@@ -381,6 +389,9 @@ mod tests {
             worker.events_accepted.add(2);
             worker.requests_refused.add("signature");
             worker.accept_to_durable.record(Duration::from_micros(100));
+            for size in [0, 1, 12, 13, 100] {
+                worker.hmac_batch_messages.source.record(size);
+            }
         }
         let mut registry = prometheus_client::registry::Registry::default();
         registry.register_collector(Box::new(Metrics::new(workers, Arc::default())));
@@ -389,5 +400,17 @@ mod tests {
         assert!(text.contains("zen_events_accepted_total 4"), "{text}");
         assert!(text.contains("zen_requests_refused_total{reason=\"signature\"} 2"), "{text}");
         assert!(text.contains("zen_accept_to_durable_seconds_count 2"), "{text}");
+        for (series, count) in [
+            ("count{use=\"source\"}", 8),
+            ("count{use=\"delivery\"}", 0),
+            ("bucket{le=\"8.0\",use=\"source\"}", 2),
+            ("bucket{le=\"12.0\",use=\"source\"}", 4),
+            ("bucket{le=\"64.0\",use=\"source\"}", 6),
+            ("bucket{le=\"+Inf\",use=\"source\"}", 8),
+        ] {
+            let line = format!("zen_hmac_batch_messages_{series} {count}\n");
+            assert!(text.contains(&line), "{line} in {text}");
+        }
+        assert!(text.contains("zen_hmac_batch_messages_sum{use=\"source\"} 252.0\n"), "{text}");
     }
 }

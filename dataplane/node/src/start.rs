@@ -23,6 +23,7 @@ use crate::dedupe::{self, HashKeyError, Keys, Waiting};
 use crate::deny_age::DenyListAge;
 use crate::ebpf::{Drops, Programs, Stations};
 use crate::egress::{Paused, PausedError, Table, Watermarks};
+use crate::hmac::Kernels;
 use crate::ingester::{self, Access, Recovering};
 use crate::journal::{self, OpenError, spawn_segment_maker};
 use crate::listeners::Listeners;
@@ -107,17 +108,16 @@ pub fn check_config(place: &Place) -> Result<(), StartError> {
 }
 
 /// Runs a node until it has drained.
-pub fn run(place: Place, io: Io) -> Result<(), StartError> {
+pub fn run(place: Place, io: Io, hmac: Kernels) -> Result<(), StartError> {
     let (located, certificates, snapshot) = load(&place)?;
     start_log(&snapshot.raw);
     std::fs::create_dir_all(&snapshot.node.data_dir)?;
     let _lock = lock_data_dir(&snapshot)?;
-    let taken = take(&located, &certificates, &snapshot, io)?;
+    let taken = take(&located, &certificates, &snapshot, (io, hmac))?;
     let Taken { programs, drops, mut listeners, groups, admin, privileges, backend } = taken;
     let keys = tables(&snapshot)?;
     remove_orphans(&snapshot, &keys)?;
-    let paused = Arc::new(Paused::load(&snapshot.node.data_dir)?);
-    let mesh = Mesh::new(snapshot.node.workers);
+    let (mesh, paused) = (Mesh::new(snapshot.node.workers), Arc::new(Paused::load(&snapshot.node.data_dir)?));
     let order_places = usize::from(mesh.workers()) * control::ORDERS_MAX;
     let maker = spawn_segment_maker(mesh.clone())?;
     let rate_sources_max =
@@ -136,6 +136,7 @@ pub fn run(place: Place, io: Io) -> Result<(), StartError> {
         order_places: Arc::new(Semaphore::new(order_places)),
         paused,
         privileges,
+        hmac,
         programs: Arc::new(Mutex::new(programs)),
         drops: Mutex::new(drops),
         status,
@@ -231,14 +232,14 @@ fn take(
     located: &Located,
     certificates: &Certificates,
     snapshot: &Snapshot,
-    io: Io,
+    (io, hmac): (Io, Kernels),
 ) -> Result<Taken, StartError> {
     let mut programs = Programs::attach(&snapshot.ebpf, &Stations::of(snapshot), Clock::now().wall_ms)?;
     let drops = Drops::new(programs.take_refusals());
     let (listeners, admin) = (Listeners::bind(snapshot)?, admin::bind(&snapshot.raw.admin)?);
     let groups = if programs.steers() { listeners.groups()? } else { Vec::new() };
     let privileges = give_up_privileges(located, certificates, &snapshot.node);
-    let backend = choose_backend(&snapshot.node, io)?;
+    let backend = choose_backend(&snapshot.node, io, hmac)?;
     Ok(Taken { programs, drops, listeners, groups, admin, privileges, backend })
 }
 
@@ -286,9 +287,10 @@ fn start_evidence(
 }
 
 /// Once for all workers; that `io_uring` is blocked is said here, with the remedy, and nowhere else.
-fn choose_backend(node: &NodeSettings, io: Io) -> Result<Backend, WorkerError> {
+fn choose_backend(node: &NodeSettings, io: Io, hmac: Kernels) -> Result<Backend, WorkerError> {
     let chosen = Backend::choose(io)?;
-    tracing::info!(node = node.name, workers = node.workers, io = %chosen, "starting");
+    tracing::info!(node = node.name, workers = node.workers, io = %chosen, %hmac, "starting");
+    hmac.warn();
     if let Some(reason) = &chosen.reason {
         tracing::warn!(%reason, "io_uring is blocked, epoll takes its place and costs more per event");
     }

@@ -24,6 +24,7 @@ const RAW: &str = concat!(
     include_str!("../src/config/raw/tracing.rs")
 );
 const METRICS: &str = include_str!("../src/metrics.rs");
+const HMAC_METRICS: &str = include_str!("../src/hmac/mod.rs");
 const EBPF_METRICS: &str = include_str!("../src/ebpf/metrics.rs");
 /// Each struct of the raw configuration and its heading.
 const SECTIONS: [(&str, &str); 44] = [
@@ -212,7 +213,7 @@ fn every_metric_is_documented_and_no_other() {
             let (kind, name) = (words.next().unwrap(), words.next().unwrap());
             let suffix = match kind {
                 "latency" => "_seconds",
-                "gauge" => "",
+                "gauge" | "batches" => "",
                 _counters => "_total",
             };
             format!("zen_{name}{suffix}")
@@ -226,9 +227,10 @@ fn every_metric_is_documented_and_no_other() {
         metrics.insert(format!("zen_{name}{suffix}"));
     }
     // Each name follows the call that encodes it.
-    for (at, _) in EBPF_METRICS.match_indices("\"zen_") {
-        let name = EBPF_METRICS[at + 1..].split('"').next().expect("a literal ends");
-        let before = &EBPF_METRICS[..at];
+    let beside = [EBPF_METRICS, HMAC_METRICS].concat();
+    for (at, _) in beside.match_indices("\"zen_") {
+        let name = beside[at + 1..].split('"').next().expect("a literal ends");
+        let before = &beside[..at];
         let calls = ["counters(", "histograms(", "encode_descriptor("];
         let call = calls.into_iter().max_by_key(|call| before.rfind(call)).expect("there are calls");
         metrics.insert(format!("{name}{}", if call == "counters(" { "_total" } else { "" }));

@@ -3,8 +3,8 @@
 //! Each that is configured must hold; at least one is. What can be told from the head is told before any
 //! body byte, the cheapest first. Of the certificate only the verdict comes in: TLS has checked the rest.
 
-use super::{Authorization, Check, Refusal, RequestView, Scheme, Verified};
-use crate::crypto::SignatureVerifier;
+use super::{Authorization, Check, Held, Refusal, RequestView, Scheme, Started, Verified};
+use crate::crypto::{SignatureVerifier, Tag};
 
 /// Whether an endpoint wants a client certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,14 +54,15 @@ impl Authentication {
         Ok(Self { certificate, authorization, signature })
     }
 
-    /// Checks what the head of `request` can tell at `now_ms` (Unix), and prepares for its body.
+    /// Checks what the head of `request` can tell at `now_ms` (Unix), and prepares for its body: in one piece beside
+    /// others, where it can be held.
     pub fn start<C: SignatureVerifier>(
         &self,
         request: &impl RequestView,
         shown: ShownCertificate,
         now_ms: u64,
         crypto: &C,
-    ) -> Result<Check<C>, Refusal> {
+    ) -> Result<Started<C>, Refusal> {
         if self.certificate == CertificateRule::Required {
             match shown {
                 ShownCertificate::Allowed => {}
@@ -73,9 +74,29 @@ impl Authentication {
         let authorized =
             self.authorization.as_ref().map(|wanted| wanted.check(request, crypto)).transpose()?;
         match &self.signature {
-            Some(scheme) => scheme.start(request, now_ms, crypto),
-            None => Ok(Check::proven(authorized.unwrap_or(0))),
+            Some(scheme) => scheme.start_held(request, now_ms, crypto),
+            None => Ok(Started::Running(Check::proven(authorized.unwrap_or(0)))),
         }
+    }
+
+    /// As [`Scheme::held_secrets`].
+    pub fn held_secrets(&self) -> impl Iterator<Item = &[u8]> {
+        self.signature.iter().flat_map(Scheme::held_secrets)
+    }
+
+    /// The verdict on a request that is held, as [`Scheme::finish_held`].
+    pub fn finish_held<'r>(
+        &self,
+        held: &Held,
+        expected: &[Tag],
+        request: &'r impl RequestView,
+    ) -> Result<Verified<'r>, Refusal> {
+        self.holding().finish_held(held, expected, request)
+    }
+
+    /// Goes on in pieces, as [`Scheme::release`].
+    pub fn release<C: SignatureVerifier>(&self, held: &Held, body: &[u8], crypto: &C) -> Check<C> {
+        self.holding().release(held, body, crypto)
     }
 
     /// The verdict of a check that [`Authentication::start`] began on the same `request`; `body` as for
@@ -92,5 +113,9 @@ impl Authentication {
         }
         let secret_index = check.finish(crypto, body).ok_or(Refusal::Mismatch)?;
         Ok(Verified { source_id: None, secret_index })
+    }
+
+    fn holding(&self) -> &Scheme {
+        self.signature.as_ref().expect("only a scheme holds requests back")
     }
 }

@@ -5,12 +5,12 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use smallvec::SmallVec;
-use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use zeroize::Zeroize;
 
 use super::claim::{Claim, Proof, Signatures, tag_bytes};
-use super::secret::PublicKey;
-use crate::crypto::{RunningMac, SignatureAlgorithm, SignatureVerifier};
+use super::held::{Held, Matching};
+use super::secret::{PublicKey, Secret};
+use crate::crypto::{HashAlgorithm, RunningMac, SignatureAlgorithm, SignatureVerifier};
 
 /// A request that is what it claims to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,25 @@ impl<C: SignatureVerifier> Check<C> {
             }),
         };
         Self { proof }
+    }
+
+    /// Goes on in pieces with what was held back until now; `body` is all of it that has come.
+    pub(super) fn released(held: &Held, secrets: &[Secret], body: &[u8], crypto: &C) -> Self {
+        let algorithm = HashAlgorithm::Sha256;
+        let start = |bytes: &[u8]| {
+            let mut running = crypto.hmac(algorithm, bytes);
+            running.update(held.preamble());
+            running.update(body);
+            running
+        };
+        let running = secrets.iter().map(|secret| (secret.index, start(&secret.bytes))).collect();
+        Self {
+            proof: Progress::Mac(MacCheck {
+                running,
+                tags: held.tags().clone(),
+                tag_bytes: tag_bytes(algorithm),
+            }),
+        }
     }
 
     /// Nothing of the body is needed: the head has proved it with this secret.
@@ -97,19 +116,14 @@ struct MacCheck<R> {
 impl<R: RunningMac> MacCheck<R> {
     /// Compares every tag with every secret's, whatever matches. Backwards, so that the first index wins.
     fn finish(self) -> Option<usize> {
-        let mut matched = Choice::from(0);
-        let mut matched_index = 0_u64;
+        let mut matching = Matching::new();
         for (index, running) in self.running.into_iter().rev() {
             let (mut expected, length) = running.finish();
             assert_eq!(length, self.tag_bytes, "the algorithm fixes the length of its tag");
-            for tag in &self.tags {
-                let equal = expected[..length].ct_eq(&tag[..length]);
-                matched_index.conditional_assign(&(index as u64), equal);
-                matched |= equal;
-            }
+            matching.compare(index, &expected[..length], &self.tags);
             expected.zeroize();
         }
-        bool::from(matched).then_some(matched_index as usize)
+        matching.found()
     }
 }
 

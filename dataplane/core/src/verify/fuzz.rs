@@ -10,10 +10,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use super::{
-    Encoding, HmacSettings, Refusal, RequestView, SOURCE_ID_BYTES_MAX, Scheme, TimestampSettings,
-    TimestampUnit, Verified,
+    Encoding, Held, HmacSettings, Refusal, RequestView, SOURCE_ID_BYTES_MAX, Scheme, Started,
+    TimestampSettings, TimestampUnit, Verified,
 };
-use crate::crypto::{HashAlgorithm, RunningMac, SignatureAlgorithm, SignatureVerifier};
+use crate::crypto::{HashAlgorithm, RunningMac, SignatureAlgorithm, SignatureVerifier, Tag};
 use crate::id::encode_hex;
 
 /// The clock of a fuzzed request.
@@ -42,7 +42,7 @@ impl RequestView for Headers {
     }
 }
 
-/// Checks `body` in pieces of `piece` bytes.
+/// Checks `body` in pieces of `piece` bytes, held whole, and released after its first piece; asserts one verdict.
 pub fn run<'h, C: SignatureVerifier>(
     scheme: &Scheme,
     headers: &'h Headers,
@@ -50,10 +50,47 @@ pub fn run<'h, C: SignatureVerifier>(
     (now_ms, piece): (u64, usize),
     crypto: &C,
 ) -> Result<Verified<'h>, Refusal> {
-    let mut check = scheme.start(headers, now_ms, crypto)?;
-    body.chunks(piece.max(1)).for_each(|bytes| check.update(bytes));
-    let whole: &[u8] = if check.needs_whole_body() { body } else { &[] };
-    scheme.finish(check, headers, whole, crypto)
+    let in_pieces = scheme.start(headers, now_ms, crypto).and_then(|mut check| {
+        body.chunks(piece.max(1)).for_each(|bytes| check.update(bytes));
+        let whole: &[u8] = if check.needs_whole_body() { body } else { &[] };
+        scheme.finish(check, headers, whole, crypto)
+    });
+    let held = || match scheme.start_held(headers, now_ms, crypto) {
+        Ok(Started::Held(held)) => Ok(Some(held)),
+        Ok(Started::Running(_)) => Ok(None),
+        Err(refusal) => Err(refusal),
+    };
+    match held() {
+        Err(refusal) => assert_eq!(in_pieces, Err(refusal), "the head has one verdict"),
+        Ok(None) => {}
+        Ok(Some(held)) => {
+            let expected = expected(scheme.held_secrets(), &held, body, crypto);
+            assert_eq!(in_pieces, scheme.finish_held(&held, &expected, headers), "held whole");
+        }
+    }
+    if let Ok(Some(held)) = held() {
+        let (first, rest) = body.split_at(piece.min(body.len()));
+        let mut check = scheme.release(&held, first, crypto);
+        check.update(rest);
+        assert_eq!(in_pieces, scheme.finish(check, headers, &[], crypto), "released after {piece} bytes");
+    }
+    in_pieces
+}
+
+/// What each secret gives for a held request.
+pub fn expected<'s, C: SignatureVerifier>(
+    secrets: impl Iterator<Item = &'s [u8]>,
+    held: &Held,
+    body: &[u8],
+    crypto: &C,
+) -> Vec<Tag> {
+    let tag = |secret| {
+        let mut running = crypto.hmac(HashAlgorithm::Sha256, secret);
+        running.update(held.preamble());
+        running.update(body);
+        *running.finish().0.first_chunk().expect("a tag has 32 bytes")
+    };
+    secrets.map(tag).collect()
 }
 
 /// Reads `data` as: scheme, piece, which header to spoil and how, three header values and a body.

@@ -72,6 +72,11 @@ impl GenericHmac {
         Ok(Self { settings: validated(settings)?, secrets: Secret::list(secrets)? })
     }
 
+    /// For HMAC, in the configured order.
+    pub(super) fn secrets(&self) -> &[Secret] {
+        &self.secrets
+    }
+
     /// Header that holds the provider's event id, in lower case.
     pub(super) fn source_id_header(&self) -> Option<&str> {
         self.settings.source_id_header.as_deref()

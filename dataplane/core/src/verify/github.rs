@@ -25,6 +25,11 @@ impl GitHub {
         Ok(Self { secrets: Secret::list(secrets)? })
     }
 
+    /// For HMAC, in the configured order.
+    pub(super) fn secrets(&self) -> &[Secret] {
+        &self.secrets
+    }
+
     pub(super) fn claim<'a>(&'a self, request: &'a impl RequestView) -> Result<Claim<'a>, Refusal> {
         let algorithm = HashAlgorithm::Sha256;
         let signature = required(request, SIGNATURE_HEADER, Refusal::MissingSignature)?;

@@ -18,6 +18,7 @@ mod error;
 pub mod fuzz;
 mod generic;
 mod github;
+mod held;
 mod secret;
 mod standard_webhooks;
 #[cfg(test)]
@@ -33,9 +34,12 @@ pub use claim::Encoding;
 pub use error::{Refusal, SchemeError};
 pub use generic::{GenericHmac, HmacSettings, TimestampSettings, TimestampUnit, is_header_name};
 pub use github::GitHub;
+pub use held::{Held, Started};
 pub use standard_webhooks::StandardWebhooks;
 
-use crate::crypto::SignatureVerifier;
+use self::claim::Claim;
+use self::secret::Secret;
+use crate::crypto::{SignatureVerifier, Tag};
 
 /// Most secrets of one endpoint.
 pub const SECRETS_MAX: usize = 8;
@@ -105,12 +109,7 @@ impl Scheme {
         now_ms: u64,
         crypto: &C,
     ) -> Result<Check<C>, Refusal> {
-        let claim = match self {
-            Self::GitHub(scheme) => scheme.claim(request),
-            Self::StandardWebhooks(scheme) => scheme.claim(request, now_ms),
-            Self::Hmac(scheme) => scheme.claim(request, now_ms),
-        }?;
-        Ok(Check::new(claim, crypto))
+        Ok(Check::new(self.claim(request, now_ms)?, crypto))
     }
 
     /// The verdict of a check that [`Scheme::start`] began on the same `request`. `body` is all of it where
@@ -123,11 +122,63 @@ impl Scheme {
         crypto: &C,
     ) -> Result<Verified<'r>, Refusal> {
         let secret_index = check.finish(crypto, body).ok_or(Refusal::Mismatch)?;
+        Ok(self.verified(secret_index, request))
+    }
+
+    /// As [`Scheme::start`], but what one HMAC-SHA256 proves is held back, to be computed beside others.
+    pub fn start_held<C: SignatureVerifier>(
+        &self,
+        request: &impl RequestView,
+        now_ms: u64,
+        crypto: &C,
+    ) -> Result<Started<C>, Refusal> {
+        Ok(Started::new(self.claim(request, now_ms)?, crypto))
+    }
+
+    /// The secrets under which held requests are signed, in the order of their expected tags.
+    pub fn held_secrets(&self) -> impl Iterator<Item = &[u8]> {
+        self.secrets().iter().map(|secret| secret.bytes.as_slice())
+    }
+
+    /// The verdict on a request held back by [`Scheme::start_held`]: `expected` has a tag of preamble and body for
+    /// each of [`Scheme::held_secrets`].
+    pub fn finish_held<'r>(
+        &self,
+        held: &Held,
+        expected: &[Tag],
+        request: &'r impl RequestView,
+    ) -> Result<Verified<'r>, Refusal> {
+        let secret_index = held.matching(self.secrets(), expected).ok_or(Refusal::Mismatch)?;
+        Ok(self.verified(secret_index, request))
+    }
+
+    /// Goes on in pieces behind `body`, all that has come of it, which is too long to be held.
+    pub fn release<C: SignatureVerifier>(&self, held: &Held, body: &[u8], crypto: &C) -> Check<C> {
+        Check::released(held, self.secrets(), body, crypto)
+    }
+
+    fn claim<'a>(&'a self, request: &'a impl RequestView, now_ms: u64) -> Result<Claim<'a>, Refusal> {
+        match self {
+            Self::GitHub(scheme) => scheme.claim(request),
+            Self::StandardWebhooks(scheme) => scheme.claim(request, now_ms),
+            Self::Hmac(scheme) => scheme.claim(request, now_ms),
+        }
+    }
+
+    fn secrets(&self) -> &[Secret] {
+        match self {
+            Self::GitHub(scheme) => scheme.secrets(),
+            Self::StandardWebhooks(scheme) => scheme.secrets(),
+            Self::Hmac(scheme) => scheme.secrets(),
+        }
+    }
+
+    fn verified<'r>(&self, secret_index: usize, request: &'r impl RequestView) -> Verified<'r> {
         let header = match self {
             Self::GitHub(_) => Some(github::SOURCE_ID_HEADER),
             Self::StandardWebhooks(_) => Some(standard_webhooks::SOURCE_ID_HEADER),
             Self::Hmac(scheme) => scheme.source_id_header(),
         };
-        Ok(Verified { source_id: header.and_then(|name| request.header(name)), secret_index })
+        Verified { source_id: header.and_then(|name| request.header(name)), secret_index }
     }
 }

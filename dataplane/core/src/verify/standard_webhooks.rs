@@ -55,6 +55,11 @@ impl StandardWebhooks {
         Ok(scheme)
     }
 
+    /// For HMAC, in the configured order.
+    pub(super) fn secrets(&self) -> &[Secret] {
+        &self.secrets
+    }
+
     pub(super) fn claim<'a>(
         &'a self,
         request: &'a impl RequestView,

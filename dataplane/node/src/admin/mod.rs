@@ -157,6 +157,7 @@ pub async fn serve(
 ) {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(metrics));
+    registry.register_collector(Box::new(shared.hmac));
     registry.register_collector(Box::new(EbpfMetrics(Arc::clone(&shared.programs))));
     let places = |most| Arc::new(Semaphore::new(most));
     let admin = Admin {
@@ -309,8 +310,8 @@ async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
 }
 
 async fn status(State(admin): State<Admin>) -> impl IntoResponse {
-    let Shared { status, privileges, deny_list, .. } = &*admin.shared;
-    format!("{}\n{privileges}\n{}", status.load(), deny_list.load())
+    let Shared { status, privileges, hmac, deny_list, .. } = &*admin.shared;
+    format!("{}\n{privileges}\nhmac: {hmac}\n{}", status.load(), deny_list.load())
 }
 
 async fn scrape(State(admin): State<Admin>) -> impl IntoResponse {

@@ -193,6 +193,8 @@ pub struct Endpoint {
     pub tenant: String,
     /// How sources prove themselves.
     pub authentication: Authentication,
+    /// The keys of its held requests, prepared, in the order of its secrets.
+    pub held_keys: Vec<PreparedKey>,
     /// Which certificates it allows, if it wants one.
     pub certificates: Option<SourceCertificates>,
     /// From where requests may come.

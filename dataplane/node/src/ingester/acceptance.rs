@@ -27,7 +27,7 @@ pub fn accepted(
     claim: Option<Claim>,
     endpoint: &Arc<Endpoint>,
     (verified, marks): (&Verified<'_>, Marks<'_>),
-    body: Vec<u8>,
+    (body, since): (Vec<u8>, Instant),
     ingester: &mut Ingester,
 ) -> Accepted {
     let (id, now_us) = ingester.new_event_id();
@@ -52,7 +52,7 @@ pub fn accepted(
     ingester.give_buffer(lines.into_bytes());
     Accepted {
         socket: stream.socket,
-        since: Instant::now(),
+        since,
         id,
         claim,
         endpoint: Arc::clone(endpoint),

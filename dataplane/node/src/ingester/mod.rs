@@ -12,9 +12,11 @@ mod claims;
 mod index;
 mod outbox;
 mod refused;
+mod request;
 mod source;
 mod spans;
 mod trace;
+mod unverified;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -29,6 +31,7 @@ pub use index::{INDEX_BYTES, Index, Recovering};
 pub use outbox::{Outbox, recover};
 pub use source::{SOURCE_BYTES, Source};
 pub use spans::OPEN_SPANS_BYTES;
+use unverified::Unverified;
 use zen_core::dedupe::{EventKey, IndexEntry, Waiter};
 use zen_core::event::EVENT_BYTES_MAX;
 use zen_core::id::{EndpointId, EventId, EventIds};
@@ -130,6 +133,7 @@ pub struct Ingester {
     pending: VecDeque<Pending>,
     held: VecDeque<Accepted>,
     refused: VecDeque<SocketId>,
+    unverified: Unverified,
     spans: VecDeque<(Sequence, OpenSpan)>,
     outboxes: Vec<Outbox>,
     claims: Claims,
@@ -166,6 +170,7 @@ impl Ingester {
             pending: VecDeque::with_capacity(pending_max),
             held: VecDeque::new(),
             refused: VecDeque::new(),
+            unverified: Unverified::default(),
             spans: VecDeque::new(),
             outboxes,
             claims,
@@ -372,6 +377,7 @@ impl Ingester {
             && self.pending.is_empty()
             && self.held.is_empty()
             && self.refused.is_empty()
+            && !self.has_unverified()
             && !self.journal.is_writing()
             && self.index.is_quiet()
     }

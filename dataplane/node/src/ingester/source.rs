@@ -3,21 +3,23 @@
 //! One request is under way at a time; pipelined ones wait in the backlog, and the connection is not
 //! read while the backlog is long. Nothing is kept of a request that was not verified.
 
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::time::Instant;
 
+use zen_core::crypto::Tag;
 use zen_core::dedupe::KeyError;
 use zen_core::http1::{
     CONTINUE, Connection, Limits, Method, Progress, RequestHead, RequestParser, Status, write_problem,
     write_response,
 };
 use zen_core::id::EventId;
-use zen_core::verify::{Check, RequestView, Verified};
+use zen_core::verify::{RequestView, Verified};
+use zen_hmac::Job;
 use zen_uring::Reactor;
 
 use super::acceptance::accepted;
 use super::access::{Charge, Client, ConnectionError, admit, check_verified};
 use super::refused::Refused;
+use super::request::{Request, Whole};
 use super::{Arrival, Ingester, Outcome};
 use crate::config::Endpoint;
 use crate::crypto::NodeCrypto;
@@ -65,17 +67,12 @@ pub struct Source {
 enum State {
     /// Between requests, or inside one.
     Reading,
+    /// A whole request waits for the tags that its signature is compared with.
+    Unverified,
     /// A whole request waits for its record to be durable.
     Waiting,
     /// The last answer is on its way out.
     Closing,
-}
-
-struct Request {
-    endpoint: Arc<Endpoint>,
-    address: IpAddr,
-    check: Check<NodeCrypto>,
-    body: Vec<u8>,
 }
 
 impl Source {
@@ -142,6 +139,35 @@ impl Source {
 
     /// An answer has left: go on with what came meanwhile, or end our side after the last one.
     pub fn handle_sent(
+    /// What is to be computed before a whole request can be answered; nothing if none waits for it.
+    pub fn jobs(&self) -> impl Iterator<Item = Job<'_>> {
+        let waiting = self.request.as_ref().filter(|_| self.is_unverified());
+        waiting.into_iter().flat_map(Request::jobs)
+    }
+
+    /// Whether a whole request waits for [`Source::handle_tags`].
+    pub fn is_unverified(&self) -> bool {
+        self.state == State::Unverified
+    }
+
+    /// The tags of [`Source::jobs`] are known: go on with the request, and with what came behind it.
+    pub fn handle_tags(
+        &mut self,
+        expected: &[Tag],
+        ingester: &mut Ingester,
+        reactor: &mut Reactor,
+        steady_ms: u64,
+    ) {
+        if !self.is_unverified() {
+            return;
+        }
+        self.state = State::Reading;
+        if let Err(refused) = self.finish_request(expected, ingester, steady_ms) {
+            self.handle_refused(&refused, ingester, steady_ms);
+        }
+        self.resume(ingester, reactor, steady_ms);
+    }
+
         &mut self,
         buffer: Vec<u8>,
         ingester: &mut Ingester,
@@ -297,6 +323,9 @@ impl Source {
         self.advance(ingester, steady_ms);
         self.count(ingester);
         if self.takes_requests() || self.lingers {
+        if self.stream.tls.peer_closed() && self.takes_requests() {
+            self.close(ingester);
+        }
             reactor.receive(self.stream.socket);
         }
         self.stream.flush(reactor);
@@ -310,13 +339,7 @@ impl Source {
             match self.step(&mut input, ingester, steady_ms) {
                 Ok(true) => {}
                 Ok(false) => break,
-                Err(refused) => {
-                    self.refuse(&refused, ingester);
-                    self.since_ms = steady_ms;
-                    if refused.closes() || !self.keep_alive {
-                        self.close(ingester);
-                    }
-                }
+                Err(refused) => self.handle_refused(&refused, ingester, steady_ms),
             }
         }
         let left = if self.state == State::Closing { 0 } else { input.len() };
@@ -336,9 +359,7 @@ impl Source {
             Progress::NeedMore => return Ok(false),
             Progress::Head => self.start_request(ingester)?,
             Progress::Body(bytes) => {
-                let request = self.request.as_mut().expect("a body follows its head");
-                request.check.update(bytes);
-                request.body.extend_from_slice(bytes);
+                self.request.as_mut().expect("a body follows its head").handle_body(bytes);
             }
             Progress::End => self.end_request(ingester, steady_ms)?,
         }
@@ -365,74 +386,92 @@ impl Source {
         }
         let wall_ms = ingester.wall_ms();
         let shown = self.client.shown(&self.stream.tls, endpoint.certificates.as_ref(), wall_ms);
-        let check = endpoint.authentication.start(&View(head), shown, wall_ms, &NodeCrypto)?;
-        let expected = head.content_length().unwrap_or(0).min(BODY_RESERVE_BYTES as u64) as usize;
+        let proof = endpoint.authentication.start(&View(head), shown, wall_ms, &NodeCrypto)?;
+        let expected_bytes = head.content_length();
+        let reserve = expected_bytes.unwrap_or(0).min(BODY_RESERVE_BYTES as u64) as usize;
         let expects_continue = head.expects_continue();
         self.parser.set_body_bytes_max(endpoint.body_bytes_max);
         if expects_continue {
             self.stream.write(CONTINUE);
         }
-        let address = admitted.address;
-        self.request = Some(Request { endpoint, address, check, body: ingester.take_buffer(expected) });
+        let body = ingester.take_buffer(reserve);
+        self.request = Some(Request::new((endpoint, admitted.address), proof, body, expected_bytes));
         Ok(())
     }
 
     fn end_request(&mut self, ingester: &mut Ingester, steady_ms: u64) -> Result<(), Refused> {
-        let request = self.request.take().expect("an end follows its head");
+        let request = self.request.as_mut().expect("an end follows its head");
+        request.since = Some(Instant::now());
+        if request.is_held() {
+            ingester.handle_whole(self.stream.socket, request.body.len());
+            self.state = State::Unverified;
+            return Ok(());
+        }
+        self.finish_request(&[], ingester, steady_ms)
+    }
+
+    /// `expected` are the tags of a request that was held.
+    fn finish_request(
+        &mut self,
+        expected: &[Tag],
+        ingester: &mut Ingester,
+        steady_ms: u64,
+    ) -> Result<(), Refused> {
+        let request = self.request.take().expect("it is whole");
+    /// A request is whole: its verdict comes now, or with those of the tick.
         let view = View(self.parser.head());
-        let authentication = &request.endpoint.authentication;
-        let verified = match authentication.finish(request.check, &view, &request.body, &NodeCrypto) {
+        let (verdict, Whole { endpoint, address, body, since }) = request.verdict(expected, &view);
+        let verified = match verdict {
             Ok(verified) => verified,
             Err(refusal) => {
-                ingester.give_buffer(request.body);
+                ingester.give_buffer(body);
                 return Err(refusal.into());
             }
         };
         self.charge = None;
-        let marks = match check_verified(request.address, view.0, &request.endpoint, ingester) {
+        let marks = match check_verified(address, view.0, &endpoint, ingester) {
             Ok(marks) => marks,
             Err(refused) => {
-                ingester.give_buffer(request.body);
+                ingester.give_buffer(body);
                 return Err(refused);
             }
         };
-        let arrival = match self.arrive(&request.endpoint, &verified, &request.body, ingester) {
-            Ok(arrival) => arrival,
-            Err(error) => {
-                ingester.give_buffer(request.body);
-                return Err(Refused::new(Status::BadRequest400, "idempotency_key", error.to_string()));
-            }
-        };
-        let claim = match arrival {
-            Arrival::New(claim) => claim,
-            Arrival::Duplicate(first) => {
-                ingester.give_buffer(request.body);
-                self.answer(Outcome::Duplicate(first), ingester, steady_ms);
-                return Ok(());
-            }
-            Arrival::Waits => {
-                ingester.metrics().idempotency_waits.add(1);
-                ingester.give_buffer(request.body);
-                self.state = State::Waiting;
-                return Ok(());
-            }
-            Arrival::Refused => {
-                ingester.give_buffer(request.body);
-                let detail = "too many requests wait for events that are being written; send it again";
-                return Err(Refused::new(Status::Unavailable503, "idempotency", detail));
+        let claim = match self.arrive(&endpoint, &verified, &body, ingester) {
+            Ok(Arrival::New(claim)) => claim,
+            other => {
+                ingester.give_buffer(body);
+                return self.handle_known(other, ingester, steady_ms);
             }
         };
         self.state = State::Waiting;
-        let accepted = accepted(
-            &self.stream,
-            self.parser.head(),
-            claim,
-            &request.endpoint,
-            (&verified, marks),
-            request.body,
-            ingester,
-        );
+        let (head, event) = (self.parser.head(), (body, since));
+        let accepted = accepted(&self.stream, head, claim, &endpoint, (&verified, marks), event, ingester);
         ingester.accept(accepted);
+        Ok(())
+    }
+
+    /// An event that was here before, or whose key says nothing.
+    fn handle_known(
+        &mut self,
+        arrival: Result<Arrival, KeyError>,
+        ingester: &mut Ingester,
+        steady_ms: u64,
+    ) -> Result<(), Refused> {
+        match arrival {
+            Ok(Arrival::New(_)) => unreachable!("it goes on into the journal"),
+            Ok(Arrival::Duplicate(first)) => self.answer(Outcome::Duplicate(first), ingester, steady_ms),
+            Ok(Arrival::Waits) => {
+                ingester.metrics().idempotency_waits.add(1);
+                self.state = State::Waiting;
+            }
+            Ok(Arrival::Refused) => {
+                let detail = "too many requests wait for events that are being written; send it again";
+                return Err(Refused::new(Status::Unavailable503, "idempotency", detail));
+            }
+            Err(error) => {
+                return Err(Refused::new(Status::BadRequest400, "idempotency_key", error.to_string()));
+            }
+        }
         Ok(())
     }
 
@@ -467,6 +506,14 @@ impl Source {
 
     fn close(&mut self, ingester: &mut Ingester) {
         self.release(ingester);
+    fn handle_refused(&mut self, refused: &Refused, ingester: &mut Ingester, steady_ms: u64) {
+        self.refuse(refused, ingester);
+        self.since_ms = steady_ms;
+        if refused.closes() || !self.keep_alive {
+            self.close(ingester);
+        }
+    }
+
         self.state = State::Closing;
         self.backlog.clear();
         self.stream.finish();

@@ -32,7 +32,7 @@ use zen_uring::{Reactor, SocketId};
 use crate::clock::Clock;
 use crate::config::{EgressPeer, IngesterPeer, Snapshot};
 use crate::control::Resolver;
-use crate::crypto::NodeCrypto;
+use crate::crypto::Counted;
 use crate::egress::{Acknowledge, Egress, Incoming};
 use crate::entropy::Entropy;
 use crate::ingester::Ingester;
@@ -304,9 +304,10 @@ impl Links {
             self.acknowledge(egress);
         }
         if let Some(ingester) = parts.ingester.as_deref_mut() {
+            let mac = Counted(&self.metrics.hmac_batch_messages.link_send);
             for link in self.open.values_mut() {
                 if !link.is_sending() {
-                    let sent = send_events(link, ingester, parts.reactor, self.clock.wall_ms);
+                    let sent = send_events(link, mac, ingester, parts.reactor, self.clock.wall_ms);
                     self.metrics.link_events_sent.add(sent);
                 }
             }
@@ -362,7 +363,12 @@ impl Links {
                     ReceiverEvent::PeerHello(hello) => self.begin_receiving(socket, link, &hello, parts),
                     ReceiverEvent::Batch(batch) => {
                         let mut checked = Vec::with_capacity(batch.count());
-                        receiver.open_batch(&NodeCrypto, &batch, wall_ms, &mut checked)?;
+                        receiver.open_batch(
+                            &Counted(&self.metrics.hmac_batch_messages.link_receive),
+                            &batch,
+                            wall_ms,
+                            &mut checked,
+                        )?;
                         Self::take_events(socket, link, &checked, parts);
                         Ok(())
                     }

@@ -7,13 +7,19 @@ use zen_uring::Reactor;
 
 use super::PUMP_BYTES_MAX;
 use super::session::{Link, Machine};
-use crate::crypto::NodeCrypto;
+use crate::crypto::Counted;
 use crate::ingester::Ingester;
 use crate::journal::read_token;
 use crate::mesh::JournalRole;
 
 /// Seals batches until the journal, the credit or the send buffer says stop; returns how many events left.
-pub fn send_events(link: &mut Link, ingester: &mut Ingester, reactor: &mut Reactor, wall_ms: u64) -> u64 {
+pub fn send_events(
+    link: &mut Link,
+    mac: Counted<'_>,
+    ingester: &mut Ingester,
+    reactor: &mut Reactor,
+    wall_ms: u64,
+) -> u64 {
     let Machine::Sending { sender, egress } = &mut link.machine else { return 0 };
     let mut sent = 0;
     while sender.is_ready() && link.out.len() < PUMP_BYTES_MAX {
@@ -34,7 +40,7 @@ pub fn send_events(link: &mut Link, ingester: &mut Ingester, reactor: &mut React
             let Ok(event) = Event::decode(encoded) else { continue };
             outgoing.push(Outgoing { sequence: sequence.0, targets, event, encoded });
         }
-        let taken = sender.seal_batch(&NodeCrypto, &outgoing, wall_ms, &mut link.out);
+        let taken = sender.seal_batch(&mac, &outgoing, wall_ms, &mut link.out);
         sent += taken as u64;
         if taken < outgoing.len() {
             if let Some(last) = taken.checked_sub(1) {

@@ -5,6 +5,7 @@
 
 mod drain;
 mod start;
+mod verify;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -71,10 +72,11 @@ impl Worker {
         loop {
             let wait = self.wait();
             self.round(Some(wait), &mut completions);
-            if self.has_open_records() {
+            if self.has_batch_begun() {
                 // One more round before the batch is sealed: what is on its way joins it.
                 self.round(Some(Duration::ZERO), &mut completions);
             }
+            self.verify();
             self.batch();
             if let Some(clean) = self.drained() {
                 let _ = self.reactor.drain(Instant::now() + CANCEL_TIMEOUT);
@@ -206,6 +208,7 @@ impl Worker {
             self.reactor.recycle(buffer);
             source.handle_received(decrypted, ingester, &mut self.reactor, self.clock.steady_ms);
             self.put_source(source);
+            self.verify_full();
         } else if self.links.has(socket) {
             let decrypted = self.links.decrypt(socket, bytes);
             self.reactor.recycle(buffer);
@@ -220,6 +223,7 @@ impl Worker {
     }
 
     fn handle_closed(&mut self, socket: SocketId) {
+        self.verify_closed(socket);
         if let Some(mut source) = take_source(&mut self.sources, socket) {
             self.drop_source(&mut source);
         } else if self.links.has(socket) {
@@ -238,6 +242,7 @@ impl Worker {
             let ingester = self.ingester.as_mut().expect("sources belong to an ingester");
             source.handle_sent(buffer, ingester, &mut self.reactor, self.clock.steady_ms);
             self.put_source(source);
+            self.verify_full();
         } else if self.links.has(socket) {
             self.links.handle_sent(socket, buffer, &result, &mut self.reactor);
         } else if let Some(deliveries) = &mut self.deliveries {
@@ -333,11 +338,13 @@ impl Worker {
             let now_ms = self.clock.steady_ms;
             source.handle_outcome(answer.outcome, ingester, &mut self.reactor, now_ms);
             self.put_source(source);
+            self.verify_full();
         }
     }
 
-    fn has_open_records(&self) -> bool {
-        self.ingester.as_ref().is_some_and(|ingester| ingester.journal().open_records() > 0)
+    fn has_batch_begun(&self) -> bool {
+        let begun = |ingester: &Ingester| ingester.journal().open_records() > 0 || ingester.has_unverified();
+        self.ingester.as_ref().is_some_and(begun)
     }
 
     fn take_snapshot(&mut self) {
@@ -430,8 +437,8 @@ impl Worker {
 
     /// How long the ring may sleep.
     fn wait(&self) -> Duration {
-        let has_answers = self.ingester.as_ref().is_some_and(Ingester::has_answers);
-        if has_answers || self.shared.mesh.has_messages(self.index) {
+        let has_work = |ingester: &Ingester| ingester.has_answers() || ingester.has_unverified();
+        if self.ingester.as_ref().is_some_and(has_work) || self.shared.mesh.has_messages(self.index) {
             return Duration::ZERO;
         }
         let steady_ms = self.clock.steady_ms;

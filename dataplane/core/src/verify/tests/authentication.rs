@@ -75,6 +75,25 @@ fn what_a_header_cannot_show_is_no_secret() {
     assert_eq!(Authorization::new(Bearer, &text("")).err(), Some(SchemeError::EmptySecret { index: 0 }));
 }
 
+/// Brings the whole body at once.
+fn finish<'h>(
+    wanted: &Authentication,
+    started: Started<TestCrypto>,
+    headers: &'h Headers,
+    body: &[u8],
+) -> Result<Verified<'h>, Refusal> {
+    match started {
+        Started::Held(held) => {
+            let expected = fuzz::expected(wanted.held_secrets(), &held, body, &TestCrypto);
+            wanted.finish_held(&held, &expected, headers)
+        }
+        Started::Running(mut check) => {
+            check.update(body);
+            wanted.finish(check, headers, body, &TestCrypto)
+        }
+    }
+}
+
 #[test]
 fn every_proof_that_is_wanted_must_hold() {
     use CertificateRule::{NotAsked, Required};
@@ -102,10 +121,8 @@ fn every_proof_that_is_wanted_must_hold() {
         (Required, token(), scheme(), &both, Nothing, Some(Refusal::MissingCertificate)),
     ] {
         let wanted = Authentication::new(rule, authorization, signature).unwrap();
-        let outcome = wanted.start(headers, shown, signed.now_ms, &TestCrypto).and_then(|mut check| {
-            check.update(&body);
-            wanted.finish(check, headers, &body, &TestCrypto)
-        });
+        let started = wanted.start(headers, shown, signed.now_ms, &TestCrypto);
+        let outcome = started.and_then(|started| finish(&wanted, started, headers, &body));
         assert_eq!(outcome.err(), expected, "{wanted:?} {shown:?}");
     }
     assert_eq!(Authentication::new(NotAsked, None, None).err(), Some(NoProof));
@@ -119,8 +136,12 @@ fn a_changed_body_is_refused_beside_a_good_token() {
     let signed = vectors().into_iter().find(|vector| vector.scheme == "github" && vector.expect == "accept");
     let mut headers = signed.unwrap().headers();
     headers.0.push(("authorization".to_string(), b"Bearer token".to_vec()));
-    let mut check = wanted.start(&headers, ShownCertificate::None, 0, &TestCrypto).unwrap();
-    check.update(b"another body");
+    let started = wanted.start(&headers, ShownCertificate::None, 0, &TestCrypto).unwrap();
+    assert_eq!(finish(&wanted, started, &headers, b"another body"), Err(Refusal::Mismatch));
+    let started = wanted.start(&headers, ShownCertificate::None, 0, &TestCrypto).unwrap();
+    let Started::Held(held) = started else { panic!("an HMAC-SHA256 is held") };
+    let mut check = wanted.release(&held, b"another", &TestCrypto);
+    check.update(b" body");
     assert_eq!(wanted.finish(check, &headers, b"", &TestCrypto), Err(Refusal::Mismatch));
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use zen_core::access::NetworkRules;
-use zen_core::crypto::HashAlgorithm;
+use zen_core::crypto::{HashAlgorithm, Mac as _};
 use zen_core::dedupe::KeySource;
 use zen_core::envelope::is_forwarded_name;
 use zen_core::event::BODY_BYTES_MAX;
@@ -24,6 +24,7 @@ use crate::config::settings::{
     ClientCertificates, EgressPeer, Endpoint, IngesterSettings, SourceCertificates,
 };
 use crate::config::{Certificates, Routing};
+use crate::crypto::NodeCrypto;
 use crate::tls::ServerTls;
 
 /// Endpoints in one configuration.
@@ -206,11 +207,13 @@ fn endpoint(
         &raw.id,
         "give 32 lower-case hex digits, e.g. of openssl rand -hex 16",
     )?;
+    let authentication = authentication?;
     Some(Endpoint {
         id,
         name: raw.id.clone(),
         tenant: raw.tenant.clone(),
-        authentication: authentication?,
+        held_keys: authentication.held_secrets().map(|secret| NodeCrypto.prepare(secret)).collect(),
+        authentication,
         certificates,
         networks,
         header_rules,

@@ -10,7 +10,7 @@ use zen_rules::Transformed;
 use super::format::prepare_as;
 use super::{Deliveries, HEAD_BYTES, SPARE_HEAD_BYTES_MAX, Start};
 use crate::config::Authorization;
-use crate::crypto::NodeCrypto;
+use crate::crypto::Counted;
 use crate::egress::connection::Job;
 use crate::egress::owner::Owner;
 use crate::mesh::EventBytes;
@@ -39,7 +39,7 @@ impl Deliveries {
             signer.push_jobs(request, &start.bytes[*body_at..], &mut jobs);
         }
         let mut tags = Vec::with_capacity(jobs.len());
-        NodeCrypto.sign(&jobs, &mut tags);
+        Counted(&self.metrics.hmac_batch_messages.delivery).sign(&jobs, &mut tags);
         drop(jobs);
         let mut tags = &tags[..];
         let mut signed = Vec::with_capacity(prepared.len());
