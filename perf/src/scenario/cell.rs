@@ -30,10 +30,10 @@ pub(super) async fn measure(
     let slowdown = Calibration::measure()?.slowdown();
     let mut sender = Sender::start(&running.lab, order, placement)?;
     sender.phase("measure").await?;
-    let (counts, cpu) = (running.counts().await, running.cpu(sender.id()));
+    let (counts, cpu) = (running.counts().await?, running.cpu(sender.id()));
     sender.phase("drain").await?;
     let used = running.cpu(sender.id());
-    let counted = running.counts().await;
+    let counted = running.counts().await?;
     sender.phase("done").await?;
     let load = sender.finish().await?;
     running.settle().await?;

@@ -301,10 +301,15 @@ impl Found {
     }
 }
 
-/// The middle value; of none, not a number.
+/// The middle value, or the mean of the middle two; of none, not a number.
 pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    let upper = values.len() / 2;
+    let lower = if values.len().is_multiple_of(2) { upper.saturating_sub(1) } else { upper };
+    match (values.get(lower), values.get(upper)) {
+        (Some(lower), Some(upper)) => f64::midpoint(*lower, *upper),
+        _ => f64::NAN,
+    }
 }
 
 #[cfg(test)]
@@ -407,6 +412,15 @@ mod tests {
         let found = Found { rows, ..Found::default() };
         assert!(verdict(&found, "ingest-cpu-256x1KiB").met);
         assert!(verdict(&found, "idle-connection-bytes").met);
+    }
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(
+            [vec![3.0, 1.0, 2.0], vec![1.0, 4.0], vec![7.0]].map(|values| median(values) * 2.0),
+            [4.0, 5.0, 14.0]
+        );
+        assert!(median(Vec::new()).is_nan());
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod placement;
 mod rounds;
 mod running;
 mod sender;
+mod side;
 mod system;
 mod table;
 
@@ -26,6 +27,7 @@ use self::file::{Kind, Mode, Scenario};
 use self::found::Found;
 use self::placement::Placement;
 use self::rounds::GOAL_SCENARIO;
+pub(crate) use self::side::{Side, SideLoad, SideSetup};
 use self::system::System;
 use crate::bench::insights;
 use crate::error::LabError;

@@ -1,5 +1,6 @@
 //! A system that runs: its lab, its hops and its sink, and what it counts.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,9 @@ use crate::tls::KeyExchange;
 const BACKLOG_TIMEOUT: Duration = Duration::from_mins(2);
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(20);
+const SCRAPES_MAX: u64 = 3;
+/// For one answer.
+const SCRAPE_SECONDS_MAX: u64 = 2;
 
 /// What is started.
 #[derive(Clone, Copy, Debug)]
@@ -99,19 +103,19 @@ impl Running {
     }
 
     /// What the nodes have counted; nothing of peers.
-    pub(super) async fn counts(&self) -> Counts {
+    pub(super) async fn counts(&self) -> Result<Counts, LabError> {
         if !self.is_mesh() {
-            return Counts::default();
+            return Ok(Counts::default());
         }
-        let first = Metrics::scrape(self.lab.ingester.admin).await;
-        let second = Metrics::scrape(self.lab.egresses[0].admin).await;
+        let (first, second) =
+            (scrape(self.lab.ingester.admin).await?, scrape(self.lab.egresses[0].admin).await?);
         let accepted = first.sum("zen_events_accepted_total", "");
-        Counts {
+        Ok(Counts {
             accepted,
             answered: accepted + first.sum("zen_idempotency_duplicates_total", ""),
             delivered: second.sum("zen_deliveries_total", "=\"delivered\""),
             enters: [&first, &second].map(|metrics| metrics.sum("zen_ring_enters_total", "")),
-        }
+        })
     }
 
     /// Waits until all that was taken is delivered; peers answer behind the delivery.
@@ -119,7 +123,7 @@ impl Running {
         let begun = Instant::now();
         while self.is_mesh() {
             self.check()?;
-            let counts = self.counts().await;
+            let counts = self.counts().await?;
             if counts.accepted > 0.0 && counts.delivered >= counts.accepted {
                 break;
             }
@@ -130,6 +134,11 @@ impl Running {
             tokio::time::sleep(POLL).await;
         }
         self.check()
+    }
+
+    /// Process ids of the hops, the first one first.
+    pub(super) fn hop_ids(&self) -> Vec<u32> {
+        self.hops.iter().map(Process::id).collect()
     }
 
     /// What all have used until now.
@@ -157,6 +166,17 @@ impl Running {
             }
         }
     }
+}
+
+/// What a node says; one that is too busy for an answer is asked again.
+async fn scrape(admin: SocketAddr) -> Result<Metrics, LabError> {
+    for _ in 0..SCRAPES_MAX {
+        let metrics = Metrics::scrape(admin).await;
+        if metrics.sum("zen_ring_enters_total", "") > 0.0 {
+            return Ok(metrics);
+        }
+    }
+    Err(LabError::Late { what: "a node's metrics", seconds: SCRAPES_MAX * SCRAPE_SECONDS_MAX })
 }
 
 async fn start_peer(peer: Peer, lab: &Lab, setup: &Setup<'_>) -> Result<Vec<Process>, LabError> {
