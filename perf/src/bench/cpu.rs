@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fs::read_to_string;
 
 /// `/proc` counts in ticks of 1/100 s on every Linux architecture (`USER_HZ`).
-const TICK_US: f64 = 10_000.0;
+pub(crate) const TICK_US: f64 = 10_000.0;
 /// A thread of the kernel, in the flags of `/proc/<id>/stat` (`PF_KTHREAD`).
-const KERNEL_THREAD: u64 = 0x0020_0000;
+pub(crate) const KERNEL_THREAD: u64 = 0x0020_0000;
 
 /// CPU microseconds, of a span or of one event in it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

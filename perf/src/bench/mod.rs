@@ -20,7 +20,7 @@ use std::time::Duration;
 pub(crate) use self::calibration::Calibration;
 use self::contender::{Cell, Figures, RIVAL};
 pub(crate) use self::contender::{Contender, Kind, Programs, start_sink};
-pub(crate) use self::cpu::{CpuTimes, family, machine};
+pub(crate) use self::cpu::{CpuTimes, KERNEL_THREAD, TICK_US, family, machine};
 use crate::error::LabError;
 use crate::lab::node_program;
 use crate::peers::{self, Peer};

@@ -156,6 +156,11 @@ pub(super) fn centred(style: TextStyle<'static>) -> TextStyle<'static> {
     style.pos(Pos::new(HPos::Center, VPos::Center))
 }
 
+/// Text that ends at the given point.
+pub(super) fn right(style: TextStyle<'static>) -> TextStyle<'static> {
+    style.pos(Pos::new(HPos::Right, VPos::Center))
+}
+
 /// Height of a legend of so many entries.
 pub(super) fn legend_px(entries: usize) -> u32 {
     LEGEND_LINE_PX * entries.div_ceil(LEGEND_COLUMNS) as u32 + LEGEND_LINE_PX / 2

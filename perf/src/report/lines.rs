@@ -4,12 +4,14 @@ use plotters::coord::Shift;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
-use super::canvas::{Area, Drawn, GRID, INK, Mark, Plot, centred, draw_legend, legend_px, text_style};
+use super::canvas::{Area, Drawn, GRID, INK, Mark, Plot, centred, draw_legend, legend_px, right, text_style};
 use super::group::{Group, is_held, latency_us, offered_text};
 use super::spread::number;
 use crate::results::Row;
 
 const PANEL_PX: u32 = 330;
+/// With more powers of ten on an axis, only they have a label.
+const POWERS_DENSE_MAX: usize = 5;
 const STEPS_PER_NINE: u32 = 12;
 /// The percentile at which the scale ends, as `-log10` of what is left, if there are events enough.
 const NINES_MAX: f64 = 5.0;
@@ -180,7 +182,21 @@ fn draw_panel(
         let (at_x, at_y) = chart.backend_coord(&(x, ends.start));
         area.draw(&Text::new((axes.x_text)(x), (at_x, at_y + 12), centred(text_style(INK))))?;
     }
+    for y in ticks(&ends) {
+        let line = PathElement::new(vec![(axes.x.start, y), (axes.x.end, y)], GRID);
+        chart.draw_series(std::iter::once(line))?;
+        let (at_x, at_y) = chart.backend_coord(&(axes.x.start, y));
+        area.draw(&Text::new(milliseconds(y), (at_x - 8, at_y), right(text_style(INK))))?;
+    }
     draw_lines(area, &mut chart, lines)
+}
+
+/// 1, 2 and 5 of each power of ten, or the powers alone where those are many.
+fn ticks(range: &std::ops::Range<f64>) -> Vec<f64> {
+    let powers = range.start.log10().floor() as i32..=range.end.log10().ceil() as i32;
+    let steps: &[f64] = if powers.clone().count() > POWERS_DENSE_MAX { &[1.0] } else { &[1.0, 2.0, 5.0] };
+    let all = powers.flat_map(|power| steps.iter().map(move |step| step * 10f64.powi(power)));
+    all.filter(|tick| range.contains(tick)).collect()
 }
 
 /// Without ticks of its own, an axis gets the library's.
@@ -193,9 +209,9 @@ fn draw_mesh(chart: &mut Chart<'_>, axes: &Axes<'_>) -> Drawn {
     }
     mesh.x_desc(axes.x_name)
         .y_desc(axes.y_name)
-        .y_labels(8)
+        .disable_y_mesh()
+        .y_labels(0)
         .x_label_formatter(&|x| (axes.x_text)(*x))
-        .y_label_formatter(&|ms| milliseconds(*ms))
         .axis_style(INK)
         .bold_line_style(GRID)
         .light_line_style(TRANSPARENT)
@@ -225,4 +241,17 @@ fn milliseconds(ms: f64) -> String {
     let digits = if ms >= 10.0 { 0 } else { (1.0 - ms.log10()).ceil().clamp(0.0, 3.0) as usize };
     let text = number(ms, digits);
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_round_and_not_too_many() {
+        assert_eq!(ticks(&(0.3..12.0)), [0.5, 1.0, 2.0, 5.0, 10.0]);
+        assert_eq!(ticks(&(0.003..20_000.0)), [0.01, 0.1, 1.0, 10.0, 100.0, 1000.0, 10_000.0]);
+        let texts = [0.005, 0.05, 0.2, 1.0, 20.0, 5000.0].map(milliseconds);
+        assert_eq!(texts, ["0.005", "0.05", "0.2", "1", "20", "5,000"]);
+    }
 }

@@ -70,7 +70,7 @@ fn goals() -> Vec<Goal> {
 fn round(offered: Option<f64>, most: f64, [first, second, kernel]: [f64; 3]) -> Round {
     let accepted = offered.map_or(most, |rate| rate.min(most));
     let load = accepted / most;
-    let middle_us = 200.0 / (1.02 - load.min(1.0)) + 150.0;
+    let middle_us = 200.0 / (1.02 - load.min(1.0)) + 8.0 * first;
     let curve = (0..=50).map(|step| {
         let nines = f64::from(step) / 10.0;
         (1.0 - 10f64.powf(-nines), middle_us * (0.6 + 0.35 * nines + 0.12 * nines * nines))
