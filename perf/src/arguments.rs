@@ -55,6 +55,8 @@ enum Command {
     Bench(bench::Options),
     /// Send signed webhooks from one core, at a rate or as fast as they are answered, and measure the answers.
     Load(generator::Options),
+    /// Hold this load generator against wrk, on a server that is the limit for both.
+    LoadCheck(generator::check::Options),
     /// Run scenarios on the nodes and their peers, in interleaved rounds, and say which goals are met.
     Scenarios(scenario::Options),
     /// Run one lab on two machines.
@@ -151,6 +153,7 @@ fn dispatch(command: Command) -> Result<ExitCode, LabError> {
         Command::Duplicates(options) => block_on(2, duplicates::run(options)),
         Command::Bench(options) => block_on(2, bench::run(options)),
         Command::Load(options) => generator::run(&options),
+        Command::LoadCheck(options) => generator::check::run(&options),
         Command::Scenarios(options) => block_on(2, scenario::run(options)),
         Command::Machines(options) => block_on(2, machines::run(options)),
         Command::Compare(options) => block_on(2, compare::run(options)),

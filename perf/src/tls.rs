@@ -92,6 +92,9 @@ fn roots(file: &Path) -> Result<RootCertStore, LabError> {
     for certificate in certificates(file)? {
         roots.add(certificate).map_err(unusable(file))?;
     }
+    if roots.is_empty() {
+        return Err(LabError::Tls(format!("{}: has no certificate; name a PEM file of CAs", file.display())));
+    }
     Ok(roots)
 }
 

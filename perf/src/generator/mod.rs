@@ -6,6 +6,7 @@
 //! does not answer at all.
 
 mod arrivals;
+pub(crate) mod check;
 mod client;
 mod connection;
 mod draw;
