@@ -71,6 +71,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, LabError> {
         let reason = "one core for the server and another for the clients are needed".to_owned();
         return Err(LabError::Tool { what: "load-check".to_owned(), reason });
     };
+    for (program, package) in [(&options.wrk, "wrk"), (&options.nginx, "nginx")] {
+        // Either answers at once; what it says does not matter.
+        Command::new(program).arg("-v").output().map_err(|source| LabError::Tool {
+            what: program.display().to_string(),
+            reason: format!("{source}; install it (apt-get install {package}), or name it with --{package}"),
+        })?;
+    }
     let (directory, _lock) = claim(&options.dir)?;
     let mut server = Server::start(options, &directory, server_core)?;
     let mut rounds = Vec::new();

@@ -91,3 +91,20 @@ fn requests_that_all_fail_are_an_error() {
     assert_eq!(output.status.code(), Some(1), "{said} {rest:?}");
     assert!(said.contains("each of 2 requests to") && said.contains("failed"), "{said}");
 }
+
+#[test]
+fn a_program_that_is_not_installed_is_named_with_what_to_install() {
+    for (option, package) in [("--wrk", "apt-get install wrk"), ("--nginx", "apt-get install nginx")] {
+        let mut command = std::process::Command::new(crate::command::PERF);
+        // The other one is found, whether or not it is there.
+        let other = if option == "--wrk" { "--nginx" } else { "--wrk" };
+        let output = command.args(["load-check", other, "true", option, "/nowhere/at-all"]).output();
+        let output = output.expect("it runs");
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(
+            said.contains("/nowhere/at-all") && (said.contains(package) || said.contains("one core")),
+            "{said}"
+        );
+    }
+}

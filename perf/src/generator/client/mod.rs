@@ -11,6 +11,7 @@ mod sending;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use zen_uring::{Backend, Completion, Limits, Reactor};
@@ -32,6 +33,8 @@ const ANSWER_NS_MAX: u64 = 15_000_000_000;
 const WAIT_NS_MAX: u64 = 10_000_000_000;
 /// How long events that were due are still sent after the span.
 const DRAIN_SEND_NS: u64 = 5_000_000_000;
+/// How long answers are waited for after it.
+const DRAIN_NS_MAX: u64 = 15_000_000_000;
 /// How long a connection that failed is left alone.
 const REST_NS: u64 = 20_000_000;
 /// Between looks at signals, timeouts and resting connections.
@@ -125,6 +128,9 @@ impl<'p> Client<'p> {
             receive_buffer_bytes: RECEIVE_BUFFER_BYTES,
             ..Limits::default()
         };
+        // As many as the process may have: whoever asks for more is told by the socket that fails.
+        let _ = getrlimit(Resource::RLIMIT_NOFILE)
+            .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
         let reactor = Reactor::new(&limits, chosen.backend)
             .map_err(|error| tool("the load's reactor", error.to_string()))?;
         // Better timers where the system grants them; without them the client says how late it was.
@@ -228,7 +234,7 @@ impl<'p> Client<'p> {
         let is_sent = self.is_enough()
             || now_ns > self.end_ns + DRAIN_SEND_NS
             || self.schedule.as_ref().is_none_or(|schedule| schedule.due_ns() >= self.end_ns);
-        is_sent && (self.flights == 0 || now_ns > self.end_ns + DRAIN_SEND_NS + ANSWER_NS_MAX)
+        is_sent && (self.flights == 0 || now_ns > self.end_ns + DRAIN_NS_MAX)
     }
 
     /// Until something has to be done without a completion.
