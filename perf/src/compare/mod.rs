@@ -1,16 +1,16 @@
 //! The `compare` command: two nodes, or two systems, in interleaved rounds, and whether the difference stands out.
 //!
-//! In: who, and a load. Both run side by side, each with a lab of its own, and take turns as A B, B A, so that both meet
-//! the same machine. Out: medians, ratios of each round, CPU by thread, and verdicts. Refused: who does less work by refusing it.
+//! In: who, and a load. In each round both are started anew, each with a lab of its own, and take turns as A B, B A, so that
+//! both meet the same machine. Out: medians, ratios of each round, CPU by thread, and verdicts. Refused: who does less work by refusing it.
 
 mod outcome;
 mod threads;
 mod verdict;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use self::outcome::{Outcome, SideOutcome};
+use self::outcome::{Outcome, Quantity, SideOutcome};
 use self::threads::{ByName, Threads};
 use self::verdict::ROUNDS_MIN;
 use crate::bench::machine;
@@ -18,7 +18,7 @@ use crate::error::LabError;
 use crate::lab::{Io, node_program};
 use crate::report::spread::number;
 use crate::results::{self, FORMAT, Round};
-use crate::scenario::{Side, SideLoad, SideSetup};
+use crate::scenario::{Side, SideLoad, SideSetup, WARM_UP_S};
 
 /// Options of `compare`.
 #[derive(Debug, clap::Args)]
@@ -80,6 +80,19 @@ impl Options {
         }
     }
 
+    /// Who side number `at` is, with its lab below `directory`.
+    fn setup<'a>(&'a self, at: usize, node: &'a Path, directory: &'a Path) -> SideSetup<'a> {
+        SideSetup {
+            named: [&self.first, &self.second][at],
+            io: self.io,
+            node,
+            directory,
+            workers: self.workers,
+            has_two_hops: !self.ingest,
+            body_bytes: self.body,
+        }
+    }
+
     fn describe(&self) -> String {
         let rate = self
             .rate
@@ -107,34 +120,18 @@ impl Options {
 
 /// Measures, judges and prints.
 pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
-    let needs_node = [&options.first, &options.second].iter().any(|named| named.starts_with("zen"));
+    let named = [&options.first, &options.second];
+    let needs_node = named.iter().any(|named| named.starts_with("zen"));
     let node = if needs_node { node_program(options.node.as_deref())? } else { PathBuf::new() };
-    let directories = ["first", "second"].map(|side| options.dir.join(side));
-    let setups =
-        [(&options.first, &directories[0]), (&options.second, &directories[1])].map(|(named, directory)| {
-            SideSetup {
-                named,
-                io: options.io,
-                node: &node,
-                directory,
-                workers: options.workers,
-                has_two_hops: !options.ingest,
-                body_bytes: options.body,
-            }
-        });
-    // Both are checked before either is started.
-    setups.iter().try_for_each(Side::check)?;
-    for directory in &directories {
-        std::fs::create_dir_all(directory).map_err(LabError::file(directory))?;
-    }
-    let mut sides = [Side::start(&setups[0]).await?, Side::start(&setups[1]).await?];
-    let names = options.names([sides[0].label(), sides[1].label()]);
-    let measured = rounds(&options, &mut sides, &names).await;
-    let lacks = [sides[0].lacks(), sides[1].lacks()];
-    for side in sides {
-        side.stop().await;
-    }
-    let outcome = outcome(&options, names, lacks, measured?);
+    // Both are looked at before either is started.
+    let who = [
+        Side::identify(&options.setup(0, &node, &options.dir))?,
+        Side::identify(&options.setup(1, &node, &options.dir))?,
+    ];
+    let [(first, first_lacks), (second, second_lacks)] = who;
+    let names = options.names([first, second]);
+    let measured = rounds(&options, &node, &names).await?;
+    let outcome = outcome(&options, names, [first_lacks, second_lacks], measured);
     outcome.lines().iter().for_each(|line| println!("{line}"));
     if let Some(path) = &options.json {
         results::write(path, &outcome)?;
@@ -150,41 +147,45 @@ struct Measured {
     events: f64,
 }
 
-/// One turn of both that does not count, then all rounds.
-async fn rounds(
-    options: &Options,
-    sides: &mut [Side; 2],
-    names: &[String; 2],
-) -> Result<[Measured; 2], LabError> {
+/// Both sides are started anew for each round, and whoever goes first has the first place, too: what a process was given by
+/// chance, such as its memory, stays with it for as long as it runs, and would look like a difference.
+async fn rounds(options: &Options, node: &Path, names: &[String; 2]) -> Result<[Measured; 2], LabError> {
+    let places = ["one", "two"].map(|place| options.dir.join(place));
+    for place in &places {
+        std::fs::create_dir_all(place).map_err(LabError::file(place))?;
+    }
     let mut all = [Measured::default(), Measured::default()];
-    for round in 0..=options.rounds {
-        let counts = round > 0;
-        for at in if round % 2 == 0 { [0, 1] } else { [1, 0] } {
-            let before = Threads::read(&sides[at].hop_ids());
-            let measured = sides[at].measure(&options.load()).await?;
-            let used = Threads::read(&sides[at].hop_ids()).since(&before);
-            check(&names[at], &measured)?;
-            if !counts {
-                continue;
-            }
-            for (name, us) in used {
-                *all[at].threads.entry(name).or_default() += us;
-            }
-            // The warm-up is as long for both, so threads are shares of what both did in the same time.
-            all[at].events += measured.load.accepted_per_s * (measured.load.seconds + 1.0);
-            all[at].rounds.push(measured);
+    for round in 0..options.rounds {
+        let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
+        let mut sides = Vec::new();
+        for (place, at) in places.iter().zip(order) {
+            sides.push((at, Side::start(&options.setup(at, node, place)).await?));
         }
-        if counts {
-            let us = [0, 1].map(|at: usize| {
-                all[at].rounds.last().map_or(f64::NAN, |one| outcome::Quantity::Cpu.of(one))
-            });
-            eprintln!(
-                "round {round} of {}: {} {:.2} µs, {} {:.2} µs",
-                options.rounds, names[0], us[0], names[1], us[1]
-            );
+        for (at, side) in &mut sides {
+            turn(side, &options.load(), &names[*at], &mut all[*at]).await?;
         }
+        for (_, side) in sides {
+            side.stop().await;
+        }
+        let us = [0, 1].map(|at: usize| all[at].rounds.last().map_or(f64::NAN, |one| Quantity::Cpu.of(one)));
+        let of = options.rounds;
+        eprintln!("round {} of {of}: {} {:.2} µs, {} {:.2} µs", round + 1, names[0], us[0], names[1], us[1]);
     }
     Ok(all)
+}
+
+/// One side's part of a round.
+async fn turn(side: &mut Side, load: &SideLoad, name: &str, own: &mut Measured) -> Result<(), LabError> {
+    let before = Threads::read(&side.hop_ids());
+    let measured = side.measure(load).await?;
+    let used = Threads::read(&side.hop_ids()).since(&before);
+    check(name, &measured)?;
+    for (name, us) in used {
+        *own.threads.entry(name).or_default() += us;
+    }
+    own.events += measured.load.accepted_per_s * (measured.load.seconds + WARM_UP_S as f64);
+    own.rounds.push(measured);
+    Ok(())
 }
 
 /// A refused event was not carried: the figures would flatter whoever refused it.

@@ -17,17 +17,18 @@ impl Threads {
     pub(super) fn read(hops: &[u32]) -> Self {
         let mut all = BTreeMap::new();
         for (at, &hop) in hops.iter().enumerate() {
-            for thread in
-                family(hop).into_iter().flat_map(|process| numbers(&format!("/proc/{process}/task")))
-            {
-                // A thread is its own process for /proc, too.
-                if let Some(stat) = Stat::of(thread) {
-                    all.insert(thread, (format!("hop {}: {}", at + 1, stat.name), stat.us));
+            for process in family(hop) {
+                // `/proc/<thread>/stat` would have the times of its whole process.
+                let tasks = format!("/proc/{process}/task");
+                for thread in numbers(&tasks) {
+                    if let Some(stat) = Stat::of(&tasks, thread) {
+                        all.insert(thread, (format!("hop {}: {}", at + 1, stat.name), stat.us));
+                    }
                 }
             }
         }
         for process in numbers("/proc") {
-            if let Some(stat) = Stat::of(process).filter(|stat| stat.is_kernel) {
+            if let Some(stat) = Stat::of("/proc", process).filter(|stat| stat.is_kernel) {
                 all.insert(process, (format!("kernel: {}", stat.name), stat.us));
             }
         }
@@ -60,8 +61,8 @@ struct Stat {
 }
 
 impl Stat {
-    fn of(id: u32) -> Option<Self> {
-        Self::parse(&read_to_string(format!("/proc/{id}/stat")).ok()?)
+    fn of(directory: &str, id: u32) -> Option<Self> {
+        Self::parse(&read_to_string(format!("{directory}/{id}/stat")).ok()?)
     }
 
     /// The name in parentheses, and fields 9, 14 and 15 behind it.
@@ -80,8 +81,8 @@ impl Stat {
 /// What threads of one kind share: `iou-wrk-1234` and `kworker/0:1-events` without what tells one from the next.
 fn group(name: &str) -> &str {
     let name = name.split('/').next().unwrap_or(name);
-    let short =
-        name.trim_end_matches(|letter: char| letter.is_ascii_digit() || matches!(letter, '-' | '_' | ':'));
+    let short = name
+        .trim_end_matches(|letter: char| letter.is_ascii_digit() || matches!(letter, '-' | '_' | ':' | '.'));
     if short.is_empty() { name } else { short }
 }
 
@@ -96,6 +97,7 @@ mod tests {
             ("kworker/0:1-events", "kworker"),
             ("ksoftirqd/1", "ksoftirqd"),
             ("zen-worker-3", "zen-worker"),
+            ("kdamond.0", "kdamond"),
             ("7", "7"),
             ("haproxy", "haproxy"),
         ] {
@@ -108,6 +110,7 @@ mod tests {
 
     #[test]
     fn what_a_thread_used_is_found_under_its_name() {
+        let whole_before = crate::bench::CpuTimes::read([std::process::id(), 0, 0, 0]);
         let before = Threads::read(&[std::process::id()]);
         let spin = || {
             let begun = std::time::Instant::now();
@@ -119,6 +122,9 @@ mod tests {
         let spinning = std::thread::Builder::new().name("spinner-1".to_owned()).spawn(spin).unwrap();
         let used = spinning.join().unwrap().since(&before);
         assert!(used["hop 1: spinner"] > 0.0, "{used:?}");
+        let all: f64 = used.iter().filter(|(name, _)| name.starts_with("hop")).map(|(_, us)| us).sum();
+        let whole = crate::bench::CpuTimes::read([std::process::id(), 0, 0, 0]).since(&whole_before).first;
+        assert!(all <= whole, "threads {all}, and the whole process {whole}");
     }
 
     #[test]

@@ -102,7 +102,7 @@ pub(super) fn stages(all: &[Stages], prefix: &str) -> Option<Plot> {
     let title = "CPU for each event by stage".to_owned();
     Some(Plot::draw(format!("{prefix}stages"), title, &described.join("; "), height, |area| {
         for (at, one) in all.iter().enumerate() {
-            let top = 56 * at as i32;
+            let top = 56 * (at as u32).cast_signed();
             area.draw(&Text::new(head(one), (LEFT_PX, top + 8), bold_style()))?;
             draw_stages(area, top + 28, one, &names, most)?;
         }
@@ -129,8 +129,8 @@ fn draw_stages(area: &Area<'_>, top: i32, one: &Stages, names: &[&str], most: f6
 
 fn draw_stage_legend(area: &Area<'_>, top: i32, names: &[&str]) -> Drawn {
     for (at, name) in names.iter().copied().chain([OTHERS]).enumerate() {
-        let x = LEFT_PX + (at % 2) as i32 * (WIDTH_PX / 2).cast_signed();
-        let y = top + (at / 2) as i32 * LEGEND_LINE_PX.cast_signed();
+        let x = LEFT_PX + ((at % 2) as u32).cast_signed() * (WIDTH_PX / 2).cast_signed();
+        let y = top + ((at / 2) as u32).cast_signed() * LEGEND_LINE_PX.cast_signed();
         let (color, ink) = stage_color(at, names.len());
         area.draw(&Rectangle::new([(x, y), (x + 24, y + 16)], color.filled()))?;
         area.draw(&Text::new((at + 1).to_string(), (x + 12, y + 8), centred(text_style(ink))))?;

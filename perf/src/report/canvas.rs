@@ -169,8 +169,9 @@ pub(super) fn legend_px(entries: usize) -> u32 {
 /// Draws marks with their names, in two columns from `top` down.
 pub(super) fn draw_legend(area: &Area<'_>, top: u32, entries: &[(Mark, String)]) -> Drawn {
     for (at, (mark, name)) in entries.iter().enumerate() {
-        let x = 24 + (at % LEGEND_COLUMNS * WIDTH_PX as usize / LEGEND_COLUMNS) as i32;
-        let y = top.cast_signed() + (at / LEGEND_COLUMNS) as i32 * LEGEND_LINE_PX.cast_signed() + 10;
+        let (column, line) = ((at % LEGEND_COLUMNS) as u32, (at / LEGEND_COLUMNS) as u32);
+        let x = 24 + (column * WIDTH_PX / LEGEND_COLUMNS as u32).cast_signed();
+        let y = (top + line * LEGEND_LINE_PX + 10).cast_signed();
         area.draw(&PathElement::new(vec![(x, y), (x + 28, y)], mark.color.stroke_width(2)))?;
         area.draw(&mark.at((x + 14, y)))?;
         let style = text_style(INK).pos(Pos::new(HPos::Left, VPos::Center));

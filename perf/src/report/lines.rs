@@ -202,15 +202,16 @@ fn ticks(range: &std::ops::Range<f64>) -> Vec<f64> {
 /// Without ticks of its own, an axis gets the library's.
 fn draw_mesh(chart: &mut Chart<'_>, axes: &Axes<'_>) -> Drawn {
     let mut mesh = chart.configure_mesh();
-    if !axes.x_ticks.is_empty() {
-        mesh.disable_x_mesh().x_labels(0);
-    } else {
+    if axes.x_ticks.is_empty() {
         mesh.x_labels(7);
+    } else {
+        mesh.disable_x_mesh().x_labels(0);
     }
     mesh.x_desc(axes.x_name)
         .y_desc(axes.y_name)
         .disable_y_mesh()
         .y_labels(0)
+        .y_label_formatter(&|_| String::new())
         .x_label_formatter(&|x| (axes.x_text)(*x))
         .axis_style(INK)
         .bold_line_style(GRID)

@@ -182,6 +182,9 @@ impl StageTable {
     }
 }
 
+/// A count of a load, to be summed over rounds.
+type Count = fn(&Load) -> u64;
+
 /// What a reader of the row has to know.
 fn notes(row: &Row) -> String {
     let rounds = row.rounds.len();
@@ -193,7 +196,7 @@ fn notes(row: &Row) -> String {
     if !is_held(row) {
         notes.push("the rate was not held".to_owned());
     }
-    let counts: [(fn(&Load) -> u64, &str); 4] = [
+    let counts: [(Count, &str); 4] = [
         (|load| load.failed, "requests failed"),
         (|load| load.unsent, "events were due and never sent"),
         (

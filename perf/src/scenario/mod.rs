@@ -27,7 +27,7 @@ use self::file::{Kind, Mode, Scenario};
 use self::found::Found;
 use self::placement::Placement;
 use self::rounds::GOAL_SCENARIO;
-pub(crate) use self::side::{Side, SideLoad, SideSetup};
+pub(crate) use self::side::{Side, SideLoad, SideSetup, WARM_UP_S};
 use self::system::System;
 use crate::bench::insights;
 use crate::error::LabError;

@@ -12,7 +12,8 @@ use crate::error::LabError;
 use crate::lab::{Io, Tuning};
 use crate::results::Round;
 
-const WARM_UP_S: u64 = 1;
+/// Seconds before what is measured.
+pub(crate) const WARM_UP_S: u64 = 2;
 
 /// Who, and where.
 #[derive(Clone, Copy, Debug)]
@@ -53,10 +54,11 @@ pub(crate) struct Side {
 }
 
 impl Side {
-    /// Who that is: nothing is started.
-    pub(crate) fn check(setup: &SideSetup<'_>) -> Result<(), LabError> {
+    /// Who that is, as tables show it, and what of the mesh's work it does not do: nothing is started.
+    pub(crate) fn identify(setup: &SideSetup<'_>) -> Result<(String, Vec<String>), LabError> {
         let (system, node) = resolve(setup)?;
-        system.version(&node).map(drop)
+        system.version(&node)?;
+        Ok((system.label().to_owned(), system.lacks()))
     }
 
     /// Starts it and shows that it does the work; call it on the main thread.
@@ -90,16 +92,6 @@ impl Side {
             seconds: load.seconds,
         };
         Ok(measure(&mut self.running, &order, &self.placement).await?.round)
-    }
-
-    /// As tables show it.
-    pub(crate) fn label(&self) -> String {
-        self.running.label()
-    }
-
-    /// What it does not do of the mesh's work.
-    pub(crate) fn lacks(&self) -> Vec<String> {
-        self.running.system.lacks()
     }
 
     /// Process ids of the hops.
