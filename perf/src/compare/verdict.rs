@@ -15,7 +15,7 @@ pub(super) const ROUNDS_MIN: u32 = 6;
 const EXACT_ROUNDS_MAX: usize = 14;
 const RANDOM_WAYS: u64 = 1 << EXACT_ROUNDS_MAX;
 const RANDOM_SEED: u64 = 9;
-const HALVINGS: u32 = 40;
+const HALVINGS: u32 = 24;
 /// What rounding may do to a mean that equals another.
 const ROUNDING: f64 = 1e-12;
 
@@ -86,7 +86,8 @@ fn chance(logs: &[f64]) -> f64 {
 /// Between the mean and the farthest round on one side, the last shift that the test does not reject.
 fn edge(logs: &[f64], mean: f64, farthest: f64) -> f64 {
     let (mut kept, mut rejected) = (mean, farthest);
-    for _ in 0..HALVINGS {
+    let halvings = if (mean - farthest).abs() < ROUNDING { 0 } else { HALVINGS };
+    for _ in 0..halvings {
         let middle = kept.midpoint(rejected);
         let shifted: Vec<f64> = logs.iter().map(|log| log - middle).collect();
         if chance(&shifted) > CHANCE_MAX { kept = middle } else { rejected = middle }
