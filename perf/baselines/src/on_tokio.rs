@@ -17,7 +17,7 @@ use crate::group::Group;
 use crate::hop::{Hop, Step};
 use crate::journal::JournalFile;
 
-/// Turns of the runtime before a batch is sealed: requests that are ready now join it. Fewer and more cost more CPU.
+/// Turns of the runtime before a batch is sealed: requests that are ready now join it.
 pub(crate) const TURNS_BEFORE_SEAL: usize = 4;
 /// What a connection reads at once.
 pub(crate) const READ_BYTES: usize = 16 * 1024;

@@ -141,8 +141,9 @@ async fn connection(
                 hop.settle(fingerprint, &id, durable, &mut out);
             }
             Step::Closing => {
+                wire.write(&out).await?;
                 wire.tls.send_close_notify();
-                return wire.write(&out).await;
+                return wire.flush().await;
             }
         }
         wire.write(&out).await?;

@@ -1,5 +1,6 @@
-//! Shows before a run that a peer does what its row claims: good requests pass, and where it checks
-//! HMACs, a wrong signature and a changed last byte get 403; TLS is 1.3 alone; the target wants a client certificate.
+//! Shows before a run that a peer does what its row claims: good requests pass; where it checks HMACs, a wrong
+//! signature and a changed last byte get 403; a baseline knows an event again; TLS is 1.3 alone; the target wants a
+//! client certificate.
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -17,18 +18,21 @@ use crate::random::system_bytes;
 use crate::signature::{hex, hmac_sha256};
 use crate::tls::client_config;
 
+/// Whoever knows ids answers so to one that it has.
+const DUPLICATE: u16 = 200;
 /// A target that asks for no certificate waits for a request, without end.
 const TARGET_TIMEOUT_S: &str = "5";
 
 /// What a check sends, and the status that it wants.
 struct Probe<'a> {
     what: &'static str,
+    id: &'a str,
     body: &'a [u8],
     tag: [u8; 32],
     wanted: u16,
 }
 
-/// Sends good and altered requests with bodies of these sizes to each hop; an error unless all answers are as they should be.
+/// Sends good and altered requests with bodies of these sizes to each hop; an error unless all answers are right.
 pub(crate) async fn check(
     peer: Peer,
     lab: &Lab,
@@ -62,10 +66,13 @@ async fn check_hop(
     let mut wrong = tag;
     wrong[31] ^= 1;
     let refusal = if peer.checks_signatures() { 403 } else { peer.accepts() };
+    let ids: [String; 3] = std::array::from_fn(|_| hex(&system_bytes::<16>()));
+    let again = if peer.is_baseline() { DUPLICATE } else { peer.accepts() };
     let probes = [
-        Probe { what: "a good request", body: &body, tag, wanted: peer.accepts() },
-        Probe { what: "a wrong signature", body: &body, tag: wrong, wanted: refusal },
-        Probe { what: "another last byte", body: &altered, tag, wanted: refusal },
+        Probe { what: "a good request", id: &ids[0], body: &body, tag, wanted: peer.accepts() },
+        Probe { what: "a wrong signature", id: &ids[1], body: &body, tag: wrong, wanted: refusal },
+        Probe { what: "another last byte", id: &ids[2], body: &altered, tag, wanted: refusal },
+        Probe { what: "the same event again", id: &ids[0], body: &body, tag, wanted: again },
     ];
     for probe in probes {
         let status = status_of(lab, settings, hop, &probe).await?;
@@ -95,7 +102,7 @@ async fn status_of(
     let mut request = format!(
         "POST {} HTTP/1.1\r\nhost: localhost\r\nx-event-id: {}\r\n{}: {PREFIX}{}\r\ncontent-length: {}\r\n\r\n",
         hop.path,
-        hex(&system_bytes::<16>()),
+        probe.id,
         hop.check_header,
         hex(&probe.tag),
         probe.body.len()
@@ -147,4 +154,54 @@ fn check_target(lab: &Lab) -> Result<(), LabError> {
         return Ok(());
     }
     Err(LabError::Unequal(format!("the target did not ask for a client certificate:\n{words}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+    use crate::lab::Shape;
+    use crate::load::Record;
+    use crate::peers::Hops;
+    use crate::pki::PUBLIC;
+    use crate::sink::{Sink, SinkState};
+    use crate::tls::{KeyExchange, server_config};
+
+    /// What a check says of a second hop that takes everything.
+    fn check_of_one_that_takes_everything(peer: Peer) -> (Result<(), LabError>, u64) {
+        let directory = tempfile::tempdir().unwrap();
+        let lab = Lab::make(directory.path(), Shape::BENCH, 1).unwrap();
+        let settings = Settings { threads: 1, key_exchange: KeyExchange::X25519, hops: Hops::Both };
+        let hop = &all(&lab, &settings)[1];
+        let (certificate, key) = (lab.pki.certificate(PUBLIC), lab.pki.key(PUBLIC));
+        let tls = server_config(&certificate, &key, &lab.pki.bundle(), settings.key_exchange).unwrap();
+        let state = Arc::new(SinkState::default());
+        let sink = Sink::new(TlsAcceptor::from(tls), &lab.targets, Record::Counts, Arc::clone(&state));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let checked = runtime.block_on(async {
+            let listener = TcpListener::bind(hop.listen).await.unwrap();
+            tokio::spawn(sink.serve(listener));
+            check_hop(peer, &lab, &settings, hop, 1024).await
+        });
+        (checked, state.count.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn one_that_takes_a_wrong_signature_is_found() {
+        let (checked, taken) = check_of_one_that_takes_everything(Peer::HaProxy);
+        let words = checked.unwrap_err().to_string();
+        let wanted = "HAProxy, hop 2: a wrong signature of 1024 bytes was answered with Some(200), not 403";
+        assert_eq!((words.as_str(), taken), (wanted, 2));
+    }
+
+    #[test]
+    fn one_that_checks_nothing_has_only_to_take_everything() {
+        let (checked, taken) = check_of_one_that_takes_everything(Peer::Nginx);
+        assert_eq!((checked.map_err(|error| error.to_string()), taken), (Ok(()), 4));
+    }
 }
