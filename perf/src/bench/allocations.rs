@@ -42,7 +42,7 @@ pub(super) async fn run(contender: &mut Contender, cell: Cell, program: &Path) -
     let recording = contender.lab.directory.join("allocations.data");
     let pids = [contender.hops[0].id(), contender.hops[1].id()];
     let state = Arc::new(LoadState::default());
-    let before = contender.delivered(&state).await;
+    let before = contender.delivered().await;
     let sending = tokio::spawn(run_load(contender.plan(cell)?, Arc::clone(&state)));
     tokio::time::sleep(WARM_UP).await;
     let mut perf = record(&recording, pids, &["-e", &probes.events()], STACK_BYTES, SITES_TIME)?;
@@ -53,7 +53,7 @@ pub(super) async fn run(contender: &mut Contender, cell: Cell, program: &Path) -
     state.stop();
     sending.await.expect("the load does not panic");
     let accepted = state.accepted.load(std::sync::atomic::Ordering::Relaxed) as f64;
-    contender.await_delivered(&state, before + accepted).await?;
+    contender.await_delivered(before + accepted).await?;
 
     let stacks = read(&recording)?;
     let places = Places::resolve(program, &stacks)?;

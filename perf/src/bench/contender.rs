@@ -1,6 +1,6 @@
-//! One contender of the race: two hops with a sink of their own, and the load through them.
+//! A mesh to look into: two hops with a sink of their own, and a load of this process through them.
 //!
-//! In: which one, and a cell. Out: [`Figures`] of a round. CPU counts until the last event is delivered.
+//! In: its reactor, and a cell. Out: processes, their CPU, and their counts. CPU counts until the last event is delivered.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -10,12 +10,11 @@ use std::time::{Duration, Instant};
 
 use tokio_rustls::TlsConnector;
 
-use super::calibration::Calibration;
-use super::cpu::{Cpu, CpuTimes};
+use super::cpu::CpuTimes;
 use crate::error::LabError;
 use crate::lab::{Io, Lab, Metrics, Process, Shape, TARGET_IDENTITY, Tuning, wait_ready};
 use crate::load::{LoadPlan, LoadReport, LoadState, Record, Repeats, run_load};
-use crate::peers::{self, Hops, Peer, Settings};
+use crate::peers;
 use crate::random::system_seed;
 use crate::samples::{Endpoint, Samples, Sizes};
 use crate::tls::{KeyExchange, client_config};
@@ -29,21 +28,15 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(50);
 const DELIVERED: &str = "zen_deliveries_total";
 const DELIVERED_LABEL: &str = "=\"delivered\"";
-/// How the rival of the race runs.
-pub(super) const RIVAL: Settings =
-    Settings { threads: 1, key_exchange: KeyExchange::X25519, hops: Hops::Both };
 const ENTERS: &str = "zen_ring_enters_total";
 
-/// Who runs.
+/// What drives the nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Kind {
     /// The nodes on `io_uring`.
     Uring,
     /// The nodes on epoll.
     Epoll,
-    /// HAProxy, without durability.
-    #[value(name = "haproxy")]
-    HaProxy,
 }
 
 impl Kind {
@@ -52,7 +45,6 @@ impl Kind {
         match self {
             Self::Uring => "zen, io_uring",
             Self::Epoll => "zen, epoll",
-            Self::HaProxy => "HAProxy, nothing durable",
         }
     }
 
@@ -60,7 +52,6 @@ impl Kind {
         match self {
             Self::Uring => "uring",
             Self::Epoll => "epoll",
-            Self::HaProxy => "haproxy",
         }
     }
 }
@@ -72,21 +63,6 @@ pub(super) struct Cell {
     pub(super) body_bytes: usize,
     /// Connections at once.
     pub(super) connections: u32,
-}
-
-/// One cell in one round.
-#[derive(Clone, Debug)]
-pub(super) struct Figures {
-    /// Accepted.
-    pub(super) events_per_s: f64,
-    /// For each event.
-    pub(super) cpu: Cpu,
-    /// p50, p99, p999 of the 202, milliseconds.
-    pub(super) answer_ms: [f64; 3],
-    /// `io_uring_enter` or `epoll_wait` for each event, of the workers of each hop; none of HAProxy.
-    pub(super) enters: Option<[f64; 2]>,
-    /// The machine, just before.
-    pub(super) calibration: Calibration,
 }
 
 /// The programs that are started.
@@ -141,65 +117,44 @@ impl Contender {
         let mut lab = Lab::make_tuned(&directory.join(kind.directory()), shape, workers, tuning)?;
         lab.io = if kind == Kind::Epoll { Io::Epoll } else { Io::Uring };
         let sink = start_sink(&lab)?;
-        let hops = if kind == Kind::HaProxy {
-            let started = peers::start(Peer::HaProxy, &lab, &RIVAL).await?;
-            started.try_into().expect("two hops of one process each")
-        } else {
-            let mut egress = lab.start(&lab.egresses[0], &programs.node)?;
-            let mut ingester = lab.start(&lab.ingester, &programs.node)?;
-            wait_ready(&lab.egresses[0], &mut egress).await?;
-            wait_ready(&lab.ingester, &mut ingester).await?;
-            [ingester, egress]
-        };
-        Ok(Self { kind, lab, hops, sink })
+        let mut egress = lab.start(&lab.egresses[0], &programs.node)?;
+        let mut ingester = lab.start(&lab.ingester, &programs.node)?;
+        wait_ready(&lab.egresses[0], &mut egress).await?;
+        wait_ready(&lab.ingester, &mut ingester).await?;
+        Ok(Self { kind, lab, hops: [ingester, egress], sink })
     }
 
-    /// Runs one cell.
-    pub(super) async fn measure(&mut self, cell: Cell, length: Duration) -> Result<Figures, LabError> {
-        let calibration = Calibration::measure()?;
+    /// CPU of each hop for an event, µs.
+    pub(super) async fn measure(&mut self, cell: Cell, length: Duration) -> Result<[f64; 2], LabError> {
         let state = Arc::new(LoadState::default());
         let sending = tokio::spawn(run_load(self.plan(cell)?, Arc::clone(&state)));
-        let delivered_before = self.delivered(&state).await;
+        let delivered_before = self.delivered().await;
         let accepted = || state.accepted.load(Ordering::Relaxed);
         let warming = Instant::now();
         let warm = WARM_UP_ANSWERS * u64::from(cell.connections);
         while warming.elapsed() < WARM_UP || (accepted() < warm && warming.elapsed() < WARM_UP_TIMEOUT) {
             tokio::time::sleep(POLL).await;
         }
-        let (accepted_before, enters_before) = (accepted(), self.enters().await);
-        let delivered_at_start = self.delivered(&state).await;
-        let (cpu_before, begun) = (self.cpu(), Instant::now());
-        state.measure();
+        let (accepted_before, delivered_at_start) = (accepted(), self.delivered().await);
+        let before = self.cpu();
         tokio::time::sleep(length).await;
-        let (events, elapsed) = (accepted() - accepted_before, begun.elapsed());
         state.stop();
         let report = sending.await.expect("the load does not panic");
         check_answers(self.kind, &report)?;
-        self.await_delivered(&state, delivered_before + accepted() as f64).await?;
-        let cpu = self.cpu().since(&cpu_before);
-        // Work in the measured span: half of an event is its acceptance, half its delivery.
-        let accepted_in_span = accepted() - accepted_before;
-        let delivered_in_span = self.delivered(&state).await - delivered_at_start;
-        let handled = f64::midpoint(accepted_in_span as f64, delivered_in_span).max(1.0);
-        let enters_after = self.enters().await;
-        Ok(Figures {
-            events_per_s: events as f64 / elapsed.as_secs_f64(),
-            cpu: cpu.per(handled),
-            answer_ms: [0.5, 0.99, 0.999].map(|q| report.latency_us.value_at_quantile(q) as f64 / 1000.0),
-            enters: enters_before
-                .zip(enters_after)
-                .map(|(before, after)| std::array::from_fn(|hop| (after[hop] - before[hop]) / handled)),
-            calibration,
-        })
+        self.await_delivered(delivered_before + accepted() as f64).await?;
+        let used = self.cpu().since(&before);
+        let delivered_in_span = self.delivered().await - delivered_at_start;
+        let accepted_in_span = (accepted() - accepted_before) as f64;
+        Ok([used.first / accepted_in_span.max(1.0), used.second / delivered_in_span.max(1.0)])
     }
 
     /// Sends `events` and waits until all are delivered.
     pub(super) async fn send(&mut self, cell: Cell, events: u64) -> Result<(), LabError> {
         let state = Arc::new(LoadState::default());
-        let before = self.delivered(&state).await;
+        let before = self.delivered().await;
         let report = run_load(LoadPlan { events_max: events, ..self.plan(cell)? }, Arc::clone(&state)).await;
         check_answers(self.kind, &report)?;
-        self.await_delivered(&state, before + events as f64).await
+        self.await_delivered(before + events as f64).await
     }
 
     /// A load without end, to be spawned.
@@ -229,18 +184,15 @@ impl Contender {
         })
     }
 
-    /// How many events have been delivered; HAProxy answers only behind the delivery.
-    pub(crate) async fn delivered(&self, state: &LoadState) -> f64 {
-        if self.kind == Kind::HaProxy {
-            return state.accepted.load(Ordering::Relaxed) as f64;
-        }
+    /// How many events have been delivered.
+    pub(crate) async fn delivered(&self) -> f64 {
         Metrics::scrape(self.lab.egresses[0].admin).await.sum(DELIVERED, DELIVERED_LABEL)
     }
 
     /// Waits for `count` deliveries.
-    pub(crate) async fn await_delivered(&mut self, state: &LoadState, count: f64) -> Result<(), LabError> {
+    pub(crate) async fn await_delivered(&mut self, count: f64) -> Result<(), LabError> {
         let begun = Instant::now();
-        while self.delivered(state).await < count {
+        while self.delivered().await < count {
             for process in self.hops.iter_mut().chain([&mut self.sink]) {
                 process.check()?;
             }
@@ -257,16 +209,13 @@ impl Contender {
     }
 
     /// Calls that wait for and submit work, of each hop's workers since its start.
-    pub(super) async fn enters(&self) -> Option<[f64; 2]> {
-        if self.kind == Kind::HaProxy {
-            return None;
-        }
+    pub(super) async fn enters(&self) -> [f64; 2] {
         let ingester = Metrics::scrape(self.lab.ingester.admin).await.sum(ENTERS, "");
         let egress = Metrics::scrape(self.lab.egresses[0].admin).await.sum(ENTERS, "");
-        Some([ingester, egress])
+        [ingester, egress]
     }
 
-    /// Stops all processes; HAProxy ends at once.
+    /// Stops all processes.
     pub(crate) async fn stop(&mut self) {
         for process in self.hops.iter_mut().chain([&mut self.sink]) {
             if process.stop(STOP_TIMEOUT).await.is_none() {

@@ -101,7 +101,7 @@ async fn record_both(
     let recording = contender.lab.directory.join("perf.data");
     let pids = [contender.hops[0].id(), contender.hops[1].id()];
     let state = Arc::new(LoadState::default());
-    let before = contender.delivered(&state).await;
+    let before = contender.delivered().await;
     let sending = tokio::spawn(run_load(contender.plan(cell)?, Arc::clone(&state)));
     tokio::time::sleep(WARM_UP).await;
     let mut perf = record(&recording, pids, &["-e", "cpu-clock", "-F", FREQUENCY], STACK_BYTES, length)?;
@@ -111,11 +111,11 @@ async fn record_both(
     state.stop();
     sending.await.expect("the load does not panic");
     let accepted = state.accepted.load(std::sync::atomic::Ordering::Relaxed) as f64;
-    contender.await_delivered(&state, before + accepted).await?;
+    contender.await_delivered(before + accepted).await?;
 
     let stacks = read(&recording)?;
     let places = Places::resolve(program, &stacks)?;
-    let hops = [("ingester", pids[0], plain.cpu.first), ("egress", pids[1], plain.cpu.second)];
+    let hops = [("ingester", pids[0], plain[0]), ("egress", pids[1], plain[1])];
     let of = |(name, pid, cpu_us)| {
         let own = stacks.iter().filter(|stack| stack.process == pid);
         (name, fold(own, &places), cpu_us)

@@ -82,9 +82,9 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
     strace.wait().map_err(LabError::file(&trace))?;
     let text = std::fs::read_to_string(&trace).map_err(LabError::file(&trace))?;
 
-    let before = bench.enters().await.expect("nodes count their enters");
+    let before = bench.enters().await;
     let events = load(&mut bench, length).await?;
-    let after = bench.enters().await.expect("nodes count their enters");
+    let after = bench.enters().await;
     bench.stop().await;
 
     let mut good = true;
@@ -117,13 +117,13 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
 /// Runs the load; how many events were accepted, all of them delivered.
 async fn load(bench: &mut Contender, length: Duration) -> Result<f64, LabError> {
     let state = Arc::new(LoadState::default());
-    let delivered_before = bench.delivered(&state).await;
+    let delivered_before = bench.delivered().await;
     let sending = tokio::spawn(run_load(bench.plan(GOAL_CELL)?, Arc::clone(&state)));
     tokio::time::sleep(WARM_UP + length).await;
     state.stop();
     sending.await.expect("the load does not panic");
     let accepted = state.accepted.load(Ordering::Relaxed) as f64;
-    bench.await_delivered(&state, delivered_before + accepted).await?;
+    bench.await_delivered(delivered_before + accepted).await?;
     Ok(accepted)
 }
 

@@ -58,26 +58,24 @@ impl Metrics {
 
     /// The `q` quantile of the histogram `name`, seconds, interpolated within its bucket.
     pub(crate) fn quantile(&self, name: &str, q: f64) -> Option<f64> {
+        quantile_of(&self.buckets(name, ""), q)
+    }
+
+    /// Upper bounds and cumulative counts of the histogram `name`, over all series whose labels contain `label`.
+    pub(crate) fn buckets(&self, name: &str, label: &str) -> Vec<(f64, f64)> {
         let mut buckets: Vec<(f64, f64)> = Vec::new();
-        for (labels, count) in self.series(&format!("{name}_bucket")) {
-            let bound = labels.split("le=\"").nth(1)?.split('"').next()?;
-            let bound = if bound == "+Inf" { f64::INFINITY } else { bound.parse().ok()? };
+        for (labels, count) in self.series(&format!("{name}_bucket")).filter(|(own, _)| own.contains(label)) {
+            let bound = labels.split("le=\"").nth(1).and_then(|text| text.split('"').next());
+            let Some(bound) = bound.and_then(|bound| bound.replace("+Inf", "inf").parse().ok()) else {
+                continue;
+            };
             match buckets.iter_mut().find(|bucket| bucket.0.total_cmp(&bound).is_eq()) {
                 Some(bucket) => bucket.1 += count,
                 None => buckets.push((bound, count)),
             }
         }
         buckets.sort_by(|left, right| left.0.total_cmp(&right.0));
-        let wanted = buckets.last().filter(|bucket| bucket.1 > 0.0)?.1 * q;
-        let (mut low, mut below) = (0.0, 0.0);
-        for (bound, count) in buckets {
-            if count >= wanted {
-                let share = if count > below { (wanted - below) / (count - below) } else { 1.0 };
-                return Some(if bound.is_finite() { low + (bound - low) * share } else { low });
-            }
-            (low, below) = (bound, count);
-        }
-        None
+        buckets
     }
 
     /// Labels and value of each series of `name`.
@@ -87,6 +85,20 @@ impl Metrics {
             (labels.is_empty() || labels.starts_with('{')).then_some((labels, *value))
         })
     }
+}
+
+/// The `q` quantile of buckets as [`Metrics::buckets`] gives them, interpolated within one.
+pub(crate) fn quantile_of(buckets: &[(f64, f64)], q: f64) -> Option<f64> {
+    let wanted = buckets.last().filter(|bucket| bucket.1 > 0.0)?.1 * q;
+    let (mut low, mut below) = (0.0, 0.0);
+    for &(bound, count) in buckets {
+        if count >= wanted {
+            let share = if count > below { (wanted - below) / (count - below) } else { 1.0 };
+            return Some(if bound.is_finite() { low + (bound - low) * share } else { low });
+        }
+        (low, below) = (bound, count);
+    }
+    None
 }
 
 #[cfg(test)]
@@ -112,5 +124,9 @@ mod tests {
         let quantile = |q| (metrics.quantile("a", q).unwrap() * 1e6).round() as u64;
         assert_eq!([quantile(0.25), quantile(0.5), quantile(0.7), quantile(0.99)], [500, 1000, 5500, 10_000]);
         assert_eq!(metrics.quantile("absent", 0.5), None);
+        let two = Metrics::parse(
+            "b_bucket{le=\"8.0\",use=\"x\"} 3\nb_bucket{le=\"8.0\",use=\"y\"} 9\nb_bucket{le=\"+Inf\",use=\"x\"} 4\n",
+        );
+        assert_eq!(two.buckets("b", "use=\"x\""), [(8.0, 3.0), (f64::INFINITY, 4.0)]);
     }
 }

@@ -26,7 +26,7 @@ use nix::fcntl::Flock;
 
 use self::ground::Ports;
 pub(crate) use self::ground::claim;
-pub(crate) use self::metrics::{Metrics, get};
+pub(crate) use self::metrics::{Metrics, get, quantile_of};
 pub(crate) use self::process::{Process, become_child, wait_ready};
 use self::secrets::Custody;
 pub(crate) use self::secrets::{Kind, Secret};

@@ -56,14 +56,14 @@ pub(super) async fn half_load(
 ) -> Result<u32, LabError> {
     let plan = plan(contender, options, endpoint, 0)?;
     let state = Arc::new(LoadState::default());
-    let before = contender.delivered(&state).await;
+    let before = contender.delivered().await;
     let begun = std::time::Instant::now();
     let sending = tokio::spawn(run_load(plan, Arc::clone(&state)));
     tokio::time::sleep(FULL).await;
     state.stop();
     sending.await.expect("the load does not panic");
     let accepted = state.accepted.load(Ordering::Relaxed) as f64;
-    contender.await_delivered(&state, before + accepted * f64::from(COSTS[endpoint].1)).await?;
+    contender.await_delivered(before + accepted * f64::from(COSTS[endpoint].1)).await?;
     Ok((accepted / begun.elapsed().as_secs_f64() / 2.0) as u32)
 }
 
@@ -86,12 +86,12 @@ pub(super) async fn measure(
 
 async fn carry(contender: &mut Contender, plan: LoadPlan, deliveries: u32) -> Result<(), LabError> {
     let state = Arc::new(LoadState::default());
-    let (before, events) = (contender.delivered(&state).await, plan.events_max);
+    let (before, events) = (contender.delivered().await, plan.events_max);
     let report = run_load(plan, Arc::clone(&state)).await;
     if !report.refused.is_empty() {
         return Err(LabError::Unequal(format!("events were refused, by status: {:?}", report.refused)));
     }
-    contender.await_delivered(&state, before + events as f64 * f64::from(deliveries)).await
+    contender.await_delivered(before + events as f64 * f64::from(deliveries)).await
 }
 
 pub(super) fn plan(

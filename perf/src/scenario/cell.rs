@@ -8,6 +8,7 @@ use super::running::{Counts, Running};
 use super::sender::{Order, Sender};
 use crate::bench::{Calibration, CpuTimes};
 use crate::error::LabError;
+use crate::lab::quantile_of;
 use crate::results::{CpuPerEvent, Load, Round};
 
 /// One cell in one round.
@@ -17,6 +18,8 @@ pub(super) struct Measured {
     pub(super) round: Round,
     /// Calls that wait for and submit work, for each event, of each hop; `None` of peers.
     pub(super) enters: Option<[f64; 2]>,
+    /// Messages of the median batch in which sources' signatures were verified; `None` of peers.
+    pub(super) batch: Option<f64>,
     /// Events per second that were both accepted and delivered.
     pub(super) carried_per_s: f64,
 }
@@ -42,10 +45,17 @@ pub(super) async fn measure(
         let calls = |hop: usize| (counted.enters[hop] - counts.enters[hop]) / span.handled();
         [calls(0), calls(1)]
     });
+    let batch = median_batch(&counts.batches, &counted.batches);
     let cpu_us = span.is_measured().then(|| span.cpu(&used, &cpu));
     let carried_per_s = span.first.min(span.second) / load.seconds.max(f64::MIN_POSITIVE);
     let round = Round { load, cpu_us, idle_connection_bytes: None, slowdown: Some(slowdown) };
-    Ok(Measured { round, enters, carried_per_s })
+    Ok(Measured { round, enters, batch, carried_per_s })
+}
+
+/// The median of what came to cumulative buckets, which all nodes have alike.
+fn median_batch(before: &[(f64, f64)], after: &[(f64, f64)]) -> Option<f64> {
+    let came = before.iter().zip(after).map(|((bound, then), (_, now))| (*bound, now - then));
+    quantile_of(&came.collect::<Vec<_>>(), 0.5)
 }
 
 /// Events that each hop handled in the span.
@@ -98,7 +108,16 @@ mod tests {
     use super::*;
 
     fn counts(accepted: f64, answered: f64, delivered: f64) -> Counts {
-        Counts { accepted, answered, delivered, enters: [0.0; 2] }
+        Counts { accepted, answered, delivered, enters: [0.0; 2], batches: Vec::new() }
+    }
+
+    #[test]
+    fn only_batches_of_the_span_count() {
+        let before = [(8.0, 100.0), (12.0, 100.0), (16.0, 100.0)];
+        let after = [(8.0, 100.0), (12.0, 110.0), (16.0, 130.0)];
+        assert_eq!(median_batch(&before, &after), Some(13.0));
+        assert_eq!(median_batch(&before, &before), None);
+        assert_eq!(median_batch(&[], &[]), None);
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub(super) struct Found {
     pub(super) carried: Vec<(String, f64)>,
     /// Calls for each event of the mesh's hops on `io_uring`.
     pub(super) enters: Option<[f64; 2]>,
+    /// Messages of the mesh's median batch of sources' signatures.
+    pub(super) batch: Option<f64>,
     /// Allocations for each event of the mesh's hops.
     pub(super) allocations: Option<Result<[f64; 2], String>>,
     /// p99 of deliveries beside a dead target, over that without one.

@@ -198,6 +198,13 @@ fn own(found: &Found) -> Vec<Wanted> {
             value: found.ratio(cell, [System::Zen, System::ZenEpoll], machine_us),
         },
     ];
+    all.push(Wanted {
+        name: "hmac-batch-256x1KiB".to_owned(),
+        scenario: cell.0,
+        bound: Bound::AtLeast(12.0),
+        of: "messages in the ingester's median batch",
+        value: found.said(&found.batch.map(Ok), cell.0),
+    });
     for (at, hop, allocations) in [(0, "ingester", 2.0), (1, "egress", 4.0)] {
         all.push(Wanted {
             name: format!("syscalls-{hop}-256x1KiB"),

@@ -42,7 +42,7 @@ pub(super) async fn closed(
     let orders: Vec<Order> =
         scenario.connections.iter().map(|&connections| order(scenario, connections, None)).collect();
     let mut carried = vec![Vec::new(); group.running.len()];
-    let mut enters = Vec::new();
+    let (mut enters, mut batches) = (Vec::new(), Vec::new());
     for round in 0..scenario.full.rounds {
         for (at, order) in orders.iter().enumerate() {
             for who in turns(round + at, group.running.len()) {
@@ -55,12 +55,16 @@ pub(super) async fn closed(
                     && group.systems[who] == System::Zen
                 {
                     enters.extend(measured.enters);
+                    batches.extend(measured.batch);
                 }
             }
         }
     }
     if !enters.is_empty() {
         found.enters = Some([0, 1].map(|hop| median(enters.iter().map(|both| both[hop]).collect())));
+    }
+    if !batches.is_empty() {
+        found.batch = Some(median(batches));
     }
     if let [one, .., two] = carried.as_slice()
         && scenario.workers.len() > 1

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use tokio::net::TcpStream;
+
 use super::file::Hops;
 use super::placement::{Placement, Role};
 use super::system::System;
@@ -15,6 +17,7 @@ use crate::peers::{self, Peer, Settings};
 use crate::tls::KeyExchange;
 
 const BACKLOG_TIMEOUT: Duration = Duration::from_mins(2);
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(20);
 const SCRAPES_MAX: u64 = 3;
@@ -55,7 +58,7 @@ pub(super) struct Running {
 }
 
 /// Totals of the nodes since their start.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Counts {
     /// Events that were taken, each to be delivered once.
     pub(super) accepted: f64,
@@ -65,6 +68,8 @@ pub(super) struct Counts {
     pub(super) delivered: f64,
     /// Calls that wait for and submit work, of each hop's workers.
     pub(super) enters: [f64; 2],
+    /// Sizes of the batches in which sources' signatures were verified: upper bounds and cumulative counts.
+    pub(super) batches: Vec<(f64, f64)>,
 }
 
 impl Running {
@@ -72,7 +77,8 @@ impl Running {
     pub(super) async fn start(setup: &Setup<'_>) -> Result<Self, LabError> {
         let directory = setup.directory.join(format!("{}-{}", setup.system.name(), setup.workers));
         let mut lab = Lab::make_tuned(&directory, Shape::BENCH, setup.workers, setup.tuning)?;
-        let sink = start_sink(&lab)?;
+        let mut sink = start_sink(&lab)?;
+        await_listening(lab.target, &mut sink).await?;
         let hops = match setup.system {
             System::Peer(peer) => start_peer(peer, &lab, setup).await?,
             System::Zen | System::ZenEpoll => {
@@ -115,6 +121,7 @@ impl Running {
             answered: accepted + first.sum("zen_idempotency_duplicates_total", ""),
             delivered: second.sum("zen_deliveries_total", "=\"delivered\""),
             enters: [&first, &second].map(|metrics| metrics.sum("zen_ring_enters_total", "")),
+            batches: first.buckets("zen_hmac_batch_messages", "use=\"source\""),
         })
     }
 
@@ -166,6 +173,19 @@ impl Running {
             }
         }
     }
+}
+
+/// A proxy that does not reach its target at first may not try again for a while.
+async fn await_listening(address: SocketAddr, process: &mut Process) -> Result<(), LabError> {
+    let begun = Instant::now();
+    while begun.elapsed() < READY_TIMEOUT {
+        process.check()?;
+        if TcpStream::connect(address).await.is_ok() {
+            return Ok(());
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Err(process.not_ready())
 }
 
 /// What a node says; one that is too busy for an answer is asked again.
