@@ -21,7 +21,17 @@ pub struct Engine {
     /// Falling width; none is the portable path.
     stages: Vec<(Kernel, Stage)>,
     steps: Vec<Stage>,
+    singles: Singles,
     failed: Vec<Kernel>,
+}
+
+/// How messages go that are too few for more than one lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Singles {
+    /// Through a lane, or the portable way where there are none.
+    Ours,
+    /// Each by aws-lc-rs.
+    AwsLc,
 }
 
 /// Why a kernel cannot be forced.
@@ -60,9 +70,19 @@ impl Engine {
                 Err(_) => failed.push(kernel),
             }
         }
-        let mut engine = Self::of(chosen(&priced));
-        engine.failed = failed;
-        engine
+        let (alone, mut singles) = (Self::alone(), Singles::Ours);
+        if measure::equals_portable(&alone) {
+            let cost = measure::batch_cost_ns(&alone, 1);
+            if let Some(one) = priced.iter_mut().filter(|one| one.0.lanes() == 1).min_by_key(|one| one.2)
+                && cost * 100 < one.2 * GAIN_PERCENT_MAX
+            {
+                // As few as one lane would take go to aws-lc-rs in its place.
+                (one.2, singles) = (cost, Singles::AwsLc);
+            }
+        } else {
+            failed.push(Kernel::OneAwsLc);
+        }
+        Self { singles, failed, ..Self::of(chosen(&priced)) }
     }
 
     /// One kernel for everything, also where it is not the fastest: for comparisons.
@@ -70,13 +90,24 @@ impl Engine {
         if kernel == Kernel::Portable {
             return Ok(Self::of(Vec::new()));
         }
+        if kernel == Kernel::OneAwsLc {
+            let engine = Self::alone();
+            let right = measure::equals_portable(&engine);
+            return right.then_some(engine).ok_or(KernelError::SelfTest(kernel));
+        }
         let proof = kernel.detect().ok_or(KernelError::Missing(kernel))?;
         Self::tested(kernel, proof)
     }
 
     /// Its kernels, the widest first, each with the fewest lanes for which it is used.
     pub fn kernels(&self) -> impl Iterator<Item = (Kernel, usize)> {
-        self.stages.iter().map(|(kernel, stage)| (*kernel, stage.lanes_min))
+        let singles = (self.singles == Singles::AwsLc).then_some((Kernel::OneAwsLc, 1));
+        let ours = self.stages.iter().map(|(kernel, stage)| (*kernel, stage.lanes_min));
+        ours.filter(move |(kernel, _)| singles.is_none() || kernel.lanes() > 1).chain(singles)
+    }
+
+    pub(crate) fn singles(&self) -> Singles {
+        self.singles
     }
 
     /// Kernels that were left out as they failed the self-test.
@@ -90,7 +121,10 @@ impl Engine {
         tags.clear();
         let mut jobs = jobs.into_iter().map(|job| *job.borrow());
         if self.steps.is_empty() {
-            tags.extend(jobs.map(|Job { key, parts }| portable::sign(key.state(), parts)));
+            match self.singles {
+                Singles::Ours => tags.extend(jobs.map(|job| portable::sign(job.key.state(), job.parts))),
+                Singles::AwsLc => tags.extend(jobs.map(|job| job.key.sign_alone(job.parts))),
+            }
             return;
         }
         self.sign_in_lanes(&mut jobs, tags);
@@ -104,6 +138,12 @@ impl Engine {
         }
         let first = self.steps.iter().position(|stage| stage.lanes_min <= count);
         let first = first.expect("the last stage takes a single lane");
+        if self.singles == Singles::AwsLc && first + 1 == self.steps.len() {
+            while let Some((job, place)) = window.next(tags) {
+                tags[place] = job.key.sign_alone(job.parts);
+            }
+            return;
+        }
         stages::run(&self.steps[first..], Source::jobs(&mut window), tags);
     }
 
@@ -116,9 +156,14 @@ impl Engine {
         Ok(engine)
     }
 
+    /// aws-lc-rs alone, a message at a time.
+    fn alone() -> Self {
+        Self { singles: Singles::AwsLc, ..Self::of(Vec::new()) }
+    }
+
     fn of(stages: Vec<(Kernel, Stage)>) -> Self {
         let steps = stages.iter().map(|(_, stage)| *stage).collect();
-        Self { stages, steps, failed: Vec::new() }
+        Self { stages, steps, singles: Singles::Ours, failed: Vec::new() }
     }
 }
 
@@ -162,6 +207,19 @@ mod tests {
         let error = Engine::tested(Kernel::Avx2, Proof::Wrong(Wrong)).expect_err("its tags are wrong");
         assert_eq!(error, KernelError::SelfTest(Kernel::Avx2));
         assert!(error.to_string().contains("do not force it"), "{error}");
+    }
+
+    #[test]
+    fn what_is_too_few_for_lanes_goes_to_aws_lc() {
+        let wide = Kernel::ALL.into_iter().filter(|kernel| kernel.lanes() > 1);
+        let wide = wide.filter_map(|kernel| Some((kernel, Stage { kernel: kernel.detect()?, lanes_min: 2 })));
+        let one = (Kernel::One, Stage { kernel: Proof::One(One), lanes_min: 1 });
+        let stages: Vec<_> = wide.take(1).chain([one]).collect();
+        let wide = stages.len() - 1;
+        let engine = Engine { singles: Singles::AwsLc, ..Engine::of(stages) };
+        assert!(measure::equals_portable(&engine), "alone, in lanes, and what lanes leave");
+        let kernels: Vec<_> = engine.kernels().collect();
+        assert_eq!((kernels.len(), kernels.last()), (wide + 1, Some(&(Kernel::OneAwsLc, 1))));
     }
 
     #[test]

@@ -14,6 +14,8 @@ use crate::kernels::{avx2::Avx2, avx512::Avx512, sha_ni::ShaNi};
 pub enum Kernel {
     /// The `hmac` and `sha2` crates, a message at a time.
     Portable,
+    /// aws-lc-rs, a message at a time: never beside others.
+    OneAwsLc,
     /// The lanes' own way with one lane, by the compression of the `sha2` crate.
     One,
     /// `x86_64` SHA extensions, one lane.
@@ -71,8 +73,9 @@ pub(crate) enum Proof {
 
 impl Kernel {
     /// Every kernel of every architecture, the narrow before the wide.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Portable,
+        Self::OneAwsLc,
         Self::One,
         Self::ShaNi1,
         Self::ArmSha1,
@@ -90,6 +93,7 @@ impl Kernel {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
+            Self::OneAwsLc => "one-aws-lc",
             Self::One => "one",
             Self::ShaNi1 => "sha-ni-x1",
             Self::ShaNi2 => "sha-ni-x2",
@@ -107,7 +111,7 @@ impl Kernel {
     #[must_use]
     pub const fn lanes(self) -> usize {
         match self {
-            Self::Portable | Self::One | Self::ShaNi1 | Self::ArmSha1 => 1,
+            Self::Portable | Self::OneAwsLc | Self::One | Self::ShaNi1 | Self::ArmSha1 => 1,
             Self::ShaNi2 | Self::ArmSha2 => 2,
             Self::ShaNi4 | Self::ArmSha4 | Self::Neon => 4,
             Self::Avx2 => 8,
@@ -118,10 +122,10 @@ impl Kernel {
     /// Whether this processor has its instructions.
     #[must_use]
     pub fn is_available(self) -> bool {
-        self == Self::Portable || self.detect().is_some()
+        matches!(self, Self::Portable | Self::OneAwsLc) || self.detect().is_some()
     }
 
-    /// The proof that it can run; the portable one has none, as it runs without lanes.
+    /// The proof that it can run; those that run without lanes have none.
     pub(crate) fn detect(self) -> Option<Proof> {
         match self {
             Self::One => Some(Proof::One(One)),

@@ -2,8 +2,11 @@
 
 use std::fmt;
 
+use aws_lc_rs::hmac::Context;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::alone::{self, AloneKey};
+use crate::engine::Singles;
 use crate::portable::{self, State};
 use crate::{Tag, tags_equal};
 
@@ -12,6 +15,8 @@ use crate::{Tag, tags_equal};
 pub struct PreparedKey {
     state: State,
     chains: Chains,
+    /// Where that is the faster way for a message that has no company.
+    alone: Option<AloneKey>,
 }
 
 /// Chaining values after the padded key, as the lanes need them.
@@ -30,7 +35,13 @@ impl Drop for Chains {
 
 /// An HMAC that takes its message in pieces.
 pub struct Running {
-    state: State,
+    state: RunningState,
+}
+
+enum RunningState {
+    Portable(State),
+    /// Boxed, as it is several times as large, and rare.
+    AwsLc(Box<Context>),
 }
 
 impl PreparedKey {
@@ -38,12 +49,11 @@ impl PreparedKey {
     ///
     /// The process' first key also chooses its engine, so that no batch has to wait for that.
     pub fn new(secret: &[u8]) -> Self {
-        crate::engine();
-        Self::unmeasured(secret)
+        Self::prepare(secret, crate::engine().singles())
     }
 
-    /// What an engine is measured with.
-    pub(crate) fn unmeasured(secret: &[u8]) -> Self {
+    /// For an engine that treats messages without company like this.
+    pub(crate) fn prepare(secret: &[u8], singles: Singles) -> Self {
         let mut padded = Zeroizing::new([0; 64]);
         if secret.len() > padded.len() {
             padded[..32].copy_from_slice(&portable::sha256(secret));
@@ -51,7 +61,8 @@ impl PreparedKey {
             padded[..secret.len()].copy_from_slice(secret);
         }
         let [inner, outer] = [0x36, 0x5c].map(|pad| portable::chain_after(&padded.map(|byte| byte ^ pad)));
-        Self { state: portable::prepare(secret), chains: Chains { inner, outer } }
+        let alone = (singles == Singles::AwsLc).then(|| AloneKey::new(secret));
+        Self { state: portable::prepare(secret), chains: Chains { inner, outer }, alone }
     }
 
     /// One tag per message, in order.
@@ -68,13 +79,25 @@ impl PreparedKey {
     /// Starts an HMAC whose message comes in pieces.
     #[must_use]
     pub fn start(&self) -> Running {
-        Running { state: self.state.clone() }
+        let state = match &self.alone {
+            Some(alone) => RunningState::AwsLc(Box::new(alone.start())),
+            None => RunningState::Portable(self.state.clone()),
+        };
+        Running { state }
     }
 
     /// Whether `tag` is the tag of `message`, compared in constant time.
     #[must_use]
     pub fn verify(&self, message: &[u8], tag: &Tag) -> bool {
-        tags_equal(&portable::sign(&self.state, [message, &[]]), tag)
+        tags_equal(&self.sign_alone([message, &[]]), tag)
+    }
+
+    /// A message without company. A key that was prepared for another engine may go the portable way.
+    pub(crate) fn sign_alone(&self, parts: [&[u8]; 2]) -> Tag {
+        match &self.alone {
+            Some(alone) => alone.sign(parts),
+            None => portable::sign(&self.state, parts),
+        }
     }
 
     pub(crate) fn state(&self) -> &State {
@@ -89,13 +112,19 @@ impl PreparedKey {
 impl Running {
     /// Adds message bytes.
     pub fn update(&mut self, bytes: &[u8]) {
-        portable::update(&mut self.state, bytes);
+        match &mut self.state {
+            RunningState::Portable(state) => portable::update(state, bytes),
+            RunningState::AwsLc(context) => context.update(bytes),
+        }
     }
 
     /// The tag of everything that was added.
     #[must_use]
     pub fn finish(self) -> Tag {
-        portable::finish(self.state)
+        match self.state {
+            RunningState::Portable(state) => portable::finish(state),
+            RunningState::AwsLc(context) => alone::finish(*context),
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //! processor for as many ([`Engine::measured`]). Unsafe is in `kernels` alone.
 #![deny(unsafe_code)]
 
+mod alone;
 mod engine;
 mod kernel;
 #[expect(unsafe_code, reason = "vector instructions are intrinsics")]

@@ -17,7 +17,7 @@ const TESTED_JOBS: usize = 200;
 
 /// Nanoseconds for a batch that fills the lanes.
 pub(crate) fn batch_cost_ns(engine: &Engine, lanes: usize) -> u64 {
-    let key = PreparedKey::unmeasured(&[7; 32]);
+    let key = PreparedKey::prepare(&[7; 32], engine.singles());
     let parts = PARTS_BYTES.map(|bytes| vec![0x5A; bytes]);
     let job = Job { key: &key, parts: [&parts[0], &parts[1]] };
     let mut tags = Vec::with_capacity(lanes);
@@ -38,8 +38,8 @@ pub(crate) fn batch_cost_ns(engine: &Engine, lanes: usize) -> u64 {
 
 /// Whether every tag of a batch of many lengths, keys and splits equals the portable one.
 pub(crate) fn equals_portable(engine: &Engine) -> bool {
-    let keys: Vec<_> =
-        (0..5_u8).map(|seed| PreparedKey::unmeasured(&vec![seed; 20 + 17 * usize::from(seed)])).collect();
+    let key = |seed: u8| PreparedKey::prepare(&vec![seed; 20 + 17 * usize::from(seed)], engine.singles());
+    let keys: Vec<_> = (0..5).map(key).collect();
     let bytes: Vec<u8> = (0..TESTED_JOBS * 3).map(|at| (at * 31 / 4) as u8).collect();
     let job = |at: usize| {
         // Neighbours differ in length, and no two messages begin alike.
