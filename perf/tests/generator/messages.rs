@@ -76,7 +76,7 @@ fn a_port_where_nobody_listens_is_named() {
 #[test]
 fn requests_that_all_fail_are_an_error() {
     let place = Place::new();
-    let delay = std::time::Duration::from_secs(3600);
+    let delay = std::time::Duration::from_hours(1);
     let (address, _) = start(&place, Script { delay, ..Script::default() });
     let mut child = place.start(address, "--seconds 0.2 --warm-up-seconds 0 --connections 2");
     let id = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("an id"));
