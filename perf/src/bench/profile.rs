@@ -27,7 +27,7 @@ const RULES: [(&str, &[&str]); 15] = [
     ("wait (kernel)", &["io_cqring_wait", "__schedule", "ep_poll", "do_epoll_wait"]),
     ("TLS", &["/rustls-0", "node/src/tls.rs", "node/src/stream.rs"]),
     ("parse", &["core/src/http1"]),
-    ("verify", &["core/src/verify"]),
+    ("verify", &["core/src/verify", "node/src/worker/verify.rs", "ingester/unverified.rs"]),
     ("dedupe", &["core/src/dedupe", "node/src/dedupe"]),
     ("event encoding", &["core/src/event.rs", "core/src/record.rs", "core/src/id.rs"]),
     ("journal", &["core/src/journal", "node/src/journal"]),
