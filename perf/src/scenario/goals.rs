@@ -174,7 +174,7 @@ fn latencies(found: &Found) -> Vec<Wanted> {
             scenario: "dead-target",
             bound: Bound::AtMost(1.05),
             of: "of the p99 with ten healthy targets",
-            value: found.said(&found.nine_of_ten, "dead-target"),
+            value: found.said(found.nine_of_ten.clone(), "dead-target"),
         },
     ]
 }
@@ -188,7 +188,7 @@ fn own(found: &Found) -> Vec<Wanted> {
             scenario: "workers",
             bound: Bound::AtLeast(1.8),
             of: "times the events of one worker",
-            value: found.said(&found.workers, "workers"),
+            value: found.said(found.workers.clone(), "workers"),
         },
         Wanted {
             name: "cpu-uring-256x1KiB".to_owned(),
@@ -203,7 +203,7 @@ fn own(found: &Found) -> Vec<Wanted> {
         scenario: cell.0,
         bound: Bound::AtLeast(12.0),
         of: "messages in the ingester's median batch",
-        value: found.said(&found.batch.map(Ok), cell.0),
+        value: found.said(found.batch.map(Ok), cell.0),
     });
     for (at, hop, allocations) in [(0, "ingester", 2.0), (1, "egress", 4.0)] {
         all.push(Wanted {
@@ -211,14 +211,14 @@ fn own(found: &Found) -> Vec<Wanted> {
             scenario: cell.0,
             bound: Bound::AtMost(0.5),
             of: "enters per event",
-            value: found.said(&found.enters.map(|enters| Ok(enters[at])), cell.0),
+            value: found.said(found.enters.map(|enters| Ok(enters[at])), cell.0),
         });
         all.push(Wanted {
             name: format!("allocations-{hop}-256x1KiB"),
             scenario: cell.0,
             bound: Bound::AtMost(allocations),
             of: "per event",
-            value: found.said(&found.allocations.clone().map(|counted| counted.map(|both| both[at])), cell.0),
+            value: found.said(found.allocations.clone().map(|counted| counted.map(|both| both[at])), cell.0),
         });
     }
     all.push(Wanted {
@@ -226,7 +226,7 @@ fn own(found: &Found) -> Vec<Wanted> {
         scenario: "flood",
         bound: Bound::AtLeast(0.80),
         of: "of the events that are left without a flood",
-        value: found.said(&found.flood, "flood"),
+        value: found.said(found.flood.clone(), "flood"),
     });
     all
 }
@@ -244,8 +244,8 @@ fn first_hop_us(round: &Round) -> Option<f64> {
 
 impl Found {
     /// What a scenario found by itself.
-    fn said(&self, value: &Option<Value>, scenario: &str) -> Value {
-        value.clone().unwrap_or_else(|| Err(self.why_not(scenario)))
+    fn said(&self, value: Option<Value>, scenario: &str) -> Value {
+        value.unwrap_or_else(|| Err(self.why_not(scenario)))
     }
 
     fn why_not(&self, scenario: &str) -> String {
@@ -301,9 +301,10 @@ impl Found {
     }
 
     fn missing(&self, scenario: &str, system: System) -> String {
-        match self.rows.iter().any(|row| row.scenario == scenario) {
-            true => format!("{} has no figure in scenario {scenario}", system.label()),
-            false => self.why_not(scenario),
+        if self.rows.iter().any(|row| row.scenario == scenario) {
+            format!("{} has no figure in scenario {scenario}", system.label())
+        } else {
+            self.why_not(scenario)
         }
     }
 }

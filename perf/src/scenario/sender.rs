@@ -19,7 +19,7 @@ use crate::peers;
 use crate::results::{self, Load};
 
 /// Beyond what the phase itself takes: connections are made, answers are waited for.
-const PHASE_MARGIN: Duration = Duration::from_secs(60);
+const PHASE_MARGIN: Duration = Duration::from_mins(1);
 const END_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// One load.
