@@ -354,7 +354,7 @@ impl Metrics {
 
     fn histogram(&self, pick: impl Fn(&WorkerMetrics) -> &Latency) -> (f64, u64, Vec<(f64, u64)>) {
         let mut buckets: Vec<(f64, u64)> = (0..BUCKETS - 1).map(|index| (bound_seconds(index), 0)).collect();
-        buckets.push((f64::MAX, 0));
+        buckets.push((f64::INFINITY, 0));
         let (mut sum, mut total) = (0.0, 0);
         for latency in self.workers.iter().map(|worker| pick(worker)) {
             for (bucket, count) in buckets.iter_mut().zip(&latency.counts) {

@@ -160,7 +160,7 @@ fn histograms(
 /// Upper bounds and counts: bucket n holds what has n bits.
 fn buckets(histogram: &Histogram, unit: f64) -> Vec<(f64, u64)> {
     let last = histogram.buckets.len() - 1;
-    let bound = |bits: usize| if bits == last { f64::MAX } else { ((1_u64 << bits) - 1) as f64 * unit };
+    let bound = |bits: usize| if bits == last { f64::INFINITY } else { ((1_u64 << bits) - 1) as f64 * unit };
     histogram.buckets.iter().enumerate().map(|(bits, count)| (bound(bits), *count)).collect()
 }
 

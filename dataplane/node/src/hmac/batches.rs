@@ -50,7 +50,7 @@ impl HmacBatches {
             let sum = |of: &dyn Fn(&BatchSizes) -> u64| -> u64 {
                 workers.clone().map(|worker| of(worker.by_use()[at].1)).sum()
             };
-            let bounds = BOUNDS.iter().map(|bound| f64::from(*bound)).chain([f64::MAX]);
+            let bounds = BOUNDS.iter().map(|bound| f64::from(*bound)).chain([f64::INFINITY]);
             let count = |at: usize| sum(&|sizes| sizes.counts[at].load(Ordering::Relaxed));
             let buckets: Vec<(f64, u64)> = bounds.enumerate().map(|(at, bound)| (bound, count(at))).collect();
             let messages: u64 = sum(&|sizes| sizes.messages.load(Ordering::Relaxed));
