@@ -12,9 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::LabError;
-use crate::lab::{
-    INGESTER, Lab, Node, Process, Shape, TARGET_IDENTITY, Tuning, node_program, read_json, wait_ready,
-};
+use crate::lab::{Lab, Node, Process, Shape, TARGET_IDENTITY, Tuning, node_program, read_json, wait_ready};
 use crate::pki::{Pki, write_file};
 use crate::stop::StopSignal;
 
@@ -189,6 +187,7 @@ async fn stay(mut processes: Vec<Process>) -> Result<ExitCode, LabError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lab::INGESTER;
 
     #[test]
     fn both_machines_find_what_they_start() {
