@@ -137,8 +137,6 @@ impl Source {
         self.stream.flush(reactor);
     }
 
-    /// An answer has left: go on with what came meanwhile, or end our side after the last one.
-    pub fn handle_sent(
     /// What is to be computed before a whole request can be answered; nothing if none waits for it.
     pub fn jobs(&self) -> impl Iterator<Item = Job<'_>> {
         let waiting = self.request.as_ref().filter(|_| self.is_unverified());
@@ -168,6 +166,8 @@ impl Source {
         self.resume(ingester, reactor, steady_ms);
     }
 
+    /// An answer has left: go on with what came meanwhile, or end our side after the last one.
+    pub fn handle_sent(
         &mut self,
         buffer: Vec<u8>,
         ingester: &mut Ingester,
@@ -321,11 +321,11 @@ impl Source {
 
     fn resume(&mut self, ingester: &mut Ingester, reactor: &mut Reactor, steady_ms: u64) {
         self.advance(ingester, steady_ms);
-        self.count(ingester);
-        if self.takes_requests() || self.lingers {
         if self.stream.tls.peer_closed() && self.takes_requests() {
             self.close(ingester);
         }
+        self.count(ingester);
+        if self.takes_requests() || self.lingers {
             reactor.receive(self.stream.socket);
         }
         self.stream.flush(reactor);
@@ -399,6 +399,7 @@ impl Source {
         Ok(())
     }
 
+    /// A request is whole: its verdict comes now, or with those of the tick.
     fn end_request(&mut self, ingester: &mut Ingester, steady_ms: u64) -> Result<(), Refused> {
         let request = self.request.as_mut().expect("an end follows its head");
         request.since = Some(Instant::now());
@@ -418,7 +419,6 @@ impl Source {
         steady_ms: u64,
     ) -> Result<(), Refused> {
         let request = self.request.take().expect("it is whole");
-    /// A request is whole: its verdict comes now, or with those of the tick.
         let view = View(self.parser.head());
         let (verdict, Whole { endpoint, address, body, since }) = request.verdict(expected, &view);
         let verified = match verdict {
@@ -504,8 +504,6 @@ impl Source {
         ingester.give_buffer(answer);
     }
 
-    fn close(&mut self, ingester: &mut Ingester) {
-        self.release(ingester);
     fn handle_refused(&mut self, refused: &Refused, ingester: &mut Ingester, steady_ms: u64) {
         self.refuse(refused, ingester);
         self.since_ms = steady_ms;
@@ -514,6 +512,8 @@ impl Source {
         }
     }
 
+    fn close(&mut self, ingester: &mut Ingester) {
+        self.release(ingester);
         self.state = State::Closing;
         self.backlog.clear();
         self.stream.finish();
