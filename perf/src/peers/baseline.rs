@@ -29,7 +29,7 @@ pub(super) fn check_installed() -> Result<String, LabError> {
 }
 
 /// Starts it; journals are below the lab's directory.
-pub(super) fn start(peer: Peer, lab: &Lab, settings: &Settings) -> Result<Process, LabError> {
+pub(super) fn start(peer: Peer, lab: &Lab, settings: Settings) -> Result<Process, LabError> {
     let runtime = match peer {
         Peer::TokioUring => "tokio-uring",
         Peer::TokioUringCoop => "tokio-uring-coop",

@@ -43,7 +43,7 @@ pub(crate) async fn check(
         let (label, most) = (peer.label(), peer.body_bytes_max());
         return Err(LabError::Unequal(format!("{label} takes at most {most} of a body of {bytes} bytes")));
     }
-    for hop in all(lab, settings) {
+    for hop in all(lab, *settings) {
         for &bytes in bodies {
             check_hop(peer, lab, settings, &hop, bytes).await?;
         }
@@ -177,7 +177,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let lab = Lab::make(directory.path(), Shape::BENCH, 1).unwrap();
         let settings = Settings { threads: 1, key_exchange: KeyExchange::X25519, hops: Hops::Both };
-        let hop = &all(&lab, &settings)[1];
+        let hop = &all(&lab, settings)[1];
         let (certificate, key) = (lab.pki.certificate(PUBLIC), lab.pki.key(PUBLIC));
         let tls = server_config(&certificate, &key, &lab.pki.bundle(), settings.key_exchange).unwrap();
         let state = Arc::new(SinkState::default());

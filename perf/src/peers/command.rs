@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::ValueEnum as _;
 
 use super::durable::check_durable;
-use super::{Hops, Peer, Settings, check, start};
+use super::{Hops, Peer, Settings, await_listening, check, start};
 use crate::bench::start_sink;
 use crate::error::LabError;
 use crate::lab::{Lab, Shape};
@@ -40,6 +40,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
             let lab = Lab::make(&options.dir, Shape::BENCH, options.threads)?;
             let settings = Settings { threads: options.threads, key_exchange: KeyExchange::X25519, hops };
             let mut sink = start_sink(&lab)?;
+            await_listening(lab.target, std::slice::from_mut(&mut sink)).await?;
             let mut processes = start(peer, &lab, &settings).await?;
             check(peer, &lab, &settings, &BODIES_BYTES).await?;
             for process in processes.iter_mut().chain([&mut sink]) {

@@ -37,7 +37,7 @@ pub(super) fn check_installed() -> Result<String, LabError> {
 }
 
 /// Starts the hops, the last first.
-pub(super) fn start(lab: &Lab, settings: &Settings) -> Result<Vec<Process>, LabError> {
+pub(super) fn start(lab: &Lab, settings: Settings) -> Result<Vec<Process>, LabError> {
     let certificate = both_pem(lab, PUBLIC)?;
     let mut processes = Vec::new();
     for hop in all(lab, settings).iter().rev() {
@@ -54,7 +54,7 @@ pub(super) fn start(lab: &Lab, settings: &Settings) -> Result<Vec<Process>, LabE
 
 fn configuration(
     hop: &Hop,
-    settings: &Settings,
+    settings: Settings,
     [certificate, identity]: [&Path; 2],
     client_ca: &Path,
 ) -> String {
@@ -105,7 +105,7 @@ mod tests {
         let settings = Settings { threads: 3, key_exchange, hops };
         let pems = ["public.both.pem", "own.both.pem"].map(Path::new);
         let bundle = lab.pki.bundle();
-        all(&lab, &settings).iter().map(|hop| configuration(hop, &settings, pems, &bundle)).collect()
+        all(&lab, settings).iter().map(|hop| configuration(hop, settings, pems, &bundle)).collect()
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub(super) struct Hop {
 }
 
 /// The hops that `settings` asks for, the first first.
-pub(super) fn all(lab: &Lab, settings: &Settings) -> Vec<Hop> {
+pub(super) fn all(lab: &Lab, settings: Settings) -> Vec<Hop> {
     let path = format!("/hooks/{}", lab.targets[0].name);
     let last = Hop {
         number: 2,

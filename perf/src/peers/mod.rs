@@ -139,9 +139,9 @@ pub(crate) async fn start(peer: Peer, lab: &Lab, settings: &Settings) -> Result<
         check_free(address)?;
     }
     let mut processes = match peer {
-        Peer::HaProxy => haproxy::start(lab, settings)?,
-        Peer::Nginx | Peer::NginxLua => nginx::start(peer, lab, settings)?,
-        Peer::Tokio | Peer::TokioUring | Peer::TokioUringCoop => vec![baseline::start(peer, lab, settings)?],
+        Peer::HaProxy => haproxy::start(lab, *settings)?,
+        Peer::Nginx | Peer::NginxLua => nginx::start(peer, lab, *settings)?,
+        Peer::Tokio | Peer::TokioUring | Peer::TokioUringCoop => vec![baseline::start(peer, lab, *settings)?],
     };
     for address in listeners(lab, settings.hops) {
         await_listening(address, &mut processes).await?;

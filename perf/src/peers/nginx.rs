@@ -53,7 +53,7 @@ pub(super) fn check_installed(peer: Peer) -> Result<String, LabError> {
 }
 
 /// Starts the hops, the last first.
-pub(super) fn start(peer: Peer, lab: &Lab, settings: &Settings) -> Result<Vec<Process>, LabError> {
+pub(super) fn start(peer: Peer, lab: &Lab, settings: Settings) -> Result<Vec<Process>, LabError> {
     raise_descriptors();
     let ticket_key = lab.directory.join("nginx-tickets.key");
     write_file(&ticket_key, &system_bytes::<TICKET_KEY_BYTES>(), 0o600)?;
@@ -80,7 +80,7 @@ pub(super) fn start(peer: Peer, lab: &Lab, settings: &Settings) -> Result<Vec<Pr
     Ok(processes)
 }
 
-fn common_values(lab: &Lab, settings: &Settings, ticket_key: &Path) -> Vec<(&'static str, String)> {
+fn common_values(lab: &Lab, settings: Settings, ticket_key: &Path) -> Vec<(&'static str, String)> {
     let curves = if settings.key_exchange == KeyExchange::X25519 { "X25519" } else { "auto" };
     vec![
         ("curves", curves.to_owned()),
@@ -92,7 +92,7 @@ fn common_values(lab: &Lab, settings: &Settings, ticket_key: &Path) -> Vec<(&'st
     ]
 }
 
-fn configuration(peer: Peer, lab: &Lab, hop: &Hop, settings: &Settings, name: &str) -> String {
+fn configuration(peer: Peer, lab: &Lab, hop: &Hop, settings: Settings, name: &str) -> String {
     let templates = if peer == Peer::NginxLua { LUA } else { PLAIN };
     let reuseport = if settings.threads > 1 { " reuseport" } else { "" };
     // Lua reads headers as variables, whose names have no hyphen.
@@ -138,9 +138,9 @@ mod tests {
         for (peer, checks) in [(Peer::Nginx, false), (Peer::NginxLua, true)] {
             for (hops, threads) in [(Hops::Ingest, 2), (Hops::Both, 1)] {
                 let settings = Settings { threads, key_exchange: KeyExchange::X25519, hops };
-                let hops = all(&lab, &settings);
+                let hops = all(&lab, settings);
                 let texts: Vec<String> =
-                    hops.iter().map(|hop| configuration(peer, &lab, hop, &settings, "n")).collect();
+                    hops.iter().map(|hop| configuration(peer, &lab, hop, settings, "n")).collect();
                 for text in &texts {
                     assert!(!text.contains("{{"), "{text}");
                     assert_eq!(text.contains("require('hmac').check"), checks, "{text}");
@@ -156,7 +156,7 @@ mod tests {
         }
         for (exchange, curves) in [(KeyExchange::X25519, "X25519"), (KeyExchange::All, "auto")] {
             let settings = Settings { threads: 1, key_exchange: exchange, hops: Hops::Both };
-            let text = fill(COMMON.1, &common_values(&lab, &settings, Path::new("t.key")));
+            let text = fill(COMMON.1, &common_values(&lab, settings, Path::new("t.key")));
             assert!(text.contains(&format!("ssl_ecdh_curve {curves};\n")), "{text}");
             assert!(text.contains("ssl_protocols TLSv1.3;\n") && !text.contains("{{"), "{text}");
         }

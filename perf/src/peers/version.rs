@@ -8,8 +8,8 @@ pub(super) struct Version(pub(super) u32, pub(super) u32);
 
 /// `NAME X.Y.Z` from the first version in `output`; an error if that is below `least`.
 pub(super) fn find_version(name: &'static str, output: &str, least: Version) -> Result<String, LabError> {
-    let words = output.split(|letter: char| letter.is_whitespace() || letter == '/');
-    let Some((version, text)) = words.filter_map(parse).next() else {
+    let mut words = output.split(|letter: char| letter.is_whitespace() || letter == '/');
+    let Some((version, text)) = words.find_map(parse) else {
         let reason = format!("does not say its version, but {:?}", output.lines().next().unwrap_or_default());
         return Err(LabError::Tool { what: name.to_owned(), reason });
     };
