@@ -206,6 +206,7 @@ impl Latency {
 /// CPU by stage of one hop of a system.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "the file says what the list is of")]
 pub(crate) struct Stages {
     /// Who.
     pub(crate) system: String,
