@@ -121,8 +121,8 @@ fn capabilities_and_system_calls_are_kept_where_configured() {
             assert_eq!(thread.field(field), own[0].field(field), "{field} of {}", thread.name);
         }
     }
-    let line = "privileges: capabilities as started with, seccomp is off\n";
-    assert!(node.get("/status").1.ends_with(line), "{}", node.log());
+    let line = "\nprivileges: capabilities as started with, seccomp is off\n";
+    assert!(node.get("/status").1.contains(line), "{}", node.get("/status").1);
 }
 
 #[test]
