@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use mesh::{Mesh, delivered, distinct, numbered, send, target};
@@ -367,6 +368,13 @@ fn a_damaged_record_is_tried_by_schedule_and_then_a_dead_letter() {
 fn a_record_that_cannot_be_read_just_now_is_delivered_later() {
     let schedule = format!("retry_schedule_ms = [{}1000]", "1000, ".repeat(31));
     let (mesh, demo, well) = two_targets(&schedule);
+    // The answer waits: a second attempt before the file is cut would read it, and keep what it has read.
+    let (cut, is_cut) = mpsc::channel::<()>();
+    let is_cut = Mutex::new(is_cut);
+    demo.script(move |_, _| {
+        let _ = is_cut.lock().unwrap().recv();
+        Answer::status(500)
+    });
     let id = mesh.send(&numbered(0, 100_000));
     demo.wait(1);
     fill_past(&mesh, 12);
@@ -374,6 +382,7 @@ fn a_record_that_cannot_be_read_just_now_is_delivered_later() {
     let (file, _) = oldest_commits(&mesh.lab.path("inside/egress/worker-0"));
     let bytes = fs::read(&file).unwrap();
     fs::File::options().write(true).open(&file).unwrap().set_len(BLOCK_BYTES as u64).unwrap();
+    drop(cut);
     mesh.inside.wait_metric("zen_journal_read_errors_total", 2.0);
     mesh.inside.wait_log("a journal segment cannot be read back");
     fill_past(&mesh, 1);
