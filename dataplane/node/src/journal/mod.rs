@@ -21,7 +21,9 @@ pub use reader::{Cursor, Next, Piece, Place};
 use retention::Retention;
 pub use retention::RetentionLimits;
 pub use scan::Scan;
-pub use segments::{MAKER_BYTES, MakerThread, SegmentMaker, SegmentRequest, spawn as spawn_segment_maker};
+pub use segments::{
+    MAKER_BYTES, MakerThread, Pace, SegmentMaker, SegmentRequest, spawn as spawn_segment_maker,
+};
 use zen_core::journal::{
     AppendError, COMMITS_IN_FLIGHT_MAX, CommitNumber, Kind, SegmentId, SegmentSpan, Sequence, Writer,
 };
@@ -426,7 +428,9 @@ impl Journal {
             return;
         }
         let id = self.writer.next_segment_id();
-        self.maker.prepare(SegmentRequest { role: self.role, id, recycle: self.spares.pop_front() }, wall_ms);
+        let pace = if self.files.is_empty() { Pace::Urgent } else { Pace::Gentle };
+        let request = SegmentRequest { role: self.role, id, recycle: self.spares.pop_front(), pace };
+        self.maker.prepare(request, wall_ms);
         self.requested = true;
     }
 

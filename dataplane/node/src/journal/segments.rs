@@ -9,7 +9,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -18,11 +18,14 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use zen_core::journal::{SegmentHeader, SegmentId, segment_header};
+use zen_uring::AlignedBuffer;
 
 use crate::mesh::{JournalRole, Mesh, Message};
 
-/// Zeros are written in pieces of this size.
-const ZERO_BYTES: usize = 1 << 20;
+/// Zeros are written in pieces of this size: a commit waits for one of them at most.
+const ZERO_BYTES: usize = 256 << 10;
+/// The longest pause between two pieces: a disk that is stuck for a moment does not hold up the next segment as long again.
+const PAUSE_MAX: Duration = Duration::from_millis(20);
 /// What the thread may need of its stack, bytes.
 const STACK_BYTES: usize = 256 * 1024;
 /// What the thread takes, bytes.
@@ -33,6 +36,15 @@ const RETRY: Duration = Duration::from_millis(500);
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
+/// How fast a file is filled with zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// There is no segment to write to: as fast as the disk goes.
+    Urgent,
+    /// Commits go on meanwhile: half of the time is theirs.
+    Gentle,
+}
+
 /// What a worker asks for.
 #[derive(Debug)]
 pub struct SegmentRequest {
@@ -42,6 +54,8 @@ pub struct SegmentRequest {
     pub id: SegmentId,
     /// A trimmed segment whose file may be used again.
     pub recycle: Option<SegmentId>,
+    /// How fast.
+    pub pace: Pace,
 }
 
 /// A journal's directory and identity, as the maker needs them.
@@ -226,7 +240,15 @@ impl GivenUp {
             segment_bytes: files.segment_bytes,
             created_ms: wall_ms,
         };
-        build(files, &path, &building, &segment_header(&header, crc32c::crc32c_append), is_recycled)
+        let header = segment_header(&header, crc32c::crc32c_append);
+        if is_recycled {
+            // A loss of power must not leave the new header, or half of it, under the old name.
+            let opened = || OpenOptions::new().write(true).open(&building);
+            let built = sync_directory(&files.directory).and_then(|()| write_header(&opened()?, &header));
+            return publish(files, &path, &building, built);
+        }
+        let built = write_new(&building, &header, files.segment_bytes, request.pace);
+        publish(files, &path, &building, built)
     }
 
     /// Renames a file that was given up, unless an older one is still there; then neither stays.
@@ -258,21 +280,8 @@ impl GivenUp {
     }
 }
 
-fn build(
-    files: &JournalFiles,
-    path: &Path,
-    building: &Path,
-    header: &[u8],
-    is_recycled: bool,
-) -> io::Result<OwnedFd> {
-    let built = if is_recycled {
-        // A loss of power must not leave the new header, or half of it, under the old name.
-        sync_directory(&files.directory)
-            .and_then(|()| OpenOptions::new().write(true).open(building))
-            .and_then(|file| write_header(&file, header))
-    } else {
-        write_new(building, header, files.segment_bytes)
-    };
+/// Gives a file that was built its name, or removes what there is of it.
+fn publish(files: &JournalFiles, path: &Path, building: &Path, built: io::Result<()>) -> io::Result<OwnedFd> {
     if let Err(error) = built.and_then(|()| std::fs::rename(building, path)) {
         let _ = std::fs::remove_file(building);
         return Err(error);
@@ -286,15 +295,23 @@ fn write_header(file: &File, header: &[u8]) -> io::Result<()> {
     file.sync_data()
 }
 
-fn write_new(path: &Path, header: &[u8], bytes: u64) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-    let zeros = vec![0; ZERO_BYTES];
-    file.write_all(header)?;
-    let mut left = bytes - header.len() as u64;
-    while left > 0 {
-        let piece = left.min(ZERO_BYTES as u64) as usize;
-        file.write_all(&zeros[..piece])?;
-        left -= piece as u64;
+/// Past the page cache, which would hand all of it to the disk at once, with commits of a tenth of a second behind it.
+fn write_new(path: &Path, header: &[u8], bytes: u64, pace: Pace) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(true).mode(0o600);
+    let file = file.custom_flags(libc::O_DIRECT | libc::O_CLOEXEC).open(path)?;
+    let mut piece = AlignedBuffer::new(ZERO_BYTES);
+    piece[..header.len()].copy_from_slice(header);
+    let mut offset = 0;
+    while offset < bytes {
+        let begun = Instant::now();
+        let length = (bytes - offset).min(ZERO_BYTES as u64) as usize;
+        file.write_all_at(&piece[..length], offset)?;
+        offset += length as u64;
+        piece[..header.len()].fill(0);
+        if pace == Pace::Gentle {
+            std::thread::sleep(begun.elapsed().min(PAUSE_MAX));
+        }
     }
     file.sync_all()
 }
@@ -336,7 +353,7 @@ mod tests {
                 segment_bytes: SEGMENT_BYTES,
             };
             let (id, recycle) = (SegmentId(id), recycle.map(SegmentId));
-            let request = SegmentRequest { role: JournalRole::Ingester, id, recycle };
+            let request = SegmentRequest { role: JournalRole::Ingester, id, recycle, pace: Pace::Gentle };
             self.given_up.prepare(&files, &request, 0).map(drop)
         }
 
