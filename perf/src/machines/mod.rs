@@ -7,18 +7,26 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::LabError;
-use crate::lab::{Lab, Node, Process, Shape, TARGET_IDENTITY, Tuning, node_program, read_json, wait_ready};
+use crate::lab::{
+    Lab, Metrics, Node, Process, Shape, TARGET_IDENTITY, Tuning, node_program, read_json, wait_ready,
+};
 use crate::pki::{Pki, write_file};
 use crate::stop::StopSignal;
 
 const FILE: &str = "machines.json";
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 const CHECK_EVERY: Duration = Duration::from_millis(500);
+/// How long events that are still on their way may take once the inside is told to stop.
+const DRAIN_TIMEOUT: Duration = Duration::from_mins(1);
+/// Events that an egress has and that no target has yet.
+const LIVE: &str = "zen_events_live";
+/// So many looks in a row must find none: the next batch of a link may be on its way.
+const EMPTY_LOOKS: u32 = 4;
 
 /// Options of `machines`.
 #[derive(Debug, clap::Args)]
@@ -97,14 +105,15 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
             let machines = Machines::read(&side.dir)?;
             let own = start_node(&side, machines.ingester.node()).await?;
             println!("edge: sources at {}", machines.public);
-            stay(vec![own]).await
+            stay(vec![own], None).await
         }
         Step::Inside(side) => {
             let machines = Machines::read(&side.dir)?;
             let sink = start_sink(&side, machines.target)?;
+            let admin = machines.egress.admin;
             let own = start_node(&side, machines.egress.node()).await?;
             println!("inside: the egress is ready, its target at {}", machines.target);
-            stay(vec![own, sink]).await
+            stay(vec![own, sink], Some(admin)).await
         }
     }
 }
@@ -170,11 +179,14 @@ fn start_sink(side: &Side, listen: SocketAddr) -> Result<Process, LabError> {
     Process::start("sink", &own, &arguments, &side.dir.join("sink.log"))
 }
 
-/// Waits for Ctrl-C, or for a process that ends before it, then stops all.
-async fn stay(mut processes: Vec<Process>) -> Result<ExitCode, LabError> {
+/// Waits for Ctrl-C, or for a process that ends before it; then until the egress at `drained` has delivered all; then stops.
+async fn stay(mut processes: Vec<Process>, drained: Option<SocketAddr>) -> Result<ExitCode, LabError> {
     let mut stop = StopSignal::new()?;
     while tokio::time::timeout(CHECK_EVERY, stop.wait()).await.is_err() {
         processes.iter_mut().try_for_each(Process::check)?;
+    }
+    if let Some(admin) = drained {
+        drain(admin).await;
     }
     for process in &mut processes {
         if process.stop(STOP_TIMEOUT).await.is_none() {
@@ -182,6 +194,19 @@ async fn stay(mut processes: Vec<Process>) -> Result<ExitCode, LabError> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn drain(admin: SocketAddr) {
+    let (begun, mut empty) = (Instant::now(), 0);
+    while empty < EMPTY_LOOKS {
+        if begun.elapsed() >= DRAIN_TIMEOUT {
+            eprintln!("events are still on their way after {} s", DRAIN_TIMEOUT.as_secs());
+            return;
+        }
+        let live = Metrics::scrape(admin).await.sum(LIVE, "");
+        empty = if live == 0.0 { empty + 1 } else { 0 };
+        tokio::time::sleep(CHECK_EVERY).await;
+    }
 }
 
 #[cfg(test)]

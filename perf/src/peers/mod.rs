@@ -1,7 +1,7 @@
 //! Systems that do the same work as the mesh, or part of it, as their own experts would configure them.
 //!
 //! In: a lab, and how many hops. Out: processes that listen where the lab's nodes would, the last hop delivering to
-//! the lab's target. Their configuration is in `perf/peers/`; [`check`] shows that each does what its row claims.
+//! the lab's target. Their configuration is in `perf/peers/`; [`mod@check`] shows that each does what its row claims.
 
 mod baseline;
 mod check;
