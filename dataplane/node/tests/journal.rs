@@ -504,6 +504,8 @@ fn place_of(file: &Path, id: &str) -> u64 {
 fn newest_commits(directory: &Path) -> (PathBuf, Vec<(u64, u64)>) {
     let mut files: Vec<PathBuf> =
         fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    // One that is being made has no commits, and another name in a moment.
+    files.retain(|path| path.extension().is_some_and(|name| name == "seg"));
     files.sort_unstable();
     let mut all = files.into_iter().rev().map(|file| (commits(&fs::read(&file).unwrap()), file));
     let (commits, file) = all.find(|(commits, _)| !commits.is_empty()).unwrap();

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs::{self, Permissions};
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -86,18 +87,30 @@ fn check(lab: &Lab, text: &str) -> (i32, String) {
     (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
 }
 
-/// Everything that a node keeps, as text.
+/// Everything that a running node keeps, as text. A file that gets another name meanwhile is looked for again.
 fn kept(directory: &Path) -> String {
+    let mut all = None;
+    wait_until("all files are read", || {
+        let read = try_kept(directory);
+        let is_gone = read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+        all = (!is_gone).then(|| read.unwrap());
+        all.is_some()
+    });
+    all.unwrap()
+}
+
+fn try_kept(directory: &Path) -> io::Result<String> {
     let mut all = String::new();
-    for entry in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?.path();
         all.push_str(&entry.display().to_string());
         all.push_str(&if entry.is_dir() {
-            kept(&entry)
+            try_kept(&entry)?
         } else {
-            String::from_utf8_lossy(&fs::read(&entry).unwrap()).into_owned()
+            String::from_utf8_lossy(&fs::read(&entry)?).into_owned()
         });
     }
-    all
+    Ok(all)
 }
 
 #[test]
