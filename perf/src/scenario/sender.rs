@@ -96,7 +96,15 @@ impl Sender {
     /// Waits for its end; what it saw.
     pub(super) async fn finish(mut self) -> Result<Load, LabError> {
         match self.process.wait(END_TIMEOUT).await {
-            Some(status) if status.success() => results::read(&self.json),
+            Some(status) if status.success() => {
+                let load: Load = results::read(&self.json)?;
+                // Results are published: where somebody keeps his source is nobody's business.
+                let here =
+                    std::env::current_dir().map_or(String::new(), |here| format!("{}/", here.display()));
+                let command =
+                    if here.len() > 1 { load.command.replace(&here, "") } else { load.command.clone() };
+                Ok(Load { command, ..load })
+            }
             Some(_) => Err(self.ended()),
             None => Err(LabError::Late { what: "the load generator's end", seconds: END_TIMEOUT.as_secs() }),
         }
