@@ -98,11 +98,9 @@ impl Sender {
         match self.process.wait(END_TIMEOUT).await {
             Some(status) if status.success() => {
                 let load: Load = results::read(&self.json)?;
-                // Results are published: where somebody keeps his source is nobody's business.
-                let here =
-                    std::env::current_dir().map_or(String::new(), |here| format!("{}/", here.display()));
-                let command =
-                    if here.len() > 1 { load.command.replace(&here, "") } else { load.command.clone() };
+                // Results are published: where somebody keeps the source is nobody's business.
+                let here = std::env::current_dir().map(|here| format!("{}/", here.display()));
+                let command = load.command.replace(&here.unwrap_or_default(), "");
                 Ok(Load { command, ..load })
             }
             Some(_) => Err(self.ended()),
