@@ -9,6 +9,8 @@ use crate::tls::{Tls, TlsError};
 
 /// Buffers above this are not kept for the next send.
 const SPARE_BYTES_MAX: usize = 64 * 1024;
+/// The same where there are very many connections.
+const SMALL_SPARE_BYTES_MAX: usize = 512;
 
 /// A connection that is up, at least as far as TCP.
 #[derive(Debug)]
@@ -17,7 +19,7 @@ pub struct Stream {
     pub socket: SocketId,
     /// Its TLS state.
     pub tls: Tls,
-    spare: Vec<u8>,
+    spare_bytes_max: usize,
     /// Plaintext that was encrypted and has not been handed to a send.
     queued_bytes: usize,
     sending: bool,
@@ -28,11 +30,17 @@ impl Stream {
     /// A stream that starts to receive.
     pub fn start(socket: SocketId, tls: Tls, reactor: &mut Reactor) -> Self {
         reactor.receive(socket);
-        Self { socket, tls, spare: Vec::new(), queued_bytes: 0, sending: false, finishing: false }
+        let spare_bytes_max = SPARE_BYTES_MAX;
+        Self { socket, tls, spare_bytes_max, queued_bytes: 0, sending: false, finishing: false }
+    }
+
+    /// The same for one of very many connections, which keeps no more than a short answer needs.
+    pub fn start_small(socket: SocketId, tls: Tls, reactor: &mut Reactor) -> Self {
+        Self { spare_bytes_max: SMALL_SPARE_BYTES_MAX, ..Self::start(socket, tls, reactor) }
     }
 
     /// Takes ciphertext off the wire.
-    pub fn handle_ciphertext(&mut self, bytes: &[u8], plaintext: &mut Vec<u8>) -> Result<(), TlsError> {
+    pub fn handle_ciphertext(&mut self, bytes: &mut [u8], plaintext: &mut Vec<u8>) -> Result<(), TlsError> {
         self.tls.handle_ciphertext(bytes, &mut |piece| plaintext.extend_from_slice(piece))
     }
 
@@ -54,23 +62,16 @@ impl Stream {
         if self.sending || !self.tls.wants_write() {
             return;
         }
-        let mut buffer = std::mem::take(&mut self.spare);
-        buffer.clear();
-        if self.queued_bytes > SPARE_BYTES_MAX {
-            // Doubling would take twice as much; each record of 16 KiB brings 22 bytes.
-            buffer.reserve_exact(self.queued_bytes + self.queued_bytes / 512 + 64);
-        }
         self.queued_bytes = 0;
-        self.tls.take_ciphertext(&mut buffer);
         self.sending = true;
-        reactor.send(self.socket, buffer);
+        reactor.send(self.socket, self.tls.take_outgoing());
     }
 
     /// Takes a send's completion and goes on with what came meanwhile.
     pub fn handle_sent(&mut self, buffer: Vec<u8>, reactor: &mut Reactor) {
         self.sending = false;
-        if buffer.capacity() <= SPARE_BYTES_MAX {
-            self.spare = buffer;
+        if buffer.capacity() <= self.spare_bytes_max {
+            self.tls.give_room(buffer);
         }
         self.flush(reactor);
     }

@@ -4,10 +4,16 @@
 //! goes to a parser; ciphertext to send is taken out once per tick. Verification of peers is in
 //! `zen-identity`; TLS 1.3 only (RFC 8446).
 
-use std::io::{BufRead, Write};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::CommonState;
+use rustls::client::UnbufferedClientConnection;
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{
+    ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic,
+};
 use rustls_pki_types::{ServerName, UnixTime};
 use zen_identity::{Denial, DenyList, PeerRefused, SpiffeId};
 
@@ -21,6 +27,17 @@ const SILENT_BYTES_MAX: usize = 32 * 1024;
 /// The same of a peer that we dialled, whose handshake may hold a long chain.
 const SILENT_BYTES_MAX_DIALLED: usize = 128 * 1024;
 
+/// Plaintext of one record, bytes (RFC 8446 section 5.1).
+const RECORD_BYTES_MAX: usize = 16 * 1024;
+/// Header, content type and tag of a record, bytes.
+const RECORD_OVERHEAD_BYTES: usize = 5 + 1 + 16;
+/// An alert, bytes (RFC 8446 section 6).
+const ALERT_BYTES: usize = 2;
+/// Room for a message of the handshake, at first; bytes.
+const FLIGHT_BYTES: usize = 128;
+/// Outgoing buffers above this grow to what is needed, not to the double of it.
+const DOUBLED_BYTES_MAX: usize = 64 * 1024;
+
 /// An idle connection in rustls: keys, transcript, certificates. Measured in `tests/bounds.rs`; bytes.
 pub const IDLE_BYTES: usize = 10 * 1024;
 /// What a peer that has not finished its handshake may make us hold beside that, bytes.
@@ -32,9 +49,6 @@ pub enum TlsError {
     /// The protocol or a certificate check.
     #[error("tls: {}", said(.0))]
     Protocol(#[from] rustls::Error),
-    /// The peer sent more than a parser may leave unread.
-    #[error("tls: plaintext left unread")]
-    Unread,
     /// A handshake without end, or records that carry nothing.
     #[error("tls: too much was sent without any data in it")]
     Silent,
@@ -49,7 +63,7 @@ impl TlsError {
                 Some(refused) if refused.is_deny_list_stale() => "deny_list_stale",
                 _ => "tls",
             },
-            Self::Unread | Self::Silent => "tls",
+            Self::Silent => "tls",
         }
     }
 
@@ -57,112 +71,170 @@ impl TlsError {
     pub fn denial(&self) -> Option<Denial> {
         match self {
             Self::Protocol(error) => zen_identity::peer_refused(error).and_then(PeerRefused::denial),
-            Self::Unread | Self::Silent => None,
+            Self::Silent => None,
         }
     }
 }
 
 /// One TLS connection, either side.
+///
+/// rustls' unbuffered interface: between two records nothing is held but keys.
 pub struct Tls {
-    connection: rustls::Connection,
+    side: Side,
+    /// Ciphertext of a record that is not whole yet, and what rustls still refers to before it.
+    incoming: Vec<u8>,
+    /// Plaintext that waits for the end of the handshake.
+    waiting: Vec<u8>,
+    outgoing: Vec<u8>,
     peer_closed: bool,
-    /// Ciphertext since the last plaintext: rustls holds no more of it than this.
+    /// After an error nothing is encrypted any more.
+    failed: bool,
+    /// Ciphertext since the last plaintext.
     silent_bytes: usize,
     silent_bytes_max: usize,
     /// The deny list that the peer was compared with last.
     compared: Option<Arc<DenyList>>,
 }
 
+/// Boxed, since both are large and move with every completion.
+enum Side {
+    Accepted(Box<UnbufferedServerConnection>),
+    Dialled(Box<UnbufferedClientConnection>),
+}
+
+/// What is to be encrypted.
+#[derive(Clone, Copy)]
+enum Said<'a> {
+    Data(&'a [u8]),
+    Goodbye,
+}
+
+/// What a state of rustls asks for next.
+enum Turn {
+    /// Look again.
+    Again,
+    /// More bytes from the peer.
+    Idle,
+}
+
 impl Tls {
     /// The accepting side.
     pub fn accept(config: &ServerTls) -> Result<Self, TlsError> {
-        let mut connection = rustls::ServerConnection::new(Arc::clone(config))?;
-        connection.set_buffer_limit(None);
-        Ok(Self::new(connection.into(), SILENT_BYTES_MAX))
+        let connection = UnbufferedServerConnection::new(Arc::clone(config))?;
+        Ok(Self::new(Side::Accepted(Box::new(connection)), SILENT_BYTES_MAX))
     }
 
     /// The dialling side.
     pub fn connect(config: &ClientTls, name: ServerName<'static>) -> Result<Self, TlsError> {
-        let mut connection = rustls::ClientConnection::new(Arc::clone(config), name)?;
-        connection.set_buffer_limit(None);
-        Ok(Self::new(connection.into(), SILENT_BYTES_MAX_DIALLED))
+        let connection = UnbufferedClientConnection::new(Arc::clone(config), name)?;
+        let mut tls = Self::new(Side::Dialled(Box::new(connection)), SILENT_BYTES_MAX_DIALLED);
+        let begun = tls.advance(&mut [], &mut |_| {}).1;
+        begun.map(|()| tls)
     }
 
-    /// Takes ciphertext; each piece of plaintext goes to `plaintext` as it is decrypted.
+    /// Takes ciphertext, decrypted where it is; each piece of plaintext goes to `plaintext`.
     ///
-    /// An alert for the peer may be waiting in [`Tls::take_ciphertext`] even after an error.
+    /// An alert for the peer may be waiting in [`Tls::take_ciphertext`] even after an error, behind which
+    /// nothing is looked at any more.
     pub fn handle_ciphertext(
         &mut self,
-        mut bytes: &[u8],
+        bytes: &mut [u8],
         plaintext: &mut impl FnMut(&[u8]),
     ) -> Result<(), TlsError> {
-        while !bytes.is_empty() {
-            let read = self.connection.read_tls(&mut bytes).map_err(|_| TlsError::Unread)?;
-            if read == 0 {
-                return Ok(());
+        if self.failed {
+            return Ok(());
+        }
+        let mut said = 0;
+        let mut counted = |piece: &[u8]| {
+            said += piece.len();
+            plaintext(piece);
+        };
+        let result = if self.incoming.is_empty() {
+            let (taken, result) = self.advance(bytes, &mut counted);
+            self.incoming.extend_from_slice(&bytes[taken..]);
+            result
+        } else {
+            let mut incoming = std::mem::take(&mut self.incoming);
+            incoming.extend_from_slice(bytes);
+            let (taken, result) = self.advance(&mut incoming, &mut counted);
+            incoming.drain(..taken);
+            // An empty one is freed: an idle connection holds none.
+            if !incoming.is_empty() {
+                self.incoming = incoming;
             }
-            let state = self.connection.process_new_packets()?;
-            self.peer_closed |= state.peer_has_closed();
-            let mut left = state.plaintext_bytes_to_read();
-            self.silent_bytes = if left > 0 { read } else { self.silent_bytes + read };
-            if self.silent_bytes > self.silent_bytes_max {
-                return Err(TlsError::Silent);
-            }
-            let mut reader = self.connection.reader();
-            while left > 0 {
-                let Ok(piece) = reader.fill_buf() else { break };
-                let taken = piece.len();
-                if taken == 0 {
-                    break;
-                }
-                plaintext(piece);
-                reader.consume(taken);
-                left = left.saturating_sub(taken);
-            }
+            result
+        };
+        self.silent_bytes = if said > 0 { self.incoming.len() } else { self.silent_bytes + bytes.len() };
+        result?;
+        if self.silent_bytes > self.silent_bytes_max {
+            self.failed = true;
+            return Err(TlsError::Silent);
         }
         Ok(())
     }
 
-    /// Ciphertext held until its record is whole, at most; bytes.
+    /// Ciphertext held until its record is whole, bytes.
     pub fn received_bytes(&self) -> usize {
-        self.silent_bytes
+        self.incoming.capacity()
     }
 
     /// Encrypts `bytes` into the outgoing buffer.
     pub fn write(&mut self, bytes: &[u8]) {
-        self.connection.writer().write_all(bytes).expect("the outgoing buffer has no limit");
+        if bytes.is_empty() || self.failed {
+            return;
+        }
+        match self.on_traffic(Said::Data(bytes)) {
+            Some(written) => self.failed |= !written,
+            None => self.waiting.extend_from_slice(bytes),
+        }
     }
 
     /// Encrypts `parts` one behind the other, in as few records as they fit in.
     pub fn write_parts(&mut self, parts: [&[u8]; 2]) {
-        if parts[1].is_empty() {
-            return self.write(parts[0]);
+        let [head, body] = parts;
+        // What fills the head's record goes with it; the rest is read where it is.
+        let fills = body.len().min(RECORD_BYTES_MAX.saturating_sub(head.len()));
+        if fills == 0 {
+            self.write(head);
+        } else {
+            self.write(&[head, &body[..fills]].concat());
         }
-        let whole = parts[0].len() + parts[1].len();
-        let written = self.connection.writer().write_vectored(&parts.map(std::io::IoSlice::new));
-        assert_eq!(written.ok(), Some(whole), "the outgoing buffer has no limit");
+        self.write(&body[fills..]);
     }
 
-    /// Says goodbye to the peer (RFC 8446 section 6.1).
+    /// Says goodbye to the peer (RFC 8446 section 6.1), if it can be told by now.
     pub fn close_notify(&mut self) {
-        self.connection.send_close_notify();
+        if !self.failed {
+            self.on_traffic(Said::Goodbye);
+        }
     }
 
     /// Appends what is to be sent to `out`.
     pub fn take_ciphertext(&mut self, out: &mut Vec<u8>) {
-        while self.connection.wants_write() {
-            self.connection.write_tls(out).expect("a vector takes everything");
+        out.append(&mut self.outgoing);
+    }
+
+    /// What is to be sent, in the buffer into which it was encrypted.
+    pub fn take_outgoing(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.outgoing)
+    }
+
+    /// Gives a buffer to encrypt into, if there is none.
+    pub fn give_room(&mut self, mut buffer: Vec<u8>) {
+        if self.outgoing.capacity() == 0 {
+            buffer.clear();
+            self.outgoing = buffer;
         }
     }
 
     /// Whether there is ciphertext to send.
     pub fn wants_write(&self) -> bool {
-        self.connection.wants_write()
+        !self.outgoing.is_empty()
     }
 
     /// Whether application data cannot flow yet.
     pub fn is_handshaking(&self) -> bool {
-        self.connection.is_handshaking()
+        self.common().is_handshaking()
     }
 
     /// Whether the peer said goodbye.
@@ -170,18 +242,93 @@ impl Tls {
         self.peer_closed
     }
 
-    fn new(connection: rustls::Connection, silent_bytes_max: usize) -> Self {
-        Self { connection, peer_closed: false, silent_bytes: 0, silent_bytes_max, compared: None }
+    fn new(side: Side, silent_bytes_max: usize) -> Self {
+        Self {
+            side,
+            incoming: Vec::new(),
+            waiting: Vec::new(),
+            outgoing: Vec::new(),
+            peer_closed: false,
+            failed: false,
+            silent_bytes: 0,
+            silent_bytes_max,
+            compared: None,
+        }
+    }
+
+    fn common(&self) -> &CommonState {
+        match &self.side {
+            Side::Accepted(it) => it,
+            Side::Dialled(it) => it,
+        }
+    }
+
+    /// Works until rustls wants more bytes. Returns how many of `bytes` are done with.
+    fn advance(
+        &mut self,
+        bytes: &mut [u8],
+        plaintext: &mut impl FnMut(&[u8]),
+    ) -> (usize, Result<(), TlsError>) {
+        let mut taken = 0;
+        let result = loop {
+            let (discard, turn) = self.step(&mut bytes[taken..], plaintext);
+            taken += discard;
+            match turn {
+                Ok(Turn::Again) => {}
+                Ok(Turn::Idle) => break Ok(()),
+                Err(error) => break Err(error.into()),
+            }
+        };
+        if result.is_err() {
+            self.failed = true;
+            self.waiting = Vec::new();
+            // The alert; a record that was refused may not be looked at once more.
+            while self.common().wants_write() {
+                let _ = self.step(&mut bytes[taken..], plaintext);
+            }
+        }
+        // Nothing follows a goodbye or an error, so nothing of it is kept.
+        let taken = if self.peer_closed || self.failed { bytes.len() } else { taken };
+        (taken, result)
+    }
+
+    /// Says it if the handshake is far enough; none if it is not.
+    fn on_traffic(&mut self, said: Said<'_>) -> Option<bool> {
+        let Self { side, incoming, outgoing, .. } = self;
+        loop {
+            // What rustls refers to in an incomplete record has to be there, too.
+            let (discard, next) = match side {
+                Side::Accepted(it) => say(it.process_tls_records(incoming), said, outgoing),
+                Side::Dialled(it) => say(it.process_tls_records(incoming), said, outgoing),
+            };
+            incoming.drain(..discard);
+            if let ControlFlow::Break(result) = next {
+                return result;
+            }
+        }
+    }
+
+    fn step(
+        &mut self,
+        bytes: &mut [u8],
+        plaintext: &mut impl FnMut(&[u8]),
+    ) -> (usize, Result<Turn, rustls::Error>) {
+        let Self { side, outgoing, waiting, peer_closed, .. } = self;
+        let mut sides = (outgoing, waiting, peer_closed);
+        match side {
+            Side::Accepted(it) => handle_state(it.process_tls_records(bytes), plaintext, &mut sides),
+            Side::Dialled(it) => handle_state(it.process_tls_records(bytes), plaintext, &mut sides),
+        }
     }
 
     /// The peer's SPIFFE id, after a handshake that checked it.
     pub fn peer_id(&self) -> Option<SpiffeId> {
-        zen_identity::peer_id(self.connection.peer_certificates())
+        zen_identity::peer_id(self.common().peer_certificates())
     }
 
     /// The DNS names of the peer's certificate, after a handshake that checked it.
     pub fn peer_dns_names(&self) -> Vec<String> {
-        zen_identity::peer_dns_names(self.connection.peer_certificates())
+        zen_identity::peer_dns_names(self.common().peer_certificates())
     }
 
     /// Whether a list denies the peer with which it was not compared yet; the handshake looks for itself.
@@ -192,13 +339,126 @@ impl Tls {
         }
         self.compared = Some(Arc::clone(list));
         let now = UnixTime::since_unix_epoch(Duration::from_millis(wall_ms));
-        list.denies(self.connection.peer_certificates()?, now)
+        list.denies(self.common().peer_certificates()?, now)
     }
 
     /// The last moment of the peer's certificate, Unix ms; the connection ends there.
     pub fn peer_not_after_ms(&self) -> Option<u64> {
-        let not_after = zen_identity::peer_not_after(self.connection.peer_certificates())?;
+        let not_after = zen_identity::peer_not_after(self.common().peer_certificates())?;
         Some(not_after.as_secs() * 1000 + 999)
+    }
+}
+
+/// Does what a state asks for: outgoing ciphertext, waiting plaintext and whether the peer has closed.
+fn handle_state<Data>(
+    status: UnbufferedStatus<'_, '_, Data>,
+    plaintext: &mut impl FnMut(&[u8]),
+    (outgoing, waiting, peer_closed): &mut (&mut Vec<u8>, &mut Vec<u8>, &mut bool),
+) -> (usize, Result<Turn, rustls::Error>) {
+    let UnbufferedStatus { discard, state, .. } = status;
+    let turn = state.and_then(|state| match state {
+        ConnectionState::ReadTraffic(mut traffic) => {
+            while let Some(record) = traffic.next_record() {
+                plaintext(record?.payload);
+            }
+            Ok(Turn::Again)
+        }
+        ConnectionState::EncodeTlsData(mut data) => {
+            encode(&mut data, outgoing);
+            Ok(Turn::Again)
+        }
+        ConnectionState::TransmitTlsData(data) => {
+            data.done();
+            Ok(Turn::Again)
+        }
+        ConnectionState::PeerClosed => {
+            **peer_closed = true;
+            Ok(Turn::Again)
+        }
+        ConnectionState::WriteTraffic(traffic) => {
+            if !waiting.is_empty() && !encrypt(traffic, &std::mem::take(*waiting), outgoing) {
+                return Err(rustls::Error::EncryptError);
+            }
+            Ok(Turn::Idle)
+        }
+        ConnectionState::BlockedHandshake | ConnectionState::Closed => Ok(Turn::Idle),
+        _ => Err(rustls::Error::General("early data is not taken".into())),
+    });
+    (discard, turn)
+}
+
+/// Says it now, if it can be: whether that went well. Nothing of a handshake's may be lost on the way.
+fn say<Data>(
+    status: UnbufferedStatus<'_, '_, Data>,
+    said: Said<'_>,
+    outgoing: &mut Vec<u8>,
+) -> (usize, ControlFlow<Option<bool>>) {
+    let next = match (status.state, said) {
+        (Ok(ConnectionState::WriteTraffic(traffic)), Said::Data(bytes)) => {
+            ControlFlow::Break(Some(encrypt(traffic, bytes, outgoing)))
+        }
+        (Ok(ConnectionState::WriteTraffic(mut traffic)), Said::Goodbye) => {
+            let room = RECORD_OVERHEAD_BYTES + ALERT_BYTES;
+            ControlFlow::Break(Some(into_room(outgoing, room, |room| traffic.queue_close_notify(room))))
+        }
+        (Ok(ConnectionState::EncodeTlsData(mut data)), _) => {
+            encode(&mut data, outgoing);
+            ControlFlow::Continue(())
+        }
+        (Ok(ConnectionState::TransmitTlsData(data)), _) => {
+            data.done();
+            ControlFlow::Continue(())
+        }
+        _ => ControlFlow::Break(None),
+    };
+    (status.discard, next)
+}
+
+/// Whether `bytes` were encrypted; not after 2^64 records under one key.
+fn encrypt<Data>(mut traffic: WriteTraffic<'_, Data>, bytes: &[u8], outgoing: &mut Vec<u8>) -> bool {
+    let records = bytes.len() / RECORD_BYTES_MAX + 1;
+    let room = bytes.len() + records * RECORD_OVERHEAD_BYTES;
+    into_room(outgoing, room, |room| traffic.encrypt(bytes, room))
+}
+
+/// Lets `write` fill what it needs behind `out`.
+fn into_room(
+    out: &mut Vec<u8>,
+    mut room: usize,
+    mut write: impl FnMut(&mut [u8]) -> Result<usize, EncryptError>,
+) -> bool {
+    let begin = out.len();
+    loop {
+        if room > DOUBLED_BYTES_MAX {
+            out.reserve_exact(room);
+        }
+        out.resize(begin + room, 0);
+        match write(&mut out[begin..]) {
+            Ok(written) => {
+                out.truncate(begin + written);
+                return true;
+            }
+            Err(EncryptError::InsufficientSize(needed)) if needed.required_size > room => {
+                room = needed.required_size;
+            }
+            Err(_) => {
+                out.truncate(begin);
+                return false;
+            }
+        }
+    }
+}
+
+fn encode<Data>(data: &mut EncodeTlsData<'_, Data>, out: &mut Vec<u8>) {
+    let begin = out.len();
+    let mut room = FLIGHT_BYTES;
+    loop {
+        out.resize(begin + room, 0);
+        match data.encode(&mut out[begin..]) {
+            Ok(written) => return out.truncate(begin + written),
+            Err(EncodeError::InsufficientSize(needed)) => room = needed.required_size,
+            Err(EncodeError::AlreadyEncoded) => unreachable!("each is encoded once"),
+        }
     }
 }
 

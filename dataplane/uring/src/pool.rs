@@ -58,6 +58,14 @@ impl BufferMemory {
         unsafe { slice::from_raw_parts(start, buffer.len()) }
     }
 
+    /// As [`BufferMemory::bytes`], to be worked on where they are.
+    pub(crate) fn bytes_mut(&mut self, buffer: &mut ReceiveBuffer) -> &mut [u8] {
+        assert!(buffer.is_from(&self.ledger), "a receive buffer of another reactor");
+        let start = self.start_of(buffer.index());
+        // SAFETY: as for `bytes`; both `&mut` make it the only borrow.
+        unsafe { slice::from_raw_parts_mut(start, buffer.len()) }
+    }
+
     /// All of a buffer that has no handle, to fill it.
     pub(crate) fn space(&mut self, index: u16) -> &mut [u8] {
         let start = self.start_of(index);

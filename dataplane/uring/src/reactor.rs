@@ -283,6 +283,11 @@ impl Reactor {
         on_engine!(&self.engine, bytes(buffer))
     }
 
+    /// The same, to be decrypted where they are.
+    pub fn bytes_mut(&mut self, buffer: &mut ReceiveBuffer) -> &mut [u8] {
+        on_engine!(&mut self.engine, bytes_mut(buffer))
+    }
+
     /// Gives a receive buffer back for use by any socket.
     pub fn recycle(&mut self, buffer: ReceiveBuffer) {
         on_engine!(&mut self.engine, recycle(buffer));

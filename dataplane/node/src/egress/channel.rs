@@ -49,7 +49,7 @@ impl Channel {
     }
 
     /// Takes bytes off the wire.
-    pub fn handle_bytes(&mut self, bytes: &[u8], plaintext: &mut Vec<u8>) -> Result<(), TlsError> {
+    pub fn handle_bytes(&mut self, bytes: &mut [u8], plaintext: &mut Vec<u8>) -> Result<(), TlsError> {
         match self {
             Self::Tls(stream) => stream.handle_ciphertext(bytes, plaintext),
             Self::Plain(_) => {

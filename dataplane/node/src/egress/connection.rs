@@ -131,7 +131,7 @@ impl Connection {
     }
 
     /// Decrypts what came from the target.
-    pub fn decrypt(&mut self, bytes: &[u8]) -> Result<(), TlsError> {
+    pub fn decrypt(&mut self, bytes: &mut [u8]) -> Result<(), TlsError> {
         let Some(channel) = &mut self.channel else {
             return Ok(());
         };

@@ -122,7 +122,7 @@ impl Probes {
     }
 
     /// Decrypts what came; a probed target has nothing to say beyond the handshake.
-    pub fn decrypt(&mut self, socket: SocketId, bytes: &[u8]) -> Result<(), TlsError> {
+    pub fn decrypt(&mut self, socket: SocketId, bytes: &mut [u8]) -> Result<(), TlsError> {
         let stream = self.open.get_mut(socket).and_then(|probe| probe.stream.as_mut());
         stream.map_or(Ok(()), |stream| stream.handle_ciphertext(bytes, &mut Vec::new()))
     }

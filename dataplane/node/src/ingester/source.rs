@@ -106,11 +106,14 @@ impl Source {
     }
 
     /// Decrypts what came into the backlog; after the last answer nothing is looked at.
-    pub fn decrypt(&mut self, mut bytes: &[u8]) -> Result<(), ConnectionError> {
+    pub fn decrypt(&mut self, bytes: &mut [u8]) -> Result<(), ConnectionError> {
         if self.state == State::Closing {
             return Ok(());
         }
-        self.client.handle_bytes(&mut bytes)?;
+        let mut left = &*bytes;
+        self.client.handle_bytes(&mut left)?;
+        let begin = bytes.len() - left.len();
+        let bytes = &mut bytes[begin..];
         Ok(self.stream.handle_ciphertext(bytes, &mut self.backlog)?)
     }
 

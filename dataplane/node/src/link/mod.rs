@@ -171,7 +171,7 @@ impl Links {
     }
 
     /// Decrypts ciphertext from a peer.
-    pub fn decrypt(&mut self, socket: SocketId, bytes: &[u8]) -> Result<(), TlsError> {
+    pub fn decrypt(&mut self, socket: SocketId, bytes: &mut [u8]) -> Result<(), TlsError> {
         self.open.get_mut(socket).map_or(Ok(()), |link| link.decrypt(bytes))
     }
 

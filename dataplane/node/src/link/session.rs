@@ -107,7 +107,7 @@ impl Link {
     }
 
     /// Decrypts what came.
-    pub fn decrypt(&mut self, bytes: &[u8]) -> Result<(), TlsError> {
+    pub fn decrypt(&mut self, bytes: &mut [u8]) -> Result<(), TlsError> {
         let stream = self.stream.as_mut().expect("what receives is connected");
         stream.handle_ciphertext(bytes, &mut self.plaintext)
     }

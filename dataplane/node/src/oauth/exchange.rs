@@ -150,7 +150,7 @@ async fn ask(
         socket.write_all(&ciphertext).await?;
         let count = socket.read(&mut received).await?;
         let decrypted =
-            tls.handle_ciphertext(&received[..count], &mut |piece| plaintext.extend_from_slice(piece));
+            tls.handle_ciphertext(&mut received[..count], &mut |piece| plaintext.extend_from_slice(piece));
         let is_over = count == 0 || tls.peer_closed();
         let mut input = plaintext.as_slice();
         loop {

@@ -77,7 +77,7 @@ fn answer(socket: &mut TcpStream, mut tls: Option<&mut Tls>, until: Instant) -> 
         match &mut tls {
             None => plaintext.extend_from_slice(&buffer[..count]),
             Some(tls) => {
-                tls.handle_ciphertext(&buffer[..count], &mut |piece| plaintext.extend_from_slice(piece))?;
+                tls.handle_ciphertext(&mut buffer[..count], &mut |piece| plaintext.extend_from_slice(piece))?;
             }
         }
         let mut input = &plaintext[..];

@@ -186,7 +186,7 @@ impl Worker {
             return;
         };
         let client = Client::new(peer.ip(), settings.proxies.as_ref());
-        let stream = Stream::start(socket, tls, &mut self.reactor);
+        let stream = Stream::start_small(socket, tls, &mut self.reactor);
         let source = Box::new(Source::new(stream, client, place, self.clock.steady_ms));
         let index = socket.index();
         if index >= self.sources.len() {
@@ -197,8 +197,8 @@ impl Worker {
     }
 
     /// The ring lends its buffer for decryption only; then it is free for the next receive.
-    fn handle_received(&mut self, socket: SocketId, buffer: zen_uring::ReceiveBuffer) {
-        let bytes = self.reactor.bytes(&buffer);
+    fn handle_received(&mut self, socket: SocketId, mut buffer: zen_uring::ReceiveBuffer) {
+        let bytes = self.reactor.bytes_mut(&mut buffer);
         if let Some(mut source) = take_source(&mut self.sources, socket) {
             let ingester = self.ingester.as_mut().expect("sources belong to an ingester");
             if let Some(unused) = source.lend(ingester.take_scratch()) {

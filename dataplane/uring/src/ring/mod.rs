@@ -114,6 +114,10 @@ impl Ring {
         self.pool.bytes(buffer)
     }
 
+    pub(crate) fn bytes_mut(&mut self, buffer: &mut ReceiveBuffer) -> &mut [u8] {
+        self.pool.bytes_mut(buffer)
+    }
+
     pub(crate) fn recycle(&mut self, buffer: ReceiveBuffer) {
         self.pool.recycle(buffer);
     }

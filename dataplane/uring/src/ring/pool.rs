@@ -69,6 +69,10 @@ impl ReceivePool {
         self.memory.bytes(buffer)
     }
 
+    pub(super) fn bytes_mut(&mut self, buffer: &mut ReceiveBuffer) -> &mut [u8] {
+        self.memory.bytes_mut(buffer)
+    }
+
     pub(super) fn recycle(&mut self, buffer: ReceiveBuffer) {
         let index = self.memory.take_back(buffer);
         self.give(index);

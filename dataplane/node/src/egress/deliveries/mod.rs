@@ -228,7 +228,7 @@ impl Deliveries {
     }
 
     /// Decrypts ciphertext from a target.
-    pub fn decrypt(&mut self, socket: SocketId, bytes: &[u8]) -> Result<(), TlsError> {
+    pub fn decrypt(&mut self, socket: SocketId, bytes: &mut [u8]) -> Result<(), TlsError> {
         match self.connections.get_mut(socket) {
             Some(connection) => connection.decrypt(bytes),
             None => self.probes.decrypt(socket, bytes),
