@@ -84,7 +84,7 @@ impl Metadata<'_> {
         push_decimal(out, self.time_ms);
         out.push(b'\n');
         push_hex_line(out, &self.nonce);
-        push_event_id(out, self.event_id);
+        push_line(out, &self.event_id.text());
         push_hex_line(out, &self.endpoint.0);
         push_line(out, self.audience.as_bytes());
         push_line(out, self.content_type.as_bytes());
@@ -130,16 +130,6 @@ fn push_hex(out: &mut Vec<u8>, bytes: &[u8]) {
     let start = out.len();
     out.resize(start + bytes.len() * 2, 0);
     encode_hex(bytes, &mut out[start..]);
-}
-
-fn push_event_id(out: &mut Vec<u8>, id: EventId) {
-    for (index, group) in [0..4, 4..6, 6..8, 8..10, 10..16].into_iter().enumerate() {
-        if index > 0 {
-            out.push(b'-');
-        }
-        push_hex(out, &id.0[group]);
-    }
-    out.push(b'\n');
 }
 
 fn push_decimal(out: &mut Vec<u8>, mut value: u64) {

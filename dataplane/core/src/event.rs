@@ -114,8 +114,8 @@ impl<'a> Event<'a> {
 
     /// All header lines as `(name, value)`, metadata first.
     pub fn header_lines(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        self.headers.split_terminator('\n').filter_map(|line| {
-            let colon = line[1..].find(':')? + 1;
+        lines(self.headers).filter_map(|line| {
+            let colon = 1 + memchr::memchr(b':', line.as_bytes().get(1..)?)?;
             Some((&line[..colon], &line[colon + 1..]))
         })
     }
@@ -129,14 +129,9 @@ impl<'a> Event<'a> {
 
     /// The canonical lines of the source's own headers, without metadata.
     pub fn forwarded_headers(&self) -> &'a str {
-        let mut at = 0;
-        for line in self.headers.split_inclusive('\n') {
-            if !line.starts_with(':') {
-                break;
-            }
-            at += line.len();
-        }
-        &self.headers[at..]
+        let metadata = lines(self.headers).take_while(|line| line.starts_with(':'));
+        let bytes: usize = metadata.map(|line| line.len() + 1).sum();
+        self.headers.get(bytes..).unwrap_or_default()
     }
 
     fn check(&self) -> Result<(), EventError> {
@@ -151,6 +146,16 @@ impl<'a> Event<'a> {
         }
         check_canonical(self.headers)
     }
+}
+
+/// The lines of a text, each without its end.
+pub(crate) fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let mut begin = 0;
+    memchr::memchr_iter(b'\n', text.as_bytes()).map(move |end| {
+        let line = &text[begin..end];
+        begin = end + 1;
+        line
+    })
 }
 
 /// Refuses anything but sorted `name:value LF` lines without control characters.
@@ -196,7 +201,7 @@ pub fn push_number_line(out: &mut alloc::string::String, name: &str, value: u64)
 }
 
 /// RFC 9110 `tchar`, lower case only.
-const IS_NAME_BYTE: [bool; 256] = {
+pub(crate) const IS_NAME_BYTE: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < 256 {

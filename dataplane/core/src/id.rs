@@ -65,14 +65,8 @@ impl EventId {
     /// Its text, as [`fmt::Display`] writes it: lower-case hex digits in five groups.
     pub fn text(&self) -> [u8; 36] {
         let mut text = [b'-'; 36];
-        let mut at = 0;
-        for (index, byte) in self.0.iter().enumerate() {
-            if matches!(index, 4 | 6 | 8 | 10) {
-                at += 1;
-            }
-            text[at] = hex_digit(byte >> 4);
-            text[at + 1] = hex_digit(byte & 15);
-            at += 2;
+        for (bytes, at) in [(0..4, 0), (4..6, 9), (6..8, 14), (8..10, 19), (10..16, 24)] {
+            encode_hex(&self.0[bytes.clone()], &mut text[at..at + bytes.len() * 2]);
         }
         text
     }
@@ -149,10 +143,21 @@ pub enum IdError {
 pub fn encode_hex(bytes: &[u8], text: &mut [u8]) {
     assert_eq!(text.len(), bytes.len() * 2);
     for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
-        pair[0] = hex_digit(byte >> 4);
-        pair[1] = hex_digit(byte & 15);
+        pair.copy_from_slice(&HEX_PAIRS[usize::from(*byte)]);
     }
 }
+
+/// Both digits of each byte.
+const HEX_PAIRS: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
 
 /// Reads lower-case hex of exactly twice the length of `bytes`.
 pub fn decode_hex(text: &[u8], bytes: &mut [u8]) -> Result<(), IdError> {
@@ -165,10 +170,6 @@ pub fn decode_hex(text: &[u8], bytes: &mut [u8]) -> Result<(), IdError> {
         *byte = high << 4 | low;
     }
     Ok(())
-}
-
-fn hex_digit(value: u8) -> u8 {
-    b"0123456789abcdef"[usize::from(value)]
 }
 
 fn hex_value(digit: u8) -> Option<u8> {

@@ -7,10 +7,8 @@ use zen_uring::{Reactor, SocketId};
 
 use crate::tls::{Tls, TlsError};
 
-/// Buffers above this are not kept for the next send.
+/// Buffers above this are not kept for the next send, unless [`Stream::keeping`] says otherwise.
 const SPARE_BYTES_MAX: usize = 64 * 1024;
-/// The same where there are very many connections.
-const SMALL_SPARE_BYTES_MAX: usize = 512;
 
 /// A connection that is up, at least as far as TCP.
 #[derive(Debug)]
@@ -34,9 +32,9 @@ impl Stream {
         Self { socket, tls, spare_bytes_max, queued_bytes: 0, sending: false, finishing: false }
     }
 
-    /// The same for one of very many connections, which keeps no more than a short answer needs.
-    pub fn start_small(socket: SocketId, tls: Tls, reactor: &mut Reactor) -> Self {
-        Self { spare_bytes_max: SMALL_SPARE_BYTES_MAX, ..Self::start(socket, tls, reactor) }
+    /// Keeps buffers up to this for the next send, bytes.
+    pub fn keeping(self, spare_bytes_max: usize) -> Self {
+        Self { spare_bytes_max, ..self }
     }
 
     /// Takes ciphertext off the wire.
@@ -51,10 +49,12 @@ impl Stream {
         self.queued_bytes += bytes.len();
     }
 
-    /// As [`Stream::write`], for a head and its body: one record, if they fit.
+    /// As [`Stream::write`], for a head and its body, in records of their own: to join them would copy the body.
     pub fn write_parts(&mut self, parts: [&[u8]; 2]) {
         debug_assert!(!self.finishing, "nothing follows a goodbye");
-        self.tls.write_parts(parts);
+        for part in parts {
+            self.tls.write(part);
+        }
     }
 
     /// Submits what is waiting, unless a send is in flight.

@@ -8,14 +8,15 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use outgoing::Outgoing;
 use rustls::CommonState;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
-use rustls::unbuffered::{
-    ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic,
-};
+use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
 use rustls_pki_types::{ServerName, UnixTime};
 use zen_identity::{Denial, DenyList, PeerRefused, SpiffeId};
+
+mod outgoing;
 
 /// TLS settings for connections that we accept.
 pub type ServerTls = Arc<rustls::ServerConfig>;
@@ -26,17 +27,6 @@ pub type ClientTls = Arc<rustls::ClientConfig>;
 const SILENT_BYTES_MAX: usize = 32 * 1024;
 /// The same of a peer that we dialled, whose handshake may hold a long chain.
 const SILENT_BYTES_MAX_DIALLED: usize = 128 * 1024;
-
-/// Plaintext of one record, bytes (RFC 8446 section 5.1).
-const RECORD_BYTES_MAX: usize = 16 * 1024;
-/// Header, content type and tag of a record, bytes.
-const RECORD_OVERHEAD_BYTES: usize = 5 + 1 + 16;
-/// An alert, bytes (RFC 8446 section 6).
-const ALERT_BYTES: usize = 2;
-/// Room for a message of the handshake, at first; bytes.
-const FLIGHT_BYTES: usize = 128;
-/// Outgoing buffers above this grow to what is needed, not to the double of it.
-const DOUBLED_BYTES_MAX: usize = 64 * 1024;
 
 /// An idle connection in rustls: keys, transcript, certificates. Measured in `tests/bounds.rs`; bytes.
 pub const IDLE_BYTES: usize = 10 * 1024;
@@ -85,7 +75,7 @@ pub struct Tls {
     incoming: Vec<u8>,
     /// Plaintext that waits for the end of the handshake.
     waiting: Vec<u8>,
-    outgoing: Vec<u8>,
+    outgoing: Outgoing,
     peer_closed: bool,
     /// After an error nothing is encrypted any more.
     failed: bool,
@@ -189,19 +179,6 @@ impl Tls {
         }
     }
 
-    /// Encrypts `parts` one behind the other, in as few records as they fit in.
-    pub fn write_parts(&mut self, parts: [&[u8]; 2]) {
-        let [head, body] = parts;
-        // What fills the head's record goes with it; the rest is read where it is.
-        let fills = body.len().min(RECORD_BYTES_MAX.saturating_sub(head.len()));
-        if fills == 0 {
-            self.write(head);
-        } else {
-            self.write(&[head, &body[..fills]].concat());
-        }
-        self.write(&body[fills..]);
-    }
-
     /// Says goodbye to the peer (RFC 8446 section 6.1), if it can be told by now.
     pub fn close_notify(&mut self) {
         if !self.failed {
@@ -211,20 +188,17 @@ impl Tls {
 
     /// Appends what is to be sent to `out`.
     pub fn take_ciphertext(&mut self, out: &mut Vec<u8>) {
-        out.append(&mut self.outgoing);
+        out.extend_from_slice(&self.outgoing.take());
     }
 
     /// What is to be sent, in the buffer into which it was encrypted.
     pub fn take_outgoing(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.outgoing)
+        self.outgoing.take()
     }
 
     /// Gives a buffer to encrypt into, if there is none.
-    pub fn give_room(&mut self, mut buffer: Vec<u8>) {
-        if self.outgoing.capacity() == 0 {
-            buffer.clear();
-            self.outgoing = buffer;
-        }
+    pub fn give_room(&mut self, buffer: Vec<u8>) {
+        self.outgoing.give_room(buffer);
     }
 
     /// Whether there is ciphertext to send.
@@ -247,7 +221,7 @@ impl Tls {
             side,
             incoming: Vec::new(),
             waiting: Vec::new(),
-            outgoing: Vec::new(),
+            outgoing: Outgoing::default(),
             peer_closed: false,
             failed: false,
             silent_bytes: 0,
@@ -353,7 +327,7 @@ impl Tls {
 fn handle_state<Data>(
     status: UnbufferedStatus<'_, '_, Data>,
     plaintext: &mut impl FnMut(&[u8]),
-    (outgoing, waiting, peer_closed): &mut (&mut Vec<u8>, &mut Vec<u8>, &mut bool),
+    (outgoing, waiting, peer_closed): &mut (&mut Outgoing, &mut Vec<u8>, &mut bool),
 ) -> (usize, Result<Turn, rustls::Error>) {
     let UnbufferedStatus { discard, state, .. } = status;
     let turn = state.and_then(|state| match state {
@@ -364,7 +338,7 @@ fn handle_state<Data>(
             Ok(Turn::Again)
         }
         ConnectionState::EncodeTlsData(mut data) => {
-            encode(&mut data, outgoing);
+            outgoing.encode(&mut data);
             Ok(Turn::Again)
         }
         ConnectionState::TransmitTlsData(data) => {
@@ -376,7 +350,7 @@ fn handle_state<Data>(
             Ok(Turn::Again)
         }
         ConnectionState::WriteTraffic(traffic) => {
-            if !waiting.is_empty() && !encrypt(traffic, &std::mem::take(*waiting), outgoing) {
+            if !waiting.is_empty() && !outgoing.encrypt(traffic, &std::mem::take(*waiting)) {
                 return Err(rustls::Error::EncryptError);
             }
             Ok(Turn::Idle)
@@ -391,18 +365,17 @@ fn handle_state<Data>(
 fn say<Data>(
     status: UnbufferedStatus<'_, '_, Data>,
     said: Said<'_>,
-    outgoing: &mut Vec<u8>,
+    outgoing: &mut Outgoing,
 ) -> (usize, ControlFlow<Option<bool>>) {
     let next = match (status.state, said) {
         (Ok(ConnectionState::WriteTraffic(traffic)), Said::Data(bytes)) => {
-            ControlFlow::Break(Some(encrypt(traffic, bytes, outgoing)))
+            ControlFlow::Break(Some(outgoing.encrypt(traffic, bytes)))
         }
-        (Ok(ConnectionState::WriteTraffic(mut traffic)), Said::Goodbye) => {
-            let room = RECORD_OVERHEAD_BYTES + ALERT_BYTES;
-            ControlFlow::Break(Some(into_room(outgoing, room, |room| traffic.queue_close_notify(room))))
+        (Ok(ConnectionState::WriteTraffic(traffic)), Said::Goodbye) => {
+            ControlFlow::Break(Some(outgoing.say_goodbye(traffic)))
         }
         (Ok(ConnectionState::EncodeTlsData(mut data)), _) => {
-            encode(&mut data, outgoing);
+            outgoing.encode(&mut data);
             ControlFlow::Continue(())
         }
         (Ok(ConnectionState::TransmitTlsData(data)), _) => {
@@ -412,54 +385,6 @@ fn say<Data>(
         _ => ControlFlow::Break(None),
     };
     (status.discard, next)
-}
-
-/// Whether `bytes` were encrypted; not after 2^64 records under one key.
-fn encrypt<Data>(mut traffic: WriteTraffic<'_, Data>, bytes: &[u8], outgoing: &mut Vec<u8>) -> bool {
-    let records = bytes.len() / RECORD_BYTES_MAX + 1;
-    let room = bytes.len() + records * RECORD_OVERHEAD_BYTES;
-    into_room(outgoing, room, |room| traffic.encrypt(bytes, room))
-}
-
-/// Lets `write` fill what it needs behind `out`.
-fn into_room(
-    out: &mut Vec<u8>,
-    mut room: usize,
-    mut write: impl FnMut(&mut [u8]) -> Result<usize, EncryptError>,
-) -> bool {
-    let begin = out.len();
-    loop {
-        if room > DOUBLED_BYTES_MAX {
-            out.reserve_exact(room);
-        }
-        out.resize(begin + room, 0);
-        match write(&mut out[begin..]) {
-            Ok(written) => {
-                out.truncate(begin + written);
-                return true;
-            }
-            Err(EncryptError::InsufficientSize(needed)) if needed.required_size > room => {
-                room = needed.required_size;
-            }
-            Err(_) => {
-                out.truncate(begin);
-                return false;
-            }
-        }
-    }
-}
-
-fn encode<Data>(data: &mut EncodeTlsData<'_, Data>, out: &mut Vec<u8>) {
-    let begin = out.len();
-    let mut room = FLIGHT_BYTES;
-    loop {
-        out.resize(begin + room, 0);
-        match data.encode(&mut out[begin..]) {
-            Ok(written) => return out.truncate(begin + written),
-            Err(EncodeError::InsufficientSize(needed)) => room = needed.required_size,
-            Err(EncodeError::AlreadyEncoded) => unreachable!("each is encoded once"),
-        }
-    }
 }
 
 /// Our own reason in words, if it is one; rustls would show its names in the code.

@@ -19,7 +19,7 @@ use super::Credentials;
 use super::cloudevents::CE_HEADERS_BYTES_MAX;
 use crate::crypto::{Mac, MacJob, Tag};
 use crate::envelope::{Metadata, is_forwarded_name, write_signature};
-use crate::event::{CONTENT_TYPE_BYTES_MAX, Event, HEADERS_BYTES_MAX, push_header_line};
+use crate::event::{CONTENT_TYPE_BYTES_MAX, Event, HEADERS_BYTES_MAX, IS_NAME_BYTE, lines, push_header_line};
 use crate::hops::sent_hops;
 use crate::id::{EndpointId, EventId, is_name};
 use crate::trace::{TRACEPARENT, TRACESTATE, TRACESTATE_LINE, TraceParent, attempt_span};
@@ -222,7 +222,10 @@ impl<K> TargetSigner<K> {
             out.join(&["content-type: ", &request.content_type, "\r\n"]);
         }
         out.push(format_args!("content-length: {body_bytes}\r\nuser-agent: {USER_AGENT}\r\n"));
-        out.push(format_args!("zen-event-id: {event_id}\r\nzen-endpoint: {endpoint}\r\n"));
+        let event_id = event_id.text();
+        let event_id = core::str::from_utf8(&event_id).expect("hex digits and dashes are ASCII");
+        out.join(&["zen-event-id: ", event_id]);
+        out.push(format_args!("\r\nzen-endpoint: {endpoint}\r\n"));
         out.push(format_args!("zen-attempt: {}\r\nzen-hops: {hops}\r\n", attempt.made.saturating_add(1)));
         if attempt.replay > 0 {
             out.push(format_args!("zen-replay: {}\r\n", attempt.replay));
@@ -234,14 +237,15 @@ impl<K> TargetSigner<K> {
         request.signature.clear();
         write_standard_signature(&mut request.signature, standard_tags);
         let time_s = attempt.time_ms / 1000;
-        out.push(format_args!("webhook-id: {event_id}\r\nwebhook-timestamp: {time_s}\r\n"));
+        out.join(&["webhook-id: ", event_id]);
+        out.push(format_args!("\r\nwebhook-timestamp: {time_s}\r\n"));
         out.join(&["webhook-signature: ", &request.signature, "\r\n"]);
         if let Some(credentials) = credentials {
             out.join(&["authorization: ", credentials.value(), "\r\n"]);
         }
-        for line in request.headers.split_terminator('\n') {
-            let (name, value) = line.split_once(':').expect("forwarded lines have a colon");
-            out.join(&[name, ": ", value, "\r\n"]);
+        for line in lines(&request.headers) {
+            let colon = memchr::memchr(b':', line.as_bytes()).expect("forwarded lines have a colon");
+            out.join(&[&line[..colon], ": ", &line[colon + 1..], "\r\n"]);
         }
         head.extend_from_slice(b"\r\n");
     }
@@ -299,10 +303,15 @@ fn forward_headers(event: &Event<'_>, out: &mut String) -> Result<(), RequestErr
     if event.headers.len() > HEADERS_BYTES_MAX + CE_HEADERS_BYTES_MAX {
         return Err(RequestError::Headers);
     }
-    for line in event.forwarded_headers().split_inclusive('\n') {
-        let line = line.strip_suffix('\n').ok_or(RequestError::Headers)?;
-        let (name, value) = line.split_once(':').ok_or(RequestError::Headers)?;
-        if name.is_empty() || !name.bytes().all(is_name_byte) || has_control(value) {
+    let forwarded = event.forwarded_headers();
+    if !forwarded.is_empty() && !forwarded.ends_with('\n') {
+        return Err(RequestError::Headers);
+    }
+    for line in lines(forwarded) {
+        let colon = memchr::memchr(b':', line.as_bytes()).ok_or(RequestError::Headers)?;
+        let (name, value) = (&line[..colon], &line[colon + 1..]);
+        if name.is_empty() || !name.bytes().all(|byte| IS_NAME_BYTE[usize::from(byte)]) || has_control(value)
+        {
             return Err(RequestError::Headers);
         }
         if is_forwarded_name(name) {
@@ -321,11 +330,6 @@ fn write_trace(event: &Event<'_>, attempt: &Attempt, out: &mut String) {
     if let Some(state) = state {
         write!(out, "{TRACESTATE}: {state}\r\n").expect("a string takes any text");
     }
-}
-
-/// RFC 9110 `tchar`, lower case only.
-fn is_name_byte(byte: u8) -> bool {
-    matches!(byte, b'a'..=b'z' | b'0'..=b'9') || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 fn has_control(text: &str) -> bool {

@@ -55,6 +55,11 @@ impl Outbox {
         &self.egress
     }
 
+    /// From where it reads on.
+    pub fn next(&self) -> Sequence {
+        self.next
+    }
+
     /// An event for this egress is in the journal.
     pub fn handle_routed(&mut self, sequence: Sequence) {
         let skipped = sequence.0.saturating_sub(self.last.0) / SEQUENCES_SKIPPED;

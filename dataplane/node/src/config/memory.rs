@@ -172,8 +172,10 @@ impl MemoryBound {
             + usize::from(settings.egress.is_some());
         self.push("journal read back", Some("journal.commit_bytes_max"), workers * cursors, 5 * commit / 2);
         self.push("journal positions", Some("journal.bytes_max"), workers * roles, positions);
-        let recent = settings.journal.recent_bytes_max + commit;
-        self.push("recent commits", Some("journal.recent_bytes_max"), workers * roles, recent);
+        // One more than fits, and where the records of the open one lie.
+        let recent = settings.journal.recent_bytes_max + 3 * commit / 2;
+        let sending = usize::from(settings.ingester.is_some());
+        self.push("recent commits", Some("journal.recent_bytes_max"), workers * sending, recent);
         self.push("segment preparation", None, 1, MAKER_BYTES);
     }
 

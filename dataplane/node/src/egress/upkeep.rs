@@ -7,7 +7,7 @@ use zen_core::record::{Ending, HeldEvent, OutcomeRecord, StreamId, encode_checkp
 use zen_uring::Reactor;
 
 use super::{Egress, held};
-use crate::journal::{Next, Piece, read_token};
+use crate::journal::{Next, read_token};
 use crate::mesh::{EventBytes, Fetched, JournalRole, Message};
 
 /// Records carried forward in one tick.
@@ -114,8 +114,7 @@ impl Egress {
                 Next::Reading => return Found::Later,
                 Next::Unreadable => return Found::Unreadable,
             };
-            let records = piece.as_ref().map(Piece::records).unwrap_or_default();
-            let found = records.iter().find(|found| found.sequence == record);
+            let found = piece.as_ref().and_then(|piece| piece.record(record));
             let held = found.and_then(|found| HeldEvent::decode(found.payload).ok());
             if let Some(held) = held {
                 return Found::Event(EventBytes::from(held.event));

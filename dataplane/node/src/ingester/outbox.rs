@@ -42,7 +42,7 @@ impl Outbox {
         journal: &Journal,
         count: usize,
     ) -> (Vec<Routed<'a>>, Sequence) {
-        self.place.routed(piece.records(), journal.durable(), count)
+        self.place.routed(piece.records_from(self.place.next()), journal.durable(), count)
     }
 }
 

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 pub use open::{OpenError, directory, open, remove_orphans};
-pub use reader::{Cursor, Next, Piece, Place};
+pub use reader::{Cursor, Found, Next, Piece, Place};
 use retention::Retention;
 pub use retention::RetentionLimits;
 pub use scan::Scan;
@@ -65,6 +65,14 @@ pub struct Image {
     pub place: Place,
     /// The commit, with header and padding.
     pub bytes: Arc<[u8]>,
+    /// Where its records lie in it.
+    pub records: Arc<[Found]>,
+}
+
+impl Image {
+    fn memory_bytes(&self) -> usize {
+        self.bytes.len() + size_of_val(&self.records[..])
+    }
 }
 
 /// Which journal to open, and how.
@@ -107,6 +115,8 @@ pub struct Journal {
     recent: VecDeque<Image>,
     recent_bytes: usize,
     recent_bytes_max: usize,
+    /// Where the records of the open commit lie, if it will be remembered.
+    open_found: Vec<Found>,
     positions: VecDeque<Position>,
     maker: SegmentMaker,
     spares: VecDeque<SegmentId>,
@@ -145,6 +155,7 @@ impl Journal {
             recent: VecDeque::new(),
             recent_bytes: 0,
             recent_bytes_max: start.recent_bytes_max,
+            open_found: Vec::new(),
             positions,
             maker,
             spares: VecDeque::new(),
@@ -164,7 +175,13 @@ impl Journal {
 
     /// Appends one record to the open commit.
     pub fn append(&mut self, kind: Kind, wall_ms: u64, parts: &[&[u8]]) -> Result<Sequence, AppendError> {
-        self.writer.append(&mut self.open, kind, wall_ms, parts)
+        let at = self.writer.open_bytes() as u32;
+        let sequence = self.writer.append(&mut self.open, kind, wall_ms, parts)?;
+        if self.recent_bytes_max > 0 {
+            let payload_bytes = parts.iter().map(|part| part.len() as u32).sum();
+            self.open_found.push(Found { sequence, time_ms: wall_ms, at, payload_bytes, kind });
+        }
+        Ok(sequence)
     }
 
     /// Whether a record of this payload fits right now.
@@ -446,11 +463,14 @@ impl Journal {
         }
         let place =
             Place { journal_id: self.writer.journal_id(), segment: write.segment, offset: write.offset };
-        self.recent_bytes += bytes.len();
-        self.recent.push_back(Image { first, last: write.last, place, bytes: Arc::from(bytes) });
+        let records = Arc::from(&self.open_found[..]);
+        self.open_found.clear();
+        let image = Image { first, last: write.last, place, bytes: Arc::from(bytes), records };
+        self.recent_bytes += image.memory_bytes();
+        self.recent.push_back(image);
         while self.recent_bytes > self.recent_bytes_max {
             let Some(oldest) = self.recent.pop_front() else { break };
-            self.recent_bytes -= oldest.bytes.len();
+            self.recent_bytes -= oldest.memory_bytes();
         }
     }
 }

@@ -2,8 +2,7 @@
 
 use std::rc::Rc;
 
-use zen_core::journal::{CommitReader, Damage, Record, SegmentId, Sequence};
-use zen_core::link::BATCH_EVENTS_MAX;
+use zen_core::journal::{CommitReader, Damage, Kind, RECORD_HEADER_BYTES, Record, SegmentId, Sequence};
 use zen_uring::{AlignedBuffer, Reactor};
 
 use super::{BLOCK_BYTES, Image, Journal};
@@ -20,15 +19,30 @@ pub enum Piece {
     Read(Rc<ReadBack>),
 }
 
-/// A stretch of a segment read back from disk.
+/// A stretch of a segment read back from disk, checked once: it serves many readings.
 #[derive(Debug)]
 pub struct ReadBack {
     place: Place,
     buffer: AlignedBuffer,
-    bytes: usize,
+    records: Vec<Found>,
     first: Sequence,
     last: Sequence,
     whole_bytes: u64,
+}
+
+/// Where a record lies in commits in memory; a quarter of the smallest record's bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// Its position in the journal.
+    pub sequence: Sequence,
+    /// Unix ms.
+    pub time_ms: u64,
+    /// Offset of its header, bytes.
+    pub at: u32,
+    /// Its length, bytes.
+    pub payload_bytes: u32,
+    /// What it is.
+    pub kind: Kind,
 }
 
 /// Where commits lie.
@@ -74,31 +88,52 @@ struct Failed {
 }
 
 impl Piece {
-    /// Its records, in order.
-    pub fn records(&self) -> Vec<Record<'_>> {
-        let (place, bytes) = match self {
-            Self::Recent(image) => (image.place, &image.bytes[..]),
-            Self::Read(read) => (read.place, &read.buffer[..read.bytes]),
+    /// Its records from `sequence` on, in order.
+    pub fn records_from(&self, sequence: Sequence) -> impl Iterator<Item = Record<'_>> {
+        let (place, bytes, records) = match self {
+            Self::Recent(image) => (image.place, &image.bytes[..], &image.records[..]),
+            Self::Read(read) => (read.place, &read.buffer[..], &read.records[..]),
         };
-        let mut records = Vec::with_capacity(BATCH_EVENTS_MAX);
-        whole_commits(place, bytes, &mut |record| records.push(record), &mut |_| {});
-        records
+        let begin = records.partition_point(|found| found.sequence < sequence);
+        records[begin..].iter().map(move |found| {
+            let payload = found.at as usize + RECORD_HEADER_BYTES;
+            Record {
+                sequence: found.sequence,
+                kind: found.kind,
+                time_ms: found.time_ms,
+                payload: &bytes[payload..payload + found.payload_bytes as usize],
+                segment: place.segment,
+                offset: place.offset + u64::from(found.at),
+            }
+        })
+    }
+
+    /// The record, if it is whole.
+    pub fn record(&self, sequence: Sequence) -> Option<Record<'_>> {
+        self.records_from(sequence).next().filter(|record| record.sequence == sequence)
     }
 }
 
 impl ReadBack {
     /// `wanted` is at or behind `place`: if it is not among the records, damage has it.
     fn new(place: Place, wanted: Sequence, buffer: AlignedBuffer, bytes: usize) -> Self {
-        let (mut first, mut last) = (wanted, Sequence(0));
+        let mut records = Vec::new();
         let mut record = |record: Record<'_>| {
-            first = first.min(record.sequence);
-            last = record.sequence;
+            records.push(Found {
+                sequence: record.sequence,
+                time_ms: record.time_ms,
+                at: (record.offset - place.offset) as u32,
+                payload_bytes: record.payload.len() as u32,
+                kind: record.kind,
+            });
         };
         let whole_bytes = whole_commits(place, &buffer[..bytes], &mut record, &mut |damage| {
             tracing::error!(segment = %damage.segment, offset = damage.offset, reason = %damage.reason,
                 "the journal is damaged here; what is readable around it is read");
         });
-        Self { place, buffer, bytes, first, last, whole_bytes: whole_bytes as u64 }
+        let first = records.first().map_or(wanted, |first| wanted.min(first.sequence));
+        let last = records.last().map_or(Sequence(0), |last| last.sequence);
+        Self { place, buffer, records, first, last, whole_bytes: whole_bytes as u64 }
     }
 }
 
@@ -147,12 +182,18 @@ impl Cursor {
         if self.has_failed(journal, segment, offset) {
             return Next::Unreadable;
         }
-        let buffer = AlignedBuffer::new(journal.commit_bytes_max());
+        let buffer = self.take_buffer().unwrap_or_else(|| AlignedBuffer::new(journal.commit_bytes_max()));
         if !journal.read(reactor, segment, offset, buffer, bytes, token) {
             return Next::Nothing;
         }
         self.reading = Some((Place { journal_id: journal.id(), segment, offset }, sequence));
         Next::Reading
+    }
+
+    /// The room of what was read before, if nobody looks at it any more.
+    fn take_buffer(&mut self) -> Option<AlignedBuffer> {
+        let read = Rc::into_inner(self.read_back.take()?)?;
+        Some(read.buffer)
     }
 
     /// A record that must be there is not in what was polled: whether that is so after a second look, too.

@@ -7,7 +7,7 @@ use zen_core::link::{Receiver, Sender};
 use zen_uring::{Reactor, SocketId};
 
 use super::admission::{egress_peer, ingester_peer};
-use super::session::{Link, Machine, Side};
+use super::session::{Link, Machine, SPARE_OUT_BYTES_MAX, Side};
 use super::slot::{Purpose, Slot, Want};
 use super::{Links, Parts};
 use crate::config::Direction;
@@ -163,7 +163,7 @@ impl Links {
         if place.is_none() {
             tracing::warn!("a link is not made: node.links_max links are open");
         }
-        let stream = Stream::start(socket, tls, parts.reactor);
+        let stream = Stream::start(socket, tls, parts.reactor).keeping(SPARE_OUT_BYTES_MAX);
         let link = self.open.get_mut(socket)?;
         link.place = Some(place?);
         link.stream = Some(stream);

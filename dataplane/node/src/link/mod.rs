@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use admission::{admits, egress_peer, ingester_peer, is_admitted};
 use sending::{check_resume, send_events};
-use session::{Link, Machine};
+use session::{Link, Machine, SPARE_OUT_BYTES_MAX};
 pub use session::{LinkHandover, Side};
 use slot::Slot;
 use zen_core::event::{EVENT_BYTES_MAX, Event};
@@ -162,7 +162,7 @@ impl Links {
         };
         match tls.map(Tls::accept) {
             Some(Ok(tls)) => {
-                let stream = Stream::start(socket, tls, reactor);
+                let stream = Stream::start(socket, tls, reactor).keeping(SPARE_OUT_BYTES_MAX);
                 self.open
                     .insert(socket, Link::new(Some(stream), side, Machine::AwaitHello, self.clock.steady_ms));
             }
@@ -243,7 +243,7 @@ impl Links {
     /// A connection of another worker whose stream is ours.
     pub fn handle_handover(&mut self, handover: LinkHandover, parts: &mut Parts<'_>) {
         let Ok(socket) = parts.reactor.adopt(handover.fd) else { return };
-        let stream = Stream::start(socket, handover.tls, parts.reactor);
+        let stream = Stream::start(socket, handover.tls, parts.reactor).keeping(SPARE_OUT_BYTES_MAX);
         let steady_ms = self.clock.steady_ms;
         let mut link = Link::new(Some(stream), Side::Ingester, Machine::AwaitHello, steady_ms);
         let result = self.begin_sending(&mut link, &handover.hello, Some(&handover.peer), parts);

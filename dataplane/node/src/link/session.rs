@@ -13,8 +13,8 @@ use crate::quota::Permit;
 use crate::stream::Stream;
 use crate::tls::{Tls, TlsError};
 
-/// A buffer for frames above this is not kept for the next, bytes.
-const SPARE_OUT_BYTES_MAX: usize = 1 << 20;
+/// A buffer for frames, in the clear or encrypted, above this is not kept for the next; bytes.
+pub const SPARE_OUT_BYTES_MAX: usize = 1 << 20;
 
 /// Which of our listeners or roles a link belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

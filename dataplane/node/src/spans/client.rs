@@ -54,7 +54,7 @@ pub fn post(export: &Export, reach: &ReachRules, body: &[u8]) -> Result<u16, Pos
     };
     match &mut tls {
         None => send(&mut socket, &[head.as_bytes(), body].concat(), until)?,
-        Some(tls) => tls.write_parts([head.as_bytes(), body]),
+        Some(tls) => tls.write(&[head.as_bytes(), body].concat()),
     }
     answer(&mut socket, tls.as_mut(), until)
 }

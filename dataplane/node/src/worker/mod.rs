@@ -34,6 +34,8 @@ const IDLE_WAIT: Duration = Duration::from_millis(250);
 const HOUSEKEEPING_MS: u64 = 50;
 /// After the drain's own deadline, operations get this long to be cancelled.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
+/// A source keeps no larger buffer between its answers: there may be very many of them. Bytes.
+const SPARE_ANSWER_BYTES_MAX: usize = 512;
 
 /// The links' view of a worker, without the links themselves.
 macro_rules! parts {
@@ -186,7 +188,7 @@ impl Worker {
             return;
         };
         let client = Client::new(peer.ip(), settings.proxies.as_ref());
-        let stream = Stream::start_small(socket, tls, &mut self.reactor);
+        let stream = Stream::start(socket, tls, &mut self.reactor).keeping(SPARE_ANSWER_BYTES_MAX);
         let source = Box::new(Source::new(stream, client, place, self.clock.steady_ms));
         let index = socket.index();
         if index >= self.sources.len() {
