@@ -161,6 +161,11 @@ impl Writer {
         self.segments.wanted()
     }
 
+    /// Prepared files that nothing was written to yet.
+    pub fn segments_ready(&self) -> usize {
+        self.segments.ready()
+    }
+
     /// Whether `append` of a payload of this length would succeed.
     pub fn can_append(&self, payload_bytes: usize) -> Result<(), AppendError> {
         if payload_bytes > self.segments.limits().payload_bytes_max() {

@@ -148,6 +148,10 @@ impl Segments {
         free.min(READY_SEGMENTS as usize).saturating_sub(self.ready.len()) as u32
     }
 
+    pub(crate) fn ready(&self) -> usize {
+        self.ready.len()
+    }
+
     pub(crate) fn add(&mut self, id: SegmentId) {
         assert!(id >= self.next_id, "segment ids ascend");
         self.next_id = SegmentId(id.0 + 1);

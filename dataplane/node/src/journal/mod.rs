@@ -123,6 +123,7 @@ pub struct Journal {
     retention: Retention,
     wall_ms: u64,
     requested: bool,
+    pace: Pace,
     no_segment: bool,
     /// Sequences that recovery left out: from behind the last record to before the next one.
     skipped: Range<Sequence>,
@@ -162,6 +163,7 @@ impl Journal {
             retention,
             wall_ms: 0,
             requested: false,
+            pace: Pace::default(),
             no_segment: false,
             skipped: Sequence(recovered.0 + 1)..next,
             metrics,
@@ -441,12 +443,17 @@ impl Journal {
     }
 
     fn want_segments(&mut self, wall_ms: u64) {
+        self.pace.set(match self.writer.segments_ready() {
+            _ if self.files.is_empty() => Pace::URGENT,
+            0 => Pace::NEXT,
+            _ => Pace::SPARE,
+        });
         if self.requested || self.writer.segments_wanted() == 0 {
             return;
         }
         let id = self.writer.next_segment_id();
-        let pace = if self.files.is_empty() { Pace::Urgent } else { Pace::Gentle };
-        let request = SegmentRequest { role: self.role, id, recycle: self.spares.pop_front(), pace };
+        let (recycle, pace) = (self.spares.pop_front(), self.pace.clone());
+        let request = SegmentRequest { role: self.role, id, recycle, pace };
         self.maker.prepare(request, wall_ms);
         self.requested = true;
     }

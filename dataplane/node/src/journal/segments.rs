@@ -13,7 +13,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
@@ -36,13 +37,26 @@ const RETRY: Duration = Duration::from_millis(500);
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
-/// How fast a file is filled with zeros.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pace {
+/// How fast a file is filled with zeros. A worker sets it anew as it needs the file sooner.
+#[derive(Clone, Debug, Default)]
+pub struct Pace(Arc<AtomicU32>);
+
+impl Pace {
     /// There is no segment to write to: as fast as the disk goes.
-    Urgent,
-    /// Commits go on meanwhile: half of the time is theirs.
-    Gentle,
+    pub const URGENT: u32 = 0;
+    /// This will be the next segment: half of the time is for commits.
+    pub const NEXT: u32 = 1;
+    /// Another one is ready before it: most of the time is for commits.
+    pub const SPARE: u32 = 4;
+
+    /// Pauses of so many times as long as a piece took.
+    pub fn set(&self, pauses: u32) {
+        self.0.store(pauses, Ordering::Relaxed);
+    }
+
+    fn pause_after(&self, took: Duration) -> Duration {
+        (took * self.0.load(Ordering::Relaxed)).min(PAUSE_MAX)
+    }
 }
 
 /// What a worker asks for.
@@ -247,7 +261,7 @@ impl GivenUp {
             let built = sync_directory(&files.directory).and_then(|()| write_header(&opened()?, &header));
             return publish(files, &path, &building, built);
         }
-        let built = write_new(&building, &header, files.segment_bytes, request.pace);
+        let built = write_new(&building, &header, files.segment_bytes, &request.pace);
         publish(files, &path, &building, built)
     }
 
@@ -296,7 +310,7 @@ fn write_header(file: &File, header: &[u8]) -> io::Result<()> {
 }
 
 /// Past the page cache, which would hand all of it to the disk at once, with commits of a tenth of a second behind it.
-fn write_new(path: &Path, header: &[u8], bytes: u64, pace: Pace) -> io::Result<()> {
+fn write_new(path: &Path, header: &[u8], bytes: u64, pace: &Pace) -> io::Result<()> {
     let mut options = OpenOptions::new();
     let file = options.write(true).create(true).truncate(true).mode(0o600);
     let file = file.custom_flags(libc::O_DIRECT | libc::O_CLOEXEC).open(path)?;
@@ -309,9 +323,7 @@ fn write_new(path: &Path, header: &[u8], bytes: u64, pace: Pace) -> io::Result<(
         file.write_all_at(&piece[..length], offset)?;
         offset += length as u64;
         piece[..header.len()].fill(0);
-        if pace == Pace::Gentle {
-            std::thread::sleep(begun.elapsed().min(PAUSE_MAX));
-        }
+        std::thread::sleep(pace.pause_after(begun.elapsed()));
     }
     file.sync_all()
 }
@@ -353,7 +365,7 @@ mod tests {
                 segment_bytes: SEGMENT_BYTES,
             };
             let (id, recycle) = (SegmentId(id), recycle.map(SegmentId));
-            let request = SegmentRequest { role: JournalRole::Ingester, id, recycle, pace: Pace::Gentle };
+            let request = SegmentRequest { role: JournalRole::Ingester, id, recycle, pace: Pace::default() };
             self.given_up.prepare(&files, &request, 0).map(drop)
         }
 
