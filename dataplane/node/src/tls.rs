@@ -29,7 +29,7 @@ const SILENT_BYTES_MAX: usize = 32 * 1024;
 const SILENT_BYTES_MAX_DIALLED: usize = 128 * 1024;
 
 /// An idle connection in rustls: keys, transcript, certificates. Measured in `tests/bounds.rs`; bytes.
-pub const IDLE_BYTES: usize = 10 * 1024;
+pub const IDLE_BYTES: usize = 6 * 1024;
 /// What a peer that has not finished its handshake may make us hold beside that, bytes.
 pub const HANDSHAKE_BYTES: usize = SILENT_BYTES_MAX_DIALLED / 2;
 

@@ -174,8 +174,7 @@ impl MemoryBound {
         self.push("journal positions", Some("journal.bytes_max"), workers * roles, positions);
         // One more than fits, and where the records of the open one lie.
         let recent = settings.journal.recent_bytes_max + 3 * commit / 2;
-        let sending = usize::from(settings.ingester.is_some());
-        self.push("recent commits", Some("journal.recent_bytes_max"), workers * sending, recent);
+        self.push("recent commits", Some("journal.recent_bytes_max"), workers * roles, recent);
         self.push("segment preparation", None, 1, MAKER_BYTES);
     }
 

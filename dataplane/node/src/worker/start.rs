@@ -204,11 +204,7 @@ fn journal_start<'a>(launch: &Launch, snapshot: &'a Snapshot, role: JournalRole)
     Start {
         data_dir: &snapshot.node.data_dir,
         settings: snapshot.journal,
-        recent_bytes_max: match role {
-            JournalRole::Ingester => snapshot.journal.recent_bytes_max,
-            // What an egress needs again is in its table, or so old that it is not recent.
-            JournalRole::Egress | JournalRole::Index => 0,
-        },
+        recent_bytes_max: snapshot.journal.recent_bytes_max,
         retention: match (role, &snapshot.egress) {
             (JournalRole::Egress, Some(egress)) => egress.retention,
             _ => RetentionLimits::default(),

@@ -63,7 +63,9 @@ pub(super) fn snapshot(
         *socket = faults.resolve(socket).display().to_string();
     }
     let node = node(&raw, located.managed, &mut faults);
-    let journal = journal(&raw.journal, u64::from(node.workers.max(1)), &mut faults);
+    let journals =
+        u64::from(node.workers) * (u64::from(raw.ingester.is_some()) + u64::from(raw.egress.is_some()));
+    let journal = journal(&raw.journal, journals.max(1), &mut faults);
     if raw.ingester.is_none() && raw.egress.is_none() {
         faults.push("ingester, egress", "neither is there", "add [ingester], [egress] or both");
     }
@@ -232,7 +234,7 @@ fn links_max(raw: &Raw, workers: u16, faults: &mut Faults) -> u32 {
     links_max
 }
 
-fn journal(raw: &raw::Journal, workers: u64, faults: &mut Faults) -> JournalSettings {
+fn journal(raw: &raw::Journal, journals: u64, faults: &mut Faults) -> JournalSettings {
     faults.bound("journal.commit_bytes_max", raw.commit_bytes_max, 2 << 20, 16 << 20);
     faults.bound("journal.segment_bytes", raw.segment_bytes, 4 << 20, 1 << 30);
     faults.bound("journal.bytes_max", raw.bytes_max, 4 * raw.segment_bytes, SEGMENTS_MAX * raw.segment_bytes);
@@ -253,7 +255,7 @@ fn journal(raw: &raw::Journal, workers: u64, faults: &mut Faults) -> JournalSett
         segment_bytes: raw.segment_bytes,
         bytes_max: raw.bytes_max,
         commit_bytes_max: raw.commit_bytes_max as usize,
-        recent_bytes_max: (raw.recent_bytes_max / workers).max(1 << 20) as usize,
+        recent_bytes_max: (raw.recent_bytes_max / journals).max(1 << 20) as usize,
         on_damage: raw.on_damage,
     }
 }
