@@ -248,3 +248,69 @@ impl Cursor {
         Some(nearest.max((read.place.segment, read.place.offset + read.whole_bytes)))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use zen_core::journal::{Limits, Writer};
+
+    use super::*;
+
+    const COMMIT_BYTES: usize = 32 * 1024;
+    const JOURNAL_ID: [u8; 16] = [7; 16];
+    const KINDS: [Kind; 3] = [Kind::Event, Kind::Outcome, Kind::Event];
+
+    /// Two commits of three records, `i` times `i` bytes each: where they begin and their bytes.
+    fn written() -> (Place, Vec<u8>) {
+        let limits = Limits { segment_bytes: 1 << 20, segments_max: 4, commit_bytes_max: COMMIT_BYTES };
+        let mut writer = Writer::new(limits, JOURNAL_ID, crc32c::crc32c_append);
+        writer.add_segment(writer.next_segment_id());
+        let (mut bytes, mut begin) = (Vec::new(), None);
+        for commit in 0..2_u8 {
+            let mut open = vec![0; COMMIT_BYTES];
+            for (record, kind) in (1..).zip(KINDS) {
+                let payload = vec![3 * commit + record; 1000 * usize::from(record)];
+                writer.append(&mut open, kind, u64::from(record), &[&payload[..1], &payload[1..]]).unwrap();
+            }
+            let write = writer.seal(&mut open, 1).unwrap();
+            begin.get_or_insert((write.segment, write.offset));
+            bytes.extend_from_slice(&open[..write.bytes]);
+            writer.handle_written(write.commit);
+        }
+        let (segment, offset) = begin.unwrap();
+        (Place { journal_id: JOURNAL_ID, segment, offset }, bytes)
+    }
+
+    fn read(place: Place, bytes: &[u8]) -> Piece {
+        let mut buffer = AlignedBuffer::new(bytes.len());
+        buffer.copy_from_slice(bytes);
+        Piece::Read(Rc::new(ReadBack::new(place, Sequence(1), buffer, bytes.len())))
+    }
+
+    #[test]
+    fn each_record_is_found_by_its_sequence() {
+        let (place, bytes) = written();
+        let piece = read(place, &bytes);
+        let mut whole = Vec::new();
+        whole_commits(place, &bytes, &mut |record| whole.push(record), &mut |_| panic!("nothing is damaged"));
+        assert_eq!(whole.len(), 6);
+        for (index, record) in whole.iter().enumerate() {
+            assert_eq!(piece.record(record.sequence), Some(*record));
+            assert_eq!(piece.records_from(record.sequence).collect::<Vec<_>>(), whole[index..]);
+        }
+        assert_eq!((piece.record(Sequence(0)), piece.record(Sequence(7))), (None, None));
+        assert_eq!(piece.records_from(Sequence(0)).count(), 6);
+    }
+
+    #[test]
+    fn a_damaged_record_is_not_found_and_those_around_it_are() {
+        let (place, mut bytes) = written();
+        let piece = read(place, &bytes);
+        let second = piece.record(Sequence(2)).unwrap();
+        let at = (second.offset - place.offset) as usize + RECORD_HEADER_BYTES;
+        bytes[at] ^= 1;
+        let piece = read(place, &bytes);
+        let found = piece.records_from(Sequence(0)).map(|record| record.sequence.0).collect::<Vec<_>>();
+        assert_eq!((found, piece.record(Sequence(2))), (vec![1, 3, 4, 5, 6], None));
+    }
+}
