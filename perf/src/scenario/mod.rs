@@ -122,7 +122,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, LabError> {
         }
     }
     let stages = look_inside(&options, &stage, &scenarios, &allowed, &mut found).await;
-    let (words, is_valid) = found.validity(&machine.processor);
+    let (words, is_valid) = found.validity();
     let asked = |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
     let verdicts = goals::judge(&found, asked);
     let remarks = [words, found.doubts(), found.remarks.clone(), verdicts.remarks].concat();
