@@ -92,15 +92,15 @@ impl Lab {
     }
 
     /// A browser in which somebody has signed in with a link; the key of their codes.
-    pub async fn signed_in(&self, name: &str) -> (Browser, Vec<u8>) {
+    pub async fn signed_in(&self, name: &str) -> (Browser, Codes) {
         let (mut browser, token) = (self.browser().await, self.link(name));
         let page = browser.get(&format!("/sign-in/link?token={token}")).await;
         assert_eq!(page.status, 200, "{}", page.text());
-        let key = secret_of(&page.text());
-        let form = [("token", token.as_str()), ("password", PASSWORD), ("code", &code(&key, 0))];
+        let codes = Codes::of(secret_of(&page.text()));
+        let form = [("token", token.as_str()), ("password", PASSWORD), ("code", &codes.after(0))];
         let answer = browser.post("/sign-in/link", &form).await;
         assert_eq!((answer.status, answer.header("location")), (303, Some("/")), "{}", answer.text());
-        (browser, key)
+        (browser, codes)
     }
 }
 
@@ -187,13 +187,24 @@ fn digit(value: u8) -> char {
     char::from_digit(value.into(), 16).unwrap()
 }
 
-/// The code of some steps from now.
-pub fn code(key: &[u8], steps: i64) -> String {
-    let step = (now_ms() / 30_000).checked_add_signed(steps).unwrap();
-    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key), &step.to_be_bytes());
-    let at = usize::from(tag.as_ref()[19] & 15);
-    let number = u32::from_be_bytes(tag.as_ref()[at..at + 4].try_into().unwrap()) & 0x7fff_ffff;
-    format!("{:06}", number % 1_000_000)
+/// The codes of a device (RFC 6238), counted from a step that stays: between two looks at the clock the next may begin.
+pub struct Codes {
+    key: hmac::Key,
+    step: u64,
+}
+
+impl Codes {
+    pub fn of(secret: Vec<u8>) -> Self {
+        let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &secret);
+        Self { key, step: now_ms() / 30_000 }
+    }
+
+    pub fn after(&self, steps: u64) -> String {
+        let tag = hmac::sign(&self.key, &(self.step + steps).to_be_bytes());
+        let at = usize::from(tag.as_ref()[19] & 15);
+        let number = u32::from_be_bytes(tag.as_ref()[at..at + 4].try_into().unwrap()) & 0x7fff_ffff;
+        format!("{:06}", number % 1_000_000)
+    }
 }
 
 pub fn now_ms() -> u64 {

@@ -3,7 +3,7 @@
 use aws_lc_rs::digest::{SHA256, digest};
 use zen_control::{LINK_LIFE_MS, Role, Subject, add_person, set_person_role};
 
-use crate::lab::{Lab, PASSWORD, code, csrf, now_ms, secret_of};
+use crate::lab::{Codes, Lab, PASSWORD, csrf, now_ms, secret_of};
 
 const SESSION: &str = "__Host-zen-session";
 
@@ -12,9 +12,8 @@ async fn a_link_lets_somebody_in_once_and_in_time() {
     let lab = Lab::start(None).await;
     let (mut browser, token) = (lab.browser().await, lab.link("owner"));
     let page = browser.get(&format!("/sign-in/link?token={token}")).await;
-    let key = secret_of(&page.text());
     assert_eq!(page.header("cache-control"), Some("no-store"), "a secret is on it");
-    let good = code(&key, 0);
+    let good = Codes::of(secret_of(&page.text())).after(0);
     for (token, password, code, status) in [
         (token.as_str(), "too short", good.as_str(), 422),
         (&token, &"a".repeat(257), &good, 422),
@@ -54,9 +53,9 @@ async fn a_link_lets_somebody_in_once_and_in_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn name_password_and_code_are_right_together_and_nothing_else_is_told() {
     let lab = Lab::start(None).await;
-    let (_, key) = lab.signed_in("owner").await;
+    let (_, codes) = lab.signed_in("owner").await;
     let mut browser = lab.browser().await;
-    let (used, next, late) = (code(&key, 0), code(&key, 1), code(&key, 4));
+    let (used, next, late) = (codes.after(0), codes.after(1), codes.after(4));
     let mut said = Vec::new();
     for (name, password, code) in [
         ("owner", PASSWORD, used.as_str()),
@@ -98,7 +97,7 @@ async fn name_password_and_code_are_right_together_and_nothing_else_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_form_of_another_site_does_nothing() {
     let lab = Lab::start(None).await;
-    let (mut browser, key) = lab.signed_in("owner").await;
+    let (mut browser, codes) = lab.signed_in("owner").await;
     let token = csrf(&browser.cookies[SESSION]);
     let form = [("csrf", token.as_str())];
     for site in ["cross-site", "same-site", "none", ""] {
@@ -113,7 +112,7 @@ async fn a_form_of_another_site_does_nothing() {
     assert!(browser.is_in().await);
     // Nor does one sign anybody in, as somebody else.
     let mut victim = lab.browser().await;
-    let login = [("name", "owner"), ("password", PASSWORD), ("code", &code(&key, 1))];
+    let login = [("name", "owner"), ("password", PASSWORD), ("code", &codes.after(1))];
     assert_eq!(victim.post_from("cross-site", "/sign-in", &login).await.status, 403);
     assert!(victim.cookies.is_empty());
 
@@ -165,13 +164,13 @@ async fn sessions_end_with_time_roles_and_denials() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tries_are_counted_and_nobody_is_locked_out_for_good() {
     let lab = Lab::start(None).await;
-    let (_, key) = lab.signed_in("owner").await;
+    let (_, codes) = lab.signed_in("owner").await;
     let mut guesser = lab.browser().await;
     let guess = [("name", "owner"), ("password", "some guess or other"), ("code", "000000")];
     for at in 0..10 {
         assert_eq!(guesser.post("/sign-in", &guess).await.status, 422, "{at}");
     }
-    let right = [("name", "owner"), ("password", PASSWORD), ("code", &code(&key, 1))];
+    let right = [("name", "owner"), ("password", PASSWORD), ("code", &codes.after(1))];
     assert_eq!(guesser.post("/sign-in", &right).await.status, 429, "even what is right waits");
     assert_eq!(
         guesser.post("/sign-in", &[("name", "x"), ("password", "x"), ("code", "x")]).await.status,
