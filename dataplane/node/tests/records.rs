@@ -127,6 +127,28 @@ fn half_a_message_in_front_of_an_answer_harms_nobody() {
 }
 
 #[test]
+fn keys_change_as_often_as_a_source_asks_and_a_flood_of_it_ends() {
+    let (lab, ports, _node) = start();
+    let mut client = Client::connect(&lab, ports.listen);
+    // More often than rustls lets be asked without data between: data sets its count back.
+    for asked in 0..50 {
+        client.tls.conn.refresh_traffic_keys().unwrap();
+        assert_eq!(client.ask(&github(GITHUB, &vec![b'a'; 400 * asked], "")).status, 202, "{asked}");
+    }
+    // Several requests behind one change, whose answers have the node's new key.
+    client.tls.conn.refresh_traffic_keys().unwrap();
+    client.send(&[(); 3].map(|()| github(GITHUB, b"{}", "")).concat());
+    assert_eq!([client.answer().status, client.answer().status, client.answer().status], [202; 3]);
+
+    for _ in 0..40 {
+        client.tls.conn.refresh_traffic_keys().unwrap();
+    }
+    let _ = client.try_send(&github(GITHUB, b"{}", ""));
+    assert!(client.try_answer().is_err(), "forty changes without data");
+    assert_eq!(Client::connect(&lab, ports.listen).ask(&github(GITHUB, b"{}", "")).status, 202);
+}
+
+#[test]
 fn an_idle_connection_with_half_a_message_is_told_goodbye() {
     let (lab, ports, node) = start();
     let mut records = Records::connect(&lab, ports.listen);

@@ -6,6 +6,7 @@
 
 mod admission;
 mod dial;
+mod receiving;
 mod sending;
 mod session;
 mod slot;
@@ -13,30 +14,26 @@ mod slot;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use admission::{admits, egress_peer, ingester_peer, is_admitted};
-use sending::{check_resume, send_events};
+use admission::{admits, ingester_peer, is_admitted};
+use sending::send_events;
 use session::{Link, Machine, SPARE_OUT_BYTES_MAX};
 pub use session::{LinkHandover, Side};
 use slot::Slot;
-use zen_core::event::{EVENT_BYTES_MAX, Event};
-use zen_core::journal::Sequence;
+use zen_core::event::EVENT_BYTES_MAX;
 use zen_core::link::{
     BATCH_BYTES_GOAL, FRAME_READER_BYTES_MAX, Frame, HANDSHAKE_TIMEOUT_MS, Hello, IN_FLIGHT_EVENTS_MAX,
-    Incoming as Checked, LinkError, Receiver, ReceiverConfig, ReceiverEvent, RefuseCode, Role, Sender,
-    SenderConfig, SenderEvent,
+    LinkError, Receiver, ReceiverEvent, RefuseCode, Role,
 };
-use zen_core::record::HeldEvent;
-use zen_identity::SpiffeId;
 use zen_uring::{Reactor, SocketId};
 
 use crate::clock::Clock;
-use crate::config::{EgressPeer, IngesterPeer, Snapshot};
+use crate::config::Snapshot;
 use crate::control::Resolver;
 use crate::crypto::Counted;
-use crate::egress::{Acknowledge, Egress, Incoming};
+use crate::egress::Egress;
 use crate::entropy::Entropy;
 use crate::ingester::Ingester;
-use crate::mesh::{EventBytes, Mesh, Message};
+use crate::mesh::{Mesh, Message};
 use crate::metrics::WorkerMetrics;
 use crate::quota::Quota;
 use crate::sockets::BySocket;
@@ -419,128 +416,6 @@ impl Links {
         }
     }
 
-    fn begin_sending(
-        &mut self,
-        link: &mut Link,
-        hello: &Hello,
-        peer: Option<&SpiffeId>,
-        parts: &mut Parts<'_>,
-    ) -> Result<(), LinkError> {
-        let snapshot = Arc::clone(&self.snapshot);
-        let known = egress_peer(&snapshot, &hello.node).filter(|known| admits(&known.policy, peer));
-        let known = known.ok_or(LinkError::NodeName)?;
-        let ingester = parts.ingester.as_deref().ok_or(LinkError::Role)?;
-        let config = self.sender_config(known, ingester);
-        self.take_place(link)?;
-        let sender = Sender::accept(config, hello, self.clock.steady_ms, &mut link.out)?;
-        link.machine = Machine::Sending { sender: Box::new(sender), egress: known.name.clone() };
-        Ok(())
-    }
-
-    /// The sender's hello is there: ask for what is not durable here yet.
-    fn begin_receiving(
-        &mut self,
-        socket: SocketId,
-        link: &mut Link,
-        hello: &Hello,
-        parts: &mut Parts<'_>,
-    ) -> Result<(), LinkError> {
-        let Machine::Receiving { receiver, stream, durable, .. } = &mut link.machine else { return Ok(()) };
-        let Some(egress) = parts.egress.as_deref_mut() else { return Ok(()) };
-        let resume_after = egress.resume_after(hello.journal_id).ok_or(LinkError::TooManyStreams)?;
-        *stream = Some(hello.journal_id);
-        *durable = resume_after;
-        receiver.start(resume_after, &mut link.out);
-        self.metrics.link_connects.add(1);
-        tracing::info!(ingester = hello.node, stream = hello.stream, resume_after, "link ready");
-        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.is(socket)) {
-            slot.handle_ready(self.clock.steady_ms);
-            if self.streams.get(&hello.node) != Some(&hello.streams) {
-                for worker in 0..self.mesh.workers() {
-                    let message = Message::Streams { ingester: hello.node.clone(), streams: hello.streams };
-                    self.mesh.send(worker, message);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn handle_sender_event(
-        &mut self,
-        socket: SocketId,
-        egress: &str,
-        event: SenderEvent,
-        parts: &mut Parts<'_>,
-    ) -> Result<(), LinkError> {
-        let Some(ingester) = parts.ingester.as_deref_mut() else { return Ok(()) };
-        match event {
-            SenderEvent::None | SenderEvent::Goodbye(_) => {}
-            SenderEvent::Ready { resume_after } => {
-                check_resume(egress, Sequence(resume_after), ingester)?;
-                tracing::info!(egress, stream = self.worker, resume_after, "link ready");
-                self.metrics.link_connects.add(1);
-                if let Some(slot) = self.slots.iter_mut().find(|slot| slot.is(socket)) {
-                    slot.handle_ready(self.clock.steady_ms);
-                }
-                ingester.handle_link_ready(egress, Sequence(resume_after));
-                // One link per egress: an older one is a leftover of a connection that broke.
-                let older: Vec<SocketId> = self
-                    .open
-                    .iter()
-                    .filter(|(_, link)| link.sends_to(egress))
-                    .map(|(socket, _)| socket)
-                    .collect();
-                for socket in older {
-                    self.close(socket, "replaced", parts.reactor);
-                }
-            }
-            SenderEvent::Acked { durable } => ingester.handle_acknowledged(egress, Sequence(durable)),
-        }
-        Ok(())
-    }
-
-    fn take_events(socket: SocketId, link: &Link, checked: &[Checked<'_>], parts: &mut Parts<'_>) {
-        let Machine::Receiving { stream: Some(stream), .. } = &link.machine else { return };
-        let Some(egress) = parts.egress.as_deref_mut() else { return };
-        for incoming in checked {
-            let mut head = egress.take_head();
-            HeldEvent::encode_head(&mut head, stream, incoming.sequence, 0, 0, incoming.targets.iter());
-            egress.take(Incoming {
-                link: socket,
-                stream: *stream,
-                link_sequence: incoming.sequence,
-                id: Event::id_of(incoming.encoded).expect("the link has checked the event"),
-                head,
-                event: EventBytes::from(incoming.encoded),
-            });
-        }
-    }
-
-    /// Tells senders what is durable, and gives credit back while there is room.
-    fn acknowledge(&mut self, egress: &mut Egress) {
-        while let Some(Acknowledge { link, durable, events, bytes }) = egress.poll_acknowledge() {
-            if let Some(Machine::Receiving { durable: known, owed, .. }) =
-                self.open.get_mut(link).map(|link| &mut link.machine)
-            {
-                *known = (*known).max(durable);
-                owed.0 += bytes;
-                owed.1 += u64::from(events);
-            }
-        }
-        let has_room = egress.has_room();
-        for link in self.open.values_mut() {
-            let Machine::Receiving { receiver, durable, owed, .. } = &mut link.machine else { continue };
-            if !receiver.is_open() {
-                continue;
-            }
-            if has_room && owed.1 > 0 {
-                receiver.grant(owed.0, owed.1);
-                *owed = (0, 0);
-            }
-            receiver.ack(*durable, &mut link.out);
-        }
-    }
-
     /// Logs why a link ends; events that are refused again and again are an alarm once a minute.
     fn tell(&mut self, error: &LinkError) {
         let alarm = match error {
@@ -577,29 +452,5 @@ impl Links {
     fn take_place(&self, link: &mut Link) -> Result<(), LinkError> {
         link.place = self.places.take(self.snapshot.node.links_max);
         if link.place.is_some() { Ok(()) } else { Err(LinkError::Busy) }
-    }
-
-    fn sender_config(&self, peer: &EgressPeer, ingester: &Ingester) -> SenderConfig<zen_hmac::PreparedKey> {
-        SenderConfig {
-            node: self.snapshot.node.name.clone(),
-            egress: peer.name.clone(),
-            stream: self.worker,
-            streams: self.mesh.workers(),
-            journal_id: ingester.journal().id(),
-            key_id: peer.key_id.clone(),
-            key: peer.key.clone(),
-        }
-    }
-
-    fn receiver_config(&mut self, peer: &IngesterPeer, stream: u16) -> ReceiverConfig<zen_hmac::PreparedKey> {
-        ReceiverConfig {
-            node: self.snapshot.node.name.clone(),
-            ingester: peer.name.clone(),
-            stream,
-            keys: peer.keys.clone(),
-            session: self.entropy.bytes(),
-            credit_bytes: CREDIT_BYTES,
-            credit_events: CREDIT_EVENTS,
-        }
     }
 }

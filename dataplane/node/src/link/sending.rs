@@ -1,16 +1,93 @@
 //! The sending end of a link: from the journal into batches, and what a resumed stream may ask for.
 
+use std::sync::Arc;
+
 use zen_core::event::Event;
 use zen_core::journal::Sequence;
-use zen_core::link::{BATCH_EVENTS_MAX, LinkError, Outgoing, Routed};
-use zen_uring::Reactor;
+use zen_core::link::{
+    BATCH_EVENTS_MAX, Hello, LinkError, Outgoing, Routed, Sender, SenderConfig, SenderEvent,
+};
+use zen_identity::SpiffeId;
+use zen_uring::{Reactor, SocketId};
 
-use super::PUMP_BYTES_MAX;
+use super::admission::{admits, egress_peer};
 use super::session::{Link, Machine};
+use super::{Links, PUMP_BYTES_MAX, Parts};
+use crate::config::EgressPeer;
 use crate::crypto::Counted;
 use crate::ingester::Ingester;
 use crate::journal::read_token;
 use crate::mesh::JournalRole;
+
+impl Links {
+    pub(super) fn begin_sending(
+        &mut self,
+        link: &mut Link,
+        hello: &Hello,
+        peer: Option<&SpiffeId>,
+        parts: &mut Parts<'_>,
+    ) -> Result<(), LinkError> {
+        let snapshot = Arc::clone(&self.snapshot);
+        let known = egress_peer(&snapshot, &hello.node).filter(|known| admits(&known.policy, peer));
+        let known = known.ok_or(LinkError::NodeName)?;
+        let ingester = parts.ingester.as_deref().ok_or(LinkError::Role)?;
+        let config = self.sender_config(known, ingester);
+        self.take_place(link)?;
+        let sender = Sender::accept(config, hello, self.clock.steady_ms, &mut link.out)?;
+        link.machine = Machine::Sending { sender: Box::new(sender), egress: known.name.clone() };
+        Ok(())
+    }
+
+    pub(super) fn handle_sender_event(
+        &mut self,
+        socket: SocketId,
+        egress: &str,
+        event: SenderEvent,
+        parts: &mut Parts<'_>,
+    ) -> Result<(), LinkError> {
+        let Some(ingester) = parts.ingester.as_deref_mut() else { return Ok(()) };
+        match event {
+            SenderEvent::None | SenderEvent::Goodbye(_) => {}
+            SenderEvent::Ready { resume_after } => {
+                check_resume(egress, Sequence(resume_after), ingester)?;
+                tracing::info!(egress, stream = self.worker, resume_after, "link ready");
+                self.metrics.link_connects.add(1);
+                if let Some(slot) = self.slots.iter_mut().find(|slot| slot.is(socket)) {
+                    slot.handle_ready(self.clock.steady_ms);
+                }
+                ingester.handle_link_ready(egress, Sequence(resume_after));
+                // One link per egress: an older one is a leftover of a connection that broke.
+                let older: Vec<SocketId> = self
+                    .open
+                    .iter()
+                    .filter(|(_, link)| link.sends_to(egress))
+                    .map(|(socket, _)| socket)
+                    .collect();
+                for socket in older {
+                    self.close(socket, "replaced", parts.reactor);
+                }
+            }
+            SenderEvent::Acked { durable } => ingester.handle_acknowledged(egress, Sequence(durable)),
+        }
+        Ok(())
+    }
+
+    pub(super) fn sender_config(
+        &self,
+        peer: &EgressPeer,
+        ingester: &Ingester,
+    ) -> SenderConfig<zen_hmac::PreparedKey> {
+        SenderConfig {
+            node: self.snapshot.node.name.clone(),
+            egress: peer.name.clone(),
+            stream: self.worker,
+            streams: self.mesh.workers(),
+            journal_id: ingester.journal().id(),
+            key_id: peer.key_id.clone(),
+            key: peer.key.clone(),
+        }
+    }
+}
 
 /// Seals batches until the journal, the credit or the send buffer says stop; returns how many events left.
 pub fn send_events(
@@ -54,7 +131,7 @@ pub fn send_events(
 }
 
 /// What the egress has must be of this journal: else it would take new events for old ones.
-pub fn check_resume(egress: &str, resume_after: Sequence, ingester: &mut Ingester) -> Result<(), LinkError> {
+fn check_resume(egress: &str, resume_after: Sequence, ingester: &mut Ingester) -> Result<(), LinkError> {
     let Some((_, outbox, journal)) = ingester.outbox_mut(egress) else { return Ok(()) };
     if !outbox.can_resume(journal.first_of_run(), resume_after) {
         return Err(LinkError::ResumeAhead);
