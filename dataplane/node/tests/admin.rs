@@ -4,7 +4,7 @@
 use std::fs;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use support::client::{Client, github};
@@ -130,7 +130,11 @@ fn a_changed_secret_takes_effect_with_a_reload() {
 
 #[test]
 fn a_drain_finishes_what_is_under_way() {
-    let (lab, ports, mut node) = start(|text| text);
+    let (lab, ports, mut node) = start(|text| {
+        let text = change(&text, "drain_timeout_ms = 5000", "drain_timeout_ms = 60000");
+        let text = change(&text, "idle_timeout_ms = 5000", "idle_timeout_ms = 60000");
+        change(&text, "request_timeout_ms = 1000", "request_timeout_ms = 60000")
+    });
     let request = github(GITHUB, b"{\"half\":1}", "");
     let mut idle = Client::connect(&lab, ports.listen);
     assert_eq!(idle.ask(&request).status, 202);
@@ -138,10 +142,8 @@ fn a_drain_finishes_what_is_under_way() {
     let request = github(GITHUB, b"{\"half\":2}", "");
     busy.send(&request[..request.len() - 4]);
     wait_until("two connections", || node.metric("zen_source_connections") as usize == 2);
-    let start = Instant::now();
     node.signal(Signal::SIGTERM);
-    assert!(idle.is_closed(), "who has no request under way is closed");
-    assert!(start.elapsed() < Duration::from_millis(900), "{:?}", start.elapsed());
+    assert!(idle.is_closed(), "who has no request under way is closed, before the one that has is answered");
     let (code, text) = node.get("/readyz");
     assert!(code == 503 && text.contains("draining: true"), "{text}");
     assert_eq!(node.get("/healthz").0, 200);
@@ -163,7 +165,8 @@ fn a_drain_has_a_deadline() {
     wait_until("one connection", || node.metric("zen_source_connections") as usize == 1);
     let start = Instant::now();
     assert_eq!(node.terminate().code(), Some(1));
-    assert!((300..2000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    // Before its request would have been too late.
+    assert!((300..20_000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
     node.wait_log("drain deadline");
 }
 

@@ -2,12 +2,12 @@
 //! from each answer.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mesh::{Mesh, SHORT_RETRIES, delivered, distinct, numbered, send, target, verifier};
 use nix::sys::signal::Signal;
 use support::client::{github, github_head};
-use support::node::wait_until;
+use support::node::{PATIENCE, wait_until};
 use support::pki::TRUST_DOMAIN;
 use support::{GITHUB, Lab, WHSEC, change, endpoint};
 use target::{Answer, Target, TargetTls};
@@ -169,16 +169,15 @@ fn gone_disables_the_target_and_keeps_its_events() {
 #[test]
 fn a_slow_target_delays_nobody_else() {
     let lab = Lab::new();
-    let slow = target(&lab, "demo", |_, _| Answer::status(200).after(Duration::from_secs(2)));
+    let slow = target(&lab, "demo", |_, _| Answer::status(200).after(PATIENCE));
     let well = target(&lab, "demo", |_, _| Answer::status(200));
     let sections = lab.target_text("demo", slow.address, "in_flight_max = 2")
         + &lab.target_text("well", well.address, "");
     let mesh = Mesh::start_with(lab, &sections, both_targets, str::to_owned);
-    let begun = Instant::now();
     mesh.send_many(20, 100);
     well.wait(20);
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?} for 20 events", begun.elapsed());
     slow.wait(2);
+    assert_eq!(slow.deliveries().len(), 2, "it has not answered yet");
     assert!(slow.busy_max() <= 2, "in_flight_max is 2, {} were busy", slow.busy_max());
 }
 
@@ -203,13 +202,11 @@ fn in_flight_max_bounds_attempts_and_connections_are_reused() {
 fn an_attempt_that_takes_too_long_is_given_up() {
     let extra = format!("attempt_timeout_ms = 200\n{SHORT_RETRIES}");
     let (mesh, target) = Mesh::with_target(&extra, |number, _| match number {
-        0 => Answer::status(200).after(Duration::from_secs(3)),
+        0 => Answer::status(200).after(PATIENCE),
         _ => Answer::status(200),
     });
     mesh.send(b"{}");
-    let deliveries = target.wait(2);
-    let pause = deliveries[1].at - deliveries[0].at;
-    assert!(pause < Duration::from_secs(2), "{pause:?}");
+    target.wait(2);
     mesh.inside.wait_metric("zen_deliveries_total{outcome=\"timed_out\"}", 1.0);
     assert_eq!(target.connections(), 2, "a connection with an attempt given up is not used again");
 }

@@ -11,8 +11,8 @@ use crate::client::Agent;
 use crate::lab::{Lab, TRUST_DOMAIN, now_ms};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_configuration_reaches_a_waiting_agent_within_a_second() {
-    let lab = Lab::start().await;
+async fn a_new_configuration_reaches_a_waiting_agent_at_once() {
+    let lab = Lab::start_with(Duration::from_mins(1)).await;
     let bundle = lab.bundle("edge");
     let agent = Agent::enroll(lab.address, &bundle).await;
     let mut connection = agent.connect(lab.address).await.unwrap();
@@ -24,7 +24,7 @@ async fn a_new_configuration_reaches_a_waiting_agent_within_a_second() {
     let since = Instant::now();
     lab.configure("edge");
     let first = read(connection.answer().await.unwrap().read(), 0);
-    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(20), "it does not wait to its end");
     assert_eq!((first.version, first.deny_list.as_str()), (1, r#"{"version":1,"entries":[]}"#));
     assert!(first.trust_bundle.contains("BEGIN CERTIFICATE") && first.members.contains_key("node-1"));
 
@@ -35,7 +35,7 @@ async fn a_new_configuration_reaches_a_waiting_agent_within_a_second() {
     let end = now_ms() + 60_000;
     deny(&lab.directory, &mut lab.database(), &subject, (Some("le\"ft"), Some(end)), now_ms()).unwrap();
     let second = read(connection.answer().await.unwrap().read(), 1);
-    assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(20), "it does not wait to its end");
     let entry = format!(
         r#"{{"version":1,"entries":[{{"spiffe_id":"spiffe://{TRUST_DOMAIN}/edge/node-9","reason":"le\"ft","until_ms":{end}}}]}}"#
     );

@@ -121,9 +121,10 @@ impl Client {
     /// Whether the peer closes, and has sent nothing more.
     pub fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
-        let _ = self.tls.read_to_end(&mut rest);
+        let end = self.tls.read_to_end(&mut rest);
         self.received.append(&mut rest);
-        self.received.is_empty()
+        let is_open = end.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        !is_open && self.received.is_empty()
     }
 
     fn receive(&mut self) -> io::Result<()> {
