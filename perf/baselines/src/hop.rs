@@ -26,15 +26,14 @@ pub(crate) enum Step {
     Answered { bytes: usize },
     /// As that, and the connection ends.
     Closing,
-    /// `bytes` of the buffer are done; the answer comes by [`Hop::settle`] once the ticket is ready.
+    /// `bytes` of the buffer are done; the answer comes by [`Hop::settle`].
     Written { bytes: usize, event: Written },
 }
 
 /// An event on its way to disk.
 #[derive(Debug)]
 pub(crate) struct Written {
-    /// Ready when it is there.
-    pub(crate) ticket: Ticket,
+    ticket: Ticket,
     fingerprint: u128,
     id: String,
 }
@@ -84,11 +83,12 @@ impl Hop {
         Step::Answered { bytes }
     }
 
-    /// Answers an event whose ticket was ready with `durable`.
-    pub(crate) fn settle(&self, fingerprint: u128, id: &str, durable: bool, out: &mut Vec<u8>) {
-        self.seen.settle(fingerprint, durable);
+    /// Waits until an event is on disk, or is not to be, and answers it.
+    pub(crate) async fn settle(&self, event: Written, out: &mut Vec<u8>) {
+        let durable = event.ticket.await;
+        self.seen.settle(event.fingerprint, durable);
         if durable {
-            write_json(out, "202 Accepted", id, "");
+            write_json(out, "202 Accepted", &event.id, "");
         } else {
             write_unavailable(out);
         }
@@ -97,13 +97,6 @@ impl Hop {
     fn is_signed(&self, signature: &[u8], body: &[u8]) -> bool {
         let tag = signature.strip_prefix(PREFIX).and_then(tag_of);
         tag.is_some_and(|tag| hmac::verify(&self.key, body, &tag).is_ok())
-    }
-}
-
-impl Written {
-    /// The ticket, and what [`Hop::settle`] wants.
-    pub(crate) fn into_parts(self) -> (Ticket, u128, String) {
-        (self.ticket, self.fingerprint, self.id)
     }
 }
 
@@ -195,8 +188,10 @@ mod tests {
         assert!(matches!(hop.step(&request, &group, &mut out), Step::Answered { .. }));
         assert!(text(&out).starts_with("HTTP/1.1 503 "), "{}", text(&out));
         out.clear();
-        let (_, fingerprint, id) = event.into_parts();
-        hop.settle(fingerprint, &id, true, &mut out);
+        let (buffer, _, outcome) = group.seal().into_parts();
+        group.done(buffer, &outcome, true);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(hop.settle(event, &mut out));
         assert!(text(&out).starts_with("HTTP/1.1 202 ") && text(&out).ends_with("\r\n\r\n{\"id\":\"e1\"}"));
         out.clear();
         hop.step(&request, &group, &mut out);

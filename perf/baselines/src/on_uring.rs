@@ -136,9 +136,7 @@ async fn connection(
             Step::Answered { bytes } => drop(buffer.drain(..bytes)),
             Step::Written { bytes, event } => {
                 buffer.drain(..bytes);
-                let (ticket, fingerprint, id) = event.into_parts();
-                let durable = ticket.await;
-                hop.settle(fingerprint, &id, durable, &mut out);
+                hop.settle(event, &mut out).await;
             }
             Step::Closing => {
                 wire.write(&out).await?;

@@ -11,6 +11,7 @@ mod isolation;
 mod receipts;
 mod replay;
 mod stage;
+mod switched;
 mod targets;
 
 use std::path::{Path, PathBuf};
