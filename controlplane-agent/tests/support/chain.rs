@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::net::UnixListener;
 use std::process::Command;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
@@ -23,6 +23,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use serde_json::{Value, json};
 use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use zen_ports::free_address;
 
 use crate::lab::{Lab, Process, program, run, wait_until};
 
@@ -61,10 +62,6 @@ pub struct Source {
     pub secret: String,
     pub key: String,
     certificate: String,
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A secret that no other test has, with a mark in it.
@@ -108,7 +105,7 @@ impl Chain {
         let source = Source::new();
         let target = Target::listen(&core);
         let site = |lab, cluster| Site { lab, cluster, agent: None, node: None };
-        let ports = [source.port, free_port()];
+        let ports = [source.port, free_address().port()];
         let mut chain = Self { edge: site(edge, "edge"), core: site(core, "core"), target, source, ports };
         for cluster in ["edge", "core"] {
             let bundle = chain.edge.lab.bundle_at(cluster, port);
@@ -343,7 +340,7 @@ impl Source {
         let tls = tls.with_safe_default_protocol_versions().unwrap().with_root_certificates(roots);
         let tls = Arc::new(tls.with_no_client_auth());
         let key = made.signing_key.serialize_pem();
-        Self { port: free_port(), tls, secret: marked("source-secret"), key, certificate }
+        Self { port: free_address().port(), tls, secret: marked("source-secret"), key, certificate }
     }
 
     /// The status of the answer to an event.

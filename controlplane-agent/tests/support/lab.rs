@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File, Permissions};
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, geteuid};
 use tempfile::TempDir;
 use zen_lock::{Client, ClientError, Listener, SecretName};
+use zen_ports::free_address;
 use zeroize::Zeroizing;
 
 /// Longer than anything here takes on a busy machine.
@@ -101,8 +102,7 @@ impl Lab {
     pub fn without_control() -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let (port, people_port) = (free(), free());
+        let (port, people_port) = (free_address().port(), free_address().port());
         let mut lab = Self {
             directory,
             recipient: String::new(),

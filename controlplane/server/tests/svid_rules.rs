@@ -3,13 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs::{self, File};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use zen_ports::free_address;
 use zen_svid_faults::{Domain, FAULTS, Fault, Heard, Shown, dial};
 
 const TRUST_DOMAIN: &str = "acme.example";
@@ -45,8 +46,7 @@ impl Running {
         ] {
             command(at, &["deny", "--dir", "state", option, value]);
         }
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let (agents, people) = (free(), free());
+        let (agents, people) = (free_address(), free_address());
         let (listen, people_listen) = (agents.to_string(), people.to_string());
         let run = [
             "run",

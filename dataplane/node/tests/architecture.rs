@@ -9,7 +9,7 @@ use std::process::Command;
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 
 /// What each crate may depend on among ours; a crate that is not here does not belong to the house.
-const ARROWS: [(&str, &[&str]); 18] = [
+const ARROWS: [(&str, &[&str]); 19] = [
     ("zen-core", &[]),
     ("zen-rules", &["zen-core"]),
     ("zen-hmac", &["zen-core"]),
@@ -38,6 +38,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
         ],
     ),
     ("zen-search", &[]),
+    ("zen-ports", &[]),
     ("zen-perf", &["zen-control-api", "zen-core", "zen-hmac", "zen-lock", "zen-search", "zen-uring"]),
     ("zen-sim", &["zen-core", "zen-rules"]),
 ];

@@ -1,6 +1,6 @@
 //! A control plane in a directory of its own: in this process, as a program, and its log as anybody may check it.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,6 +13,7 @@ use zen_control::{
     Database, Directory, Listening, PeopleListening, Role, Settings, add_person, audit_key, audit_witnesses,
     certify_person, export_audit, initialize, open_database,
 };
+use zen_ports::free_address;
 
 use crate::client::Client;
 
@@ -145,9 +146,9 @@ impl Place {
 
     /// The program, which listens.
     pub async fn start(&self, more: &[&str]) -> Program {
-        let people = free();
+        let people = free_address();
         let child = Command::new(env!("CARGO_BIN_EXE_zen-control"))
-            .args(["run", "--log", "error", "--dir", "state", "--listen", &free().to_string()])
+            .args(["run", "--log", "error", "--dir", "state", "--listen", &free_address().to_string()])
             .args(["--people-listen", &people.to_string()])
             .args(more)
             .current_dir(self.at())
@@ -214,11 +215,6 @@ impl Drop for Lab {
     fn drop(&mut self) {
         self.listening.iter().for_each(tokio::task::JoinHandle::abort);
     }
-}
-
-/// An address that was free a moment ago.
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 pub fn now_ms() -> u64 {

@@ -5,10 +5,11 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU16, Ordering};
+
+pub use zen_ports::free_address;
 
 use self::node::Node;
 use self::pki::{Authority, TRUST_DOMAIN};
@@ -199,20 +200,6 @@ pub fn endpoint(id: &str, scheme: &str, secret: &str, extra: &str) -> String {
 pub fn change(text: &str, from: &str, to: &str) -> String {
     assert_eq!(text.matches(from).count(), 1, "\"{from}\" in:\n{text}");
     text.replace(from, to)
-}
-
-/// A loopback address whose port is free now; below the ephemeral range, so that no client takes it.
-pub fn free_address() -> SocketAddr {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = (std::process::id() * 61 % 20_000) as u16;
-    for _ in 0..20_000 {
-        let port = 10_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed) % 20_000) % 20_000;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        if TcpListener::bind(address).is_ok() {
-            return address;
-        }
-    }
-    panic!("no free port");
 }
 
 fn write(path: &Path, text: &str, mode: u32) -> PathBuf {
