@@ -439,12 +439,13 @@ fn answers_that_nobody_reads_are_not_piled_up() {
 
 #[test]
 fn idling_does_not_count_as_dawdling() {
-    let (lab, ports, _node) = start(|text| text);
+    let (lab, ports, _node) =
+        start(|text| change(&text, "request_timeout_ms = 1000", "request_timeout_ms = 3000"));
     let request = github(GITHUB, BODY, "");
     let mut client = Client::connect(&lab, ports.listen);
     assert_accepted(&client.ask(&request));
     for at in [3, 100] {
-        thread::sleep(Duration::from_millis(1500));
+        thread::sleep(Duration::from_millis(3200));
         client.send(&request[..at]);
         thread::sleep(Duration::from_millis(400));
         client.send(&request[at..]);

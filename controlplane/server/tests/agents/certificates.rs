@@ -1,5 +1,7 @@
 //! Renewal, members, and identities that are used in two places.
 
+use std::time::Duration;
+
 use zen_control::{Subject, allow, deny};
 use zen_control_api::{CONFIGURATION, CertificateAnswer, ProblemType};
 
@@ -61,7 +63,7 @@ async fn an_identity_in_two_places_is_locked_until_it_is_enrolled_anew() {
     assert_eq!(answer.problem(), ProblemType::CloneSuspected, "a bundle from before the lock");
     assert_eq!(lab.count("bundles WHERE used_key IS NOT NULL"), 1, "and it is not used up");
 
-    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
     let third = Agent::enroll(lab.address, &lab.bundle("edge")).await;
     assert_eq!(third.generation, 3);
     let fourth = third.renewed(lab.address).await;
@@ -138,18 +140,35 @@ async fn a_denial_refuses_renewal_and_handshake_and_ends_connections() {
 
     let mut waiting = agent.connect(lab.address).await.unwrap();
     waiting.send("GET", &format!("{CONFIGURATION}?after=99"), b"").await.unwrap();
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
     deny(&lab.directory, &mut database, &own, (None, None), now_ms()).unwrap();
-    let answer = tokio::time::timeout(std::time::Duration::from_secs(1), waiting.answer()).await.unwrap();
-    assert_eq!(answer.unwrap().problem(), ProblemType::Forbidden, "a request that waits is answered");
+    let answer = waiting.answer().await.unwrap();
+    assert_eq!(answer.problem(), ProblemType::Forbidden, "a request that waits is answered, not to its end");
     assert!(waiting.get("/healthz").await.is_err(), "and the connection ends");
     let refused = agent.certificate(lab.address, None, &csr(&new_key()), 1).await;
     assert!(refused.is_err(), "the handshake: {refused:?}");
 
     allow(&lab.directory, &mut database, &own, now_ms()).unwrap();
-    deny(&lab.directory, &mut database, &own, (None, Some(now_ms() + 1500)), now_ms()).unwrap();
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    deny(&lab.directory, &mut database, &own, (None, Some(now_ms() + 5000)), now_ms()).unwrap();
+    until_refused(&lab, &agent, true).await;
     assert!(agent.certificate(lab.address, None, &csr(&new_key()), 1).await.is_err());
-    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    until_refused(&lab, &agent, false).await;
     assert_eq!(agent.renewed(lab.address).await.generation, 2, "the denial ended by itself");
+}
+
+/// Waits until a new connection of the agent is refused, or is not.
+async fn until_refused(lab: &Lab, agent: &Agent, refused: bool) {
+    let waiting = async {
+        loop {
+            let is_served = match agent.connect(lab.address).await {
+                Ok(mut connection) => connection.get("/healthz").await.is_ok(),
+                Err(_) => false,
+            };
+            if is_served != refused {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_mins(1), waiting).await.expect("within a minute");
 }
