@@ -165,8 +165,7 @@ fn a_drain_has_a_deadline() {
     wait_until("one connection", || node.metric("zen_source_connections") as usize == 1);
     let start = Instant::now();
     assert_eq!(node.terminate().code(), Some(1));
-    // Before its request would have been too late.
-    assert!((300..20_000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    assert!((300..2000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
     node.wait_log("drain deadline");
 }
 
