@@ -22,13 +22,8 @@ pub(crate) enum LabError {
     #[error("{0}: another run is using this lab; stop it, or name another directory with --dir")]
     Busy(PathBuf),
     /// No port was free.
-    #[error("no free TCP port on 127.0.0.1 between {first} and {last}")]
-    Ports {
-        /// First port tried.
-        first: u16,
-        /// Last port tried.
-        last: u16,
-    },
+    #[error("no free TCP port on 127.0.0.1 from {} to {}; stop other labs and tests", zen_ports::RANGE.start, zen_ports::RANGE.end - 1)]
+    Ports,
     /// A socket could not be used.
     #[error("{what}: {source}")]
     Socket {

@@ -146,9 +146,7 @@ mod tests {
                 });
             }
         });
-        let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let listen = free.local_addr().unwrap();
-        drop(free);
+        let listen = zen_ports::free_address();
         (listen, Relay::start(listen, to))
     }
 

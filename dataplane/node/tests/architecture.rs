@@ -39,7 +39,10 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ),
     ("zen-search", &[]),
     ("zen-ports", &[]),
-    ("zen-perf", &["zen-control-api", "zen-core", "zen-hmac", "zen-lock", "zen-search", "zen-uring"]),
+    (
+        "zen-perf",
+        &["zen-control-api", "zen-core", "zen-hmac", "zen-lock", "zen-ports", "zen-search", "zen-uring"],
+    ),
     ("zen-sim", &["zen-core", "zen-rules"]),
 ];
 /// Who may use what others must not.

@@ -31,8 +31,8 @@ on_both! {
 
 fn connect_succeeds_where_somebody_listens_and_is_refused_where_nobody_does(backend: Backend) {
     let mut harness = Harness::small(backend);
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
+    let address = zen_ports::free_address();
+    let listener = TcpListener::bind(address).unwrap();
     let socket = harness.reactor.connect(address).unwrap();
     harness.until("connection", |_, completion| {
         let Completion::Connected { socket: connected, result } = completion else {

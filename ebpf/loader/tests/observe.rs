@@ -4,7 +4,7 @@
 mod support;
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt};
@@ -95,7 +95,9 @@ fn bytes_are_counted_while_a_connection_lasts() {
 fn a_reset_and_an_attempt_that_fails_are_told_apart() {
     let _alone = alone();
     Cgroup::join().unwrap();
-    let (listener, at) = listen("127.0.0.1");
+    // Nobody else is to listen there when it is closed.
+    let at = zen_ports::free_address();
+    let listener = TcpListener::bind(at).unwrap();
     let observe = observe(at);
     let source = dial("127.0.0.1", at).unwrap();
     let (accepted, _) = listener.accept().unwrap();

@@ -1,4 +1,4 @@
-//! For tests: addresses on loopback for programs that are told where to listen.
+//! For tests and the lab: addresses on loopback for programs that are told where to listen.
 //!
 //! A port that the kernel picks may be a client's before the program has started. Those of here lie below the ports of
 //! clients, in blocks of which each is one process's as long as it runs: it holds an abstract socket with the block's name.
@@ -24,34 +24,44 @@ struct Taken {
 }
 
 impl Taken {
-    /// Takes a block that no process has.
-    fn take_block(&mut self) {
+    /// Takes a block that no process has; false if there is none.
+    fn take_block(&mut self) -> bool {
         let start = (std::process::id() % u32::from(BLOCKS)) as u16;
         for block in (start..BLOCKS).chain(0..start) {
             let name = Name::from_abstract_name(format!("zen-ports-{block}")).expect("a short name");
             if let Ok(held) = UnixListener::bind_addr(&name) {
                 self.held.push(held);
                 self.left = FIRST + block * BLOCK..FIRST + (block + 1) * BLOCK;
-                return;
+                return true;
             }
         }
-        panic!("all {BLOCKS} blocks of ports are taken");
+        false
     }
 }
 
-/// An address on 127.0.0.1 that is free now, and that no other caller of this has.
-pub fn free_address() -> SocketAddr {
+/// The ports that are given out, all told.
+pub const RANGE: Range<u16> = FIRST..FIRST + BLOCK * BLOCKS;
+
+/// An address on 127.0.0.1 that is free now, and that no other caller of this has; none if all blocks are taken.
+pub fn claim_address() -> Option<SocketAddr> {
     static TAKEN: Mutex<Taken> = Mutex::new(Taken { left: 0..0, held: Vec::new() });
     let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
     loop {
         for port in taken.left.by_ref() {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
             if TcpListener::bind(address).is_ok() {
-                return address;
+                return Some(address);
             }
         }
-        taken.take_block();
+        if !taken.take_block() {
+            return None;
+        }
     }
+}
+
+/// As [`claim_address`], for tests.
+pub fn free_address() -> SocketAddr {
+    claim_address().expect("a block of ports that no process has")
 }
 
 #[cfg(test)]
@@ -70,7 +80,7 @@ mod tests {
         let addresses = [(); 130].map(|()| free_address());
         let ports: HashSet<u16> = addresses.iter().map(SocketAddr::port).collect();
         assert_eq!(ports.len(), addresses.len(), "each once, over the end of a block");
-        assert!(ports.iter().all(|port| (FIRST..FIRST + BLOCK * BLOCKS).contains(port)));
+        assert!(ports.iter().all(|port| RANGE.contains(port)));
         assert!(!ports.contains(&first.port()));
         assert!(taken.is_err() || !ports.contains(&(first.port() + 1)), "somebody listens there");
     }

@@ -6,13 +6,13 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::error::LabError;
-use crate::lab::{Process, claim};
+use crate::lab::{Process, claim, claim_port};
 use crate::pki::{PUBLIC, Pki, write_file};
 use crate::results::{self, Load};
 
@@ -146,9 +146,7 @@ impl Server {
         let pages = directory.join("pages");
         fs::create_dir_all(&pages).map_err(LabError::file(&pages))?;
         write_file(&pages.join("page"), &[b'x'; PAGE_BYTES], 0o644)?;
-        let address = TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .map_err(LabError::socket("a port for nginx"))?;
+        let address = claim_port(None)?;
         let config = directory.join("nginx.conf");
         write_file(&config, configuration(directory, &pki, address).as_bytes(), 0o644)?;
         // One process that this one started, so that its time is all of the server's.

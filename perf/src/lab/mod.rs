@@ -24,8 +24,7 @@ use std::sync::Arc;
 
 use nix::fcntl::Flock;
 
-use self::ground::Ports;
-pub(crate) use self::ground::claim;
+pub(crate) use self::ground::{claim, claim_port};
 pub(crate) use self::metrics::{Metrics, get, quantile_of};
 pub(crate) use self::process::{Process, become_child, wait_ready};
 use self::secrets::Custody;
@@ -225,17 +224,11 @@ impl Lab {
             .chain(shape.egresses.iter().map(|egress| (Role::Egress, egress.name)))
             .collect();
         let (pki, keys) = Pki::certify(&directory.join("pki"), &workloads)?;
-        let mut ports = Ports::default();
-        let mut public = ports.claim(shape.public_port)?;
+        let mut public = claim_port(shape.public_port)?;
         public.set_ip(tuning.public.unwrap_or(public.ip()));
-        let mut node = |name: &str| {
+        let node = |name: &str| {
             let config = directory.join(format!("{name}.toml"));
-            Ok::<_, LabError>(Node {
-                name: name.to_owned(),
-                config,
-                managed: None,
-                admin: ports.claim(None)?,
-            })
+            Ok::<_, LabError>(Node { name: name.to_owned(), config, managed: None, admin: claim_port(None)? })
         };
         let ingester = node(INGESTER)?;
         let egresses: Vec<Node> =
@@ -245,7 +238,7 @@ impl Lab {
             shape.egresses.iter().flat_map(|egress| egress.targets).map(|name| target(name)).collect();
         let mut lab = Self {
             public,
-            target: ports.claim(None)?,
+            target: claim_port(None)?,
             secrets: secrets::all(shape, &endpoints, &targets, keys, custody),
             custody,
             endpoints,
@@ -259,13 +252,13 @@ impl Lab {
             io: Io::default(),
             _lock: lock,
         };
-        lab.links = (0..=shape.egresses.len()).map(|_| ports.claim(None)).collect::<Result<Vec<_>, _>>()?;
+        lab.links = (0..=shape.egresses.len()).map(|_| claim_port(None)).collect::<Result<Vec<_>, _>>()?;
         if let Some(address) = tuning.link {
             lab.links[0].set_ip(address);
         }
         for name in tuning.relayed {
             let to = config::link_of(shape, &lab.links, name).unwrap_or(lab.target);
-            lab.routes.push(Route { name, listen: ports.claim(None)?, to });
+            lab.routes.push(Route { name, listen: claim_port(None)?, to });
         }
         config::write(&lab, shape, workers, tuning)?;
         Ok(lab)

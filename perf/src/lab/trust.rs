@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use super::api::Api;
 use super::process::READY_SECONDS_MAX;
 use super::vault::socket;
-use super::{INGESTER, Lab, Process, Shape, Steps, TARGET_IDENTITY, Vault, beside, ground, objects};
+use super::{INGESTER, Lab, Process, Shape, Steps, TARGET_IDENTITY, Vault, beside, claim_port, objects};
 use crate::error::LabError;
 use crate::pki::{TRUST_DOMAIN, write_file};
 
@@ -48,8 +48,7 @@ pub(crate) struct Trust {
 impl Trust {
     /// Makes a control plane with its owner, and the directories that zen-lockd and the nodes watch.
     pub(super) fn make(lab: &Lab, shape: Shape, workers: u32) -> Result<Self, LabError> {
-        let mut ports = ground::Ports::default();
-        let (listen, people, browsers) = (ports.claim(None)?, ports.claim(None)?, ports.claim(None)?);
+        let [listen, people, browsers] = [claim_port(None)?, claim_port(None)?, claim_port(None)?];
         let (control, agent) = (beside(CONTROL)?, beside(AGENT)?);
         let directory = lab.directory.clone();
         let trust = Self { directory, shape, workers, listen, people, browsers, control, agent };

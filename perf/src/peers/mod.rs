@@ -191,8 +191,8 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_named_with_its_remedy() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+        let address = zen_ports::free_address();
+        let listener = std::net::TcpListener::bind(address).unwrap();
         let words = check_free(address).unwrap_err().to_string();
         assert!(words.contains(&format!("port {} of 127.0.0.1", address.port())), "{words}");
         assert!(words.contains("stop what listens there"), "{words}");

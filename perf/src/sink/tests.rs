@@ -37,8 +37,9 @@ impl Stage {
         let targets = [target("billing"), target("crm")];
         let mut sink = Sink::new(TlsAcceptor::from(tls), &targets, record, Arc::clone(&state));
         change(&mut sink, &directory);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        // Nobody else is to have it during an outage.
+        let address = zen_ports::free_address();
+        let listener = TcpListener::bind(address).await.unwrap();
         tokio::spawn(sink.serve(listener));
         Self { directory, pki, address, state }
     }

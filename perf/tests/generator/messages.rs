@@ -1,7 +1,6 @@
 //! What cannot be done is refused, with words that say what to do.
 
 use std::fs;
-use std::net::TcpListener;
 
 use crate::command::{Place, text};
 use crate::server::{Script, start};
@@ -61,8 +60,7 @@ fn what_cannot_be_done_is_said() {
 #[test]
 fn a_port_where_nobody_listens_is_named() {
     let place = Place::new();
-    let address =
-        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
+    let address = zen_ports::free_address();
     for words in ["--seconds 1", "--seconds 1 --new-connections", "--seconds 1 --rate 10 --io epoll"] {
         let output = place.command(address, words).output().expect("it runs");
         let said = text(&output.stderr);

@@ -12,12 +12,15 @@ export const TRUST_DOMAIN = 'acme.example';
 export const TENANT = 'acme';
 export const OWNER = 'olga';
 
-let lastPort = 10_000 + ((process.pid * 61) % 20_000);
+const PORT_FIRST = 30_000;
+const PORT_LAST = 32_699;
 
-// A port that was free a moment ago, and below those that the kernel gives to clients.
+let lastPort = PORT_FIRST + ((process.pid * 61) % (PORT_LAST - PORT_FIRST));
+
+// A port that was free a moment ago; below those that the kernel gives to clients, and beyond those of perf/ports.
 export async function freePort() {
     for (;;) {
-        lastPort = lastPort < 29_999 ? lastPort + 1 : 10_000;
+        lastPort = lastPort < PORT_LAST ? lastPort + 1 : PORT_FIRST;
         const port = lastPort;
         const server = createServer();
         const isFree = await new Promise((resolve) => {

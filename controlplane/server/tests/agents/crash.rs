@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use zen_control::{BundleOrder, Directory, create_bundle, initialize, open_database};
 use zen_control_api::{ENROLL, EnrollmentBundle, ProblemType};
+use zen_ports::free_address;
 
 use crate::client::{Connection, csr, enroll, enrollment_request, new_key};
 use crate::lab::{Lab, TRUST_DOMAIN, now_ms};
@@ -59,7 +60,7 @@ async fn a_killed_server_let_in_whom_it_answers_later() {
     let files = tempfile::tempdir().unwrap();
     let state = files.path().join("state");
     let directory = initialize(&state, TRUST_DOMAIN, "acme", now_ms()).unwrap();
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = free_address();
     let mut kept_before_the_end = 0;
     for step in 0..16 {
         let cluster = format!("edge-{step}");
@@ -92,7 +93,7 @@ async fn the_log_names_both_addresses_and_no_secret() {
     let files = tempfile::tempdir().unwrap();
     let state = files.path().join("state");
     let directory = initialize(&state, TRUST_DOMAIN, "acme", now_ms()).unwrap();
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = free_address();
     let bundle = bundle(&directory, files.path(), "edge");
     let log = files.path().join("log");
     let to = std::fs::File::create(&log).unwrap();

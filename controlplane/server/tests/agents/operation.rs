@@ -1,7 +1,7 @@
 //! A server in operation: settings of a file, metrics, an end in order, many agents, a copy that comes back.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use zen_control::{Directory, Subject, deny, restore};
 use zen_control_api::{CONFIGURATION, Configuration, EnrollmentBundle, ProblemType, SignedConfiguration};
+use zen_ports::free_address;
 
 use crate::client::{Agent, Connection, csr, enroll, new_key};
 use crate::lab::{Lab, TRUST_DOMAIN, now_ms};
@@ -25,8 +26,7 @@ struct Server {
 impl Server {
     fn new() -> Self {
         let files = tempfile::tempdir().unwrap();
-        let port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let (address, people) = (port(), port());
+        let (address, people) = (free_address(), free_address());
         let settings = format!(
             "directory = \"state\"\nlog = \"warn\"\n[agents]\nlisten = \"{address}\"\nlong_poll_seconds = 60\n\
              [people]\nlisten = \"{people}\"\n[metrics]\nsocket = \"metrics.sock\"\n"
