@@ -51,6 +51,8 @@ pub struct Shared {
     pub mesh: Mesh,
     /// Workers that are up: sockets bound, journals recovered.
     pub workers_ready: AtomicU16,
+    /// Workers that drain and have ended their last attempt.
+    pub workers_quiet: AtomicU16,
     /// Workers without room in a journal.
     pub workers_full: AtomicU16,
     /// Sources connected, over all workers.

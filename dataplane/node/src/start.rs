@@ -126,6 +126,7 @@ pub fn run(place: Place, io: Io, hmac: Kernels) -> Result<(), StartError> {
     let shared = Arc::new(Shared {
         workers_ready: AtomicU16::new(0),
         // Each worker takes itself off this count when its first segments are prepared.
+        workers_quiet: AtomicU16::new(0),
         workers_full: AtomicU16::new(mesh.workers()),
         snapshot: ArcSwap::from_pointee(snapshot),
         mesh,

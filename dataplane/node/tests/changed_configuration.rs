@@ -9,6 +9,8 @@ use target::Answer;
 #[path = "support/mesh.rs"]
 mod mesh;
 mod support;
+
+use std::time::Duration;
 #[path = "support/target.rs"]
 mod target;
 
@@ -95,4 +97,25 @@ fn fewer_workers_start_only_when_the_others_left_nothing() {
     mesh.inside.wait_log("removed the empty journal");
     mesh.send(b"{}");
     assert_eq!(target.wait(25).len(), 25, "nothing was delivered twice");
+}
+
+/// The worker that has a target is not the one whose journal has the event; it tells what became of it at the very end.
+#[test]
+fn what_a_drain_delivered_is_not_delivered_again() {
+    let lab = support::Lab::new();
+    let target = target(&lab, "demo", |_, _| Answer::status(200).after(Duration::from_millis(700)));
+    let section = lab.target_text("demo", target.address, "");
+    let two = |text: &str| change(text, "workers = 1", "workers = 2");
+    let mut mesh = Mesh::start_with(lab, &section, two, two);
+    for _ in 0..8 {
+        mesh.send(b"{}");
+    }
+    // All are on their way, and none is answered.
+    target.wait(8);
+    assert!(mesh.inside.terminate().success());
+    mesh.restart_inside();
+    mesh.send(b"{}");
+    target.wait(9);
+    wait_until("nothing is left to do", || mesh.inside.metric("zen_events_live") == 0.0);
+    assert_eq!(target.wait(9).len(), 9, "nothing was delivered twice");
 }

@@ -1,5 +1,6 @@
 //! The end of a worker: nothing new is taken in, what is under way is finished, up to a deadline.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Worker;
@@ -40,7 +41,12 @@ impl Worker {
         if let Some(ingester) = &mut self.ingester {
             ingester.note_all_acknowledged();
         }
-        let quiet = self.sources_open == 0
+        self.note_attempts_ended();
+        let mesh = &self.shared.mesh;
+        // Attempts at another worker may be for events of this one's journal: their outcomes are yet to be written here.
+        let quiet = self.shared.workers_quiet.load(Ordering::Acquire) == mesh.workers()
+            && !mesh.has_messages(self.index)
+            && self.sources_open == 0
             && self.ingester.as_ref().is_none_or(Ingester::is_quiet)
             && self.egress.as_ref().is_none_or(Egress::is_quiet)
             && self.deliveries.as_ref().is_none_or(Deliveries::is_quiet);
@@ -48,5 +54,15 @@ impl Worker {
             return Some(true);
         }
         (Instant::now() >= until).then_some(false)
+    }
+
+    /// Tells the other workers once that no attempt is in flight here any more; what became of each is in their inboxes.
+    fn note_attempts_ended(&mut self) {
+        if self.attempts_ended || !self.deliveries.as_ref().is_none_or(Deliveries::is_quiet) {
+            return;
+        }
+        self.attempts_ended = true;
+        self.shared.workers_quiet.fetch_add(1, Ordering::AcqRel);
+        self.shared.mesh.ring_all();
     }
 }

@@ -64,6 +64,8 @@ struct Worker {
     housekeeping_at_ms: u64,
     was_full: bool,
     drain_until: Option<Instant>,
+    /// Whether the last attempt of a drain has ended.
+    attempts_ended: bool,
     metrics: Arc<WorkerMetrics>,
 }
 

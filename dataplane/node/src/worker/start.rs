@@ -181,6 +181,7 @@ impl Worker {
             housekeeping_at_ms: 0,
             was_full: true,
             drain_until: None,
+            attempts_ended: false,
             metrics,
         })
     }
