@@ -125,8 +125,8 @@ pub fn run(place: Place, io: Io, hmac: Kernels) -> Result<(), StartError> {
     let (node_metrics, deny_list_age, [status, deny_list]) = first_look(&snapshot, &certificates);
     let shared = Arc::new(Shared {
         workers_ready: AtomicU16::new(0),
-        // Each worker takes itself off this count when its first segments are prepared.
         workers_quiet: AtomicU16::new(0),
+        // Each worker takes itself off this count when its first segments are prepared.
         workers_full: AtomicU16::new(mesh.workers()),
         snapshot: ArcSwap::from_pointee(snapshot),
         mesh,
@@ -146,8 +146,7 @@ pub fn run(place: Place, io: Io, hmac: Kernels) -> Result<(), StartError> {
     let (resolver, questions) = Resolver::channel();
     let (done, workers_done) = mpsc::channel(usize::from(shared.mesh.workers()));
     let watermarks = Arc::new(Watermarks::default());
-    let metrics: Vec<Arc<WorkerMetrics>> =
-        (0..shared.mesh.workers()).map(|_| Arc::new(WorkerMetrics::default())).collect();
+    let metrics: Vec<_> = (0..shared.mesh.workers()).map(|_| Arc::new(WorkerMetrics::default())).collect();
     let (writer, beside) = start_evidence(&shared.snapshot.load())?;
     let launches = metrics.iter().enumerate().map(|(index, metrics)| Launch {
         index: index as u16,
