@@ -60,17 +60,23 @@ fn a_link_ends_when_its_peer_is_not_configured_any_more() {
     target.wait(2);
 }
 
-#[test]
-fn fewer_workers_start_only_when_the_others_left_nothing() {
+/// Nodes with two workers each, and a target to which eight events have come.
+fn two_workers(answer: impl Fn() -> Answer + Send + Sync + 'static) -> (Mesh, target::Target) {
     let lab = support::Lab::new();
-    let target = target(&lab, "demo", |_, _| Answer::status(200));
+    let target = target(&lab, "demo", move |_, _| answer());
     let section = lab.target_text("demo", target.address, "");
     let two = |text: &str| change(text, "workers = 1", "workers = 2");
-    let mut mesh = Mesh::start_with(lab, &section, two, two);
+    let mesh = Mesh::start_with(lab, &section, two, two);
     for _ in 0..8 {
         mesh.send(b"{}");
     }
     target.wait(8);
+    (mesh, target)
+}
+
+#[test]
+fn fewer_workers_start_only_when_the_others_left_nothing() {
+    let (mut mesh, target) = two_workers(|| Answer::status(200));
     assert!(mesh.inside.terminate().success());
     // Both journals of the ingester get events that no egress takes.
     for _ in 0..16 {
@@ -102,16 +108,8 @@ fn fewer_workers_start_only_when_the_others_left_nothing() {
 /// The worker that has a target is not the one whose journal has the event; it tells what became of it at the very end.
 #[test]
 fn what_a_drain_delivered_is_not_delivered_again() {
-    let lab = support::Lab::new();
-    let target = target(&lab, "demo", |_, _| Answer::status(200).after(Duration::from_millis(700)));
-    let section = lab.target_text("demo", target.address, "");
-    let two = |text: &str| change(text, "workers = 1", "workers = 2");
-    let mut mesh = Mesh::start_with(lab, &section, two, two);
-    for _ in 0..8 {
-        mesh.send(b"{}");
-    }
     // All are on their way, and none is answered.
-    target.wait(8);
+    let (mut mesh, target) = two_workers(|| Answer::status(200).after(Duration::from_millis(700)));
     assert!(mesh.inside.terminate().success());
     mesh.restart_inside();
     mesh.send(b"{}");
